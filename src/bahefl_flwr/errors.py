@@ -1,0 +1,130 @@
+"""Every error this package raises, in one tree, each with the exit code of the commands.
+
+Messages say what was got, from whom, in which round, and what to do. Nothing but error types lives here.
+"""
+
+
+class BaheflError(Exception):
+    """Root of the tree. `exit_code` is what a command returns when the error reaches its top."""
+
+    exit_code = 1
+
+
+class SettingsError(BaheflError):
+    """A setting is misspelt, out of range, or contradicts another one."""
+
+    exit_code = 2
+
+
+class DataError(BaheflError):
+    """A data folder is missing, unreadable, mispaired, or cannot be split as asked."""
+
+    exit_code = 3
+
+
+class LedgerError(BaheflError):
+    """The ledger is unreachable, answers nonsense, or is not the contract we expect."""
+
+    exit_code = 4
+
+
+class LedgerUnreachable(LedgerError):
+    """No answer from the JSON-RPC endpoint within the bounded retries."""
+
+
+class TransactionReverted(LedgerError):
+    """The contract refused a transaction.
+
+    Attributes:
+      reason: name of the contract's custom error, e.g. "AlreadyCommitted", or "" if unknown.
+    """
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class StoreError(BaheflError):
+    """The content-addressed store failed."""
+
+    exit_code = 5
+
+
+class ObjectMissing(StoreError):
+    """No object of that digest is in the store."""
+
+
+class ObjectCorrupt(StoreError):
+    """The stored bytes are not the ones their digest names, or not of the expected form."""
+
+
+class CiphertextError(BaheflError):
+    """A ciphertext or plaintext update is unfit for the scheme."""
+
+    exit_code = 6
+
+
+class MalformedCiphertext(CiphertextError):
+    """Ciphertext bytes are not of the exact form of the agreed parameters."""
+
+
+class UpdateError(CiphertextError):
+    """A model update cannot be encrypted: not finite, of the wrong shape or of the wrong type."""
+
+
+class KeysError(BaheflError):
+    """Keys, shares, or their files are wrong, missing, or badly protected."""
+
+    exit_code = 7
+
+
+class CeremonyError(KeysError):
+    """A member of the key ceremony sent something that contradicts its commitment or its peers."""
+
+
+class ShareError(KeysError):
+    """A decryption share is malformed, of another epoch, or not the one its sender published."""
+
+
+class WrongEpoch(KeysError):
+    """Key material of one key epoch was used with another."""
+
+
+class SealError(KeysError):
+    """A sealed object is not addressed to this site or was altered."""
+
+
+class ProtocolError(BaheflError):
+    """A message or an action does not belong to the ledger's present state."""
+
+    exit_code = 8
+
+
+class WrongRound(ProtocolError):
+    """A message names another run, contract or round than the ledger's open one."""
+
+
+class AggregateMismatch(ProtocolError):
+    """The coordinator's aggregate is not the sum of the committed updates."""
+
+
+class JournalError(ProtocolError):
+    """A site's journal is damaged beyond its torn tail, or contradicts the ledger."""
+
+
+class TrainingError(BaheflError):
+    """Local training failed or produced an unusable model."""
+
+    exit_code = 9
+
+
+class AuditFailed(BaheflError):
+    """A numbered audit check does not hold."""
+
+    exit_code = 10
+
+
+class RunFailed(BaheflError):
+    """A run ended without one finalised round, or its set-up never completed."""
+
+    exit_code = 11

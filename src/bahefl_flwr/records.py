@@ -1,0 +1,232 @@
+"""What the ledger knows, as frozen records: members, key epochs, rounds and their parts.
+
+Only data and the arithmetic of site masks lives here; nothing that talks to a chain, a store or a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+
+class RoundPhase(IntEnum):
+    """Phase of a round; the values are those of the contract's enum."""
+
+    NONE = 0
+    COMMIT = 1
+    AGGREGATE = 2
+    VERIFY = 3
+    VERIFIED = 4
+    FINALIZED = 5
+    ABORTED = 6
+
+
+class EpochPhase(IntEnum):
+    """Phase of a key epoch's ceremony; the values are those of the contract's enum."""
+
+    NONE = 0
+    COMMIT = 1
+    REVEAL = 2
+    PUBLISH = 3
+    CONFIRM = 4
+    ACTIVE = 5
+    FAILED = 6
+
+
+class MemberStatus(IntEnum):
+    """Standing of a site on the ledger; the values are those of the contract's enum."""
+
+    NONE = 0
+    WHITELISTED = 1
+    ACTIVE = 2
+    SUSPENDED = 3
+
+
+class ObjectKind(StrEnum):
+    """What a stored object is. Part of its manifest, hence of its digest (DESIGN rule 3)."""
+
+    MODEL = "model"
+    SEEDS = "seeds"
+    PUBLIC_KEY_PARTS = "public-key-parts"
+    UPDATE = "update"
+    AGGREGATE = "aggregate"
+    SHARE = "share"
+
+
+class ExclusionReason(IntEnum):
+    """Why a committed update is not part of the aggregate; one byte per excluded site on the ledger."""
+
+    MISSING = 1
+    CORRUPT = 2
+    MALFORMED = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A registered site.
+
+    Attributes:
+      index: position in the contract's roster, 0..254; bit `index` of every mask.
+      address: checksummed Ethereum address.
+      sealing_key: raw X25519 public key, 32 bytes.
+      onion_anchor: current tip of the member's hash onion, 32 bytes.
+      max_weight: cap on the aggregation weight, 1..2**32-1 (for instance training examples).
+      score: history-weighted reputation, 0..65535.
+    """
+
+    index: int
+    address: str
+    status: MemberStatus
+    sealing_key: bytes
+    onion_anchor: bytes
+    max_weight: int
+    score: int
+    included: int
+    missed: int
+    rejected: int
+    coordinated: int
+    coordinator_faults: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What `startTask` fixed for a run.
+
+    Attributes:
+      number: 1 for the contract's first task; 0 when none was started.
+      run_digest: digest of the run's protocol settings, 32 bytes; the `run` of every manifest.
+      initial_model: SHA-256 of the canonical bytes of the model every site starts from.
+      security_params: digest of `he.params.SecurityParams`.
+      rounds: finalised rounds after which the task ends by itself.
+      open: whether rounds are still being run.
+    """
+
+    number: int
+    run_digest: bytes
+    initial_model: bytes
+    security_params: bytes
+    rounds: int
+    open: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRecord:
+    """A key epoch (0 before the first). Masks have one bit per member index; times are chain seconds."""
+
+    epoch: int
+    phase: EpochPhase
+    threshold: int
+    committee: int
+    committed: int
+    revealed: int
+    published: int
+    confirmed: int
+    key_digest: bytes
+    deadline: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CeremonyRecord:
+    """What one committee member put on the ledger in a key ceremony; 32 zero bytes where not yet."""
+
+    member: int
+    seed_commitment: bytes
+    sealed_seeds: bytes
+    key_parts: bytes
+    key_digest: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateRecord:
+    """One committed update. `weight` <= the member's max_weight; `base` is the digest of the model it starts from."""
+
+    member: int
+    digest: bytes
+    size_bytes: int
+    weight: int
+    base: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareRecord:
+    """One released decryption share: its store digest and the quorum (mask) it was computed for."""
+
+    member: int
+    quorum: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundRecord:
+    """A round as the contract holds it. Masks have one bit per member index; times are chain seconds.
+
+    Attributes:
+      attempt: aggregation attempt, from 0; each coordinator replacement adds one.
+      weight_total: sum of max_weight over the sites selected when the round opened; the unit of all weights.
+      parent: aggregate digest of the last finalised round (zero before the first).
+      weights: one byte (1..8) per included member, ascending index: the coordinator's integer weights.
+      reasons: one `ExclusionReason` byte per committed member left out, ascending index.
+      open_quorum: mask of a quorum whose shares are all released, 0 while there is none.
+      abort_reason: text given on chain when the phase is ABORTED.
+    """
+
+    number: int
+    phase: RoundPhase
+    attempt: int
+    coordinator: int
+    epoch: int
+    deadline: int
+    opened_at: int
+    weight_total: int
+    selected: int
+    committed: int
+    declined: int
+    included: int
+    voted_ok: int
+    voted_bad: int
+    failed: int
+    open_quorum: int
+    parent: bytes
+    aggregate: bytes
+    aggregate_size_bytes: int
+    weights: bytes
+    reasons: bytes
+    abort_reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerView:
+    """One consistent reading of the ledger.
+
+    Attributes:
+      chain_time: seconds a transaction sent now would see as its block time.
+      task: the current task.
+      epoch: the newest key epoch.
+      round: the newest round (number 0 before the first).
+      last_finalized: number of the newest finalised round of this task, 0 while there is none.
+      finalized_count: finalised rounds of this task.
+      active: mask of active members.
+    """
+
+    chain_time: int
+    block_number: int
+    task: Task
+    epoch: EpochRecord
+    round: RoundRecord
+    last_finalized: int
+    finalized_count: int
+    active: int
+
+
+def mask_of(members: Iterable[int]) -> int:
+    """Set bit `i` for every member index `i`."""
+    mask = 0
+    for index in members:
+        mask |= 1 << index
+    return mask
+
+
+def members_in(mask: int) -> tuple[int, ...]:
+    """Member indices of a mask, ascending."""
+    return tuple(i for i in range(mask.bit_length()) if mask >> i & 1)
