@@ -1,33 +1,38 @@
-"""The one validated form of all settings: Hydra composes `conf/`, the frozen models here check it.
+"""The one validated form of all settings: `conf/` holds every value, the frozen models here hold meaning and allowed range.
 
-Every leaf is a scalar, so that the same settings travel unchanged through Flower's flat run-config.
+No default lives here. Every leaf is a scalar, so that the same settings travel unchanged through Flower's flat run-config.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from bahefl_flwr.errors import SettingsError
+from bahefl_flwr.composition import compose_tree, did_you_mean, flatten
+from bahefl_flwr.errors import DataError, SettingsError
 
 Scalar = bool | int | float | str
 
+DEFAULT_EXPERIMENT = "default"
+# In a run-config: true when every value is final, false (or absent) while `experiment` is still to be composed.
+_RESOLVED = "resolved"
+
 
 class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class RunSettings(_Group):
     """Where a run leaves its folder and what makes it repeatable."""
 
-    name: str = Field("default", pattern=r"^[A-Za-z0-9_.-]{1,60}$")
-    root: str = "runs"
-    seed: int = Field(1, ge=0, lt=2**31)
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,60}$")
+    root: str
+    seed: int = Field(ge=0, lt=2**31)
 
 
 class FederationSettings(_Group):
@@ -41,19 +46,20 @@ class FederationSettings(_Group):
       patience: rounds without a better score before the task is ended; 0 never ends it early.
     """
 
-    sites: int = Field(5, ge=2, le=255)
-    rounds: int = Field(12, ge=1)
-    min_sites: int = Field(3, ge=2)
-    weighting: Literal["examples", "uniform"] = "examples"
-    max_weight: int = Field(1_000_000, ge=1, lt=2**32)
-    patience: int = Field(0, ge=0)
-    hello_timeout_s: float = Field(120.0, gt=0)
+    sites: int = Field(ge=2, le=255)
+    rounds: int = Field(ge=1)
+    min_sites: int = Field(ge=2)
+    weighting: Literal["examples", "uniform"]
+    max_weight: int = Field(ge=1, lt=2**32)
+    patience: int = Field(ge=0)
+    hello_timeout_s: float = Field(gt=0)
 
     @model_validator(mode="after")
     def _enough_sites(self) -> Self:
         if self.min_sites > self.sites:
             raise ValueError(
-                f"federation.min_sites={self.min_sites} exceeds federation.sites={self.sites}; no round could ever close"
+                f"federation.min_sites={self.min_sites} exceeds federation.sites={self.sites}, so no round could ever close: "
+                f"set federation.min_sites to {self.sites} or less"
             )
         return self
 
@@ -68,27 +74,27 @@ class HeSettings(_Group):
       weight_bits: the coordinator may weigh an update by an integer up to 2**weight_bits; each bit costs one bit of precision.
     """
 
-    threshold: int = Field(0, ge=0, le=10)
-    committee: int = Field(7, ge=2, le=10)
-    update_range: float = Field(0.25, gt=0, le=1024)
-    weight_bits: int = Field(0, ge=0, le=3)
+    threshold: int = Field(ge=0, le=10)
+    committee: int = Field(ge=2, le=10)
+    update_range: float = Field(gt=0, le=1024)
+    weight_bits: int = Field(ge=0, le=3)
 
 
 class LedgerSettings(_Group):
     """The chain, and the deadlines of the contract in chain seconds."""
 
-    kind: Literal["embedded", "rpc"] = "embedded"
-    url: str = ""
-    chain_id: int = Field(20260, ge=1)
-    contract: str = ""
-    commit_window_s: int = Field(600, ge=1)
-    aggregate_window_s: int = Field(120, ge=1)
-    verify_window_s: int = Field(120, ge=1)
-    open_grace_s: int = Field(20, ge=1)
-    ceremony_window_s: int = Field(120, ge=1)
-    quorum_percent: float = Field(50.01, gt=50, le=100)
-    max_attempts: int = Field(3, ge=1, le=10)
-    cooldown_rounds: int = Field(2, ge=0, le=100)
+    kind: Literal["embedded", "rpc"]
+    url: str
+    chain_id: int = Field(ge=1)
+    contract: str
+    commit_window_s: int = Field(ge=1)
+    aggregate_window_s: int = Field(ge=1)
+    verify_window_s: int = Field(ge=1)
+    open_grace_s: int = Field(ge=1)
+    ceremony_window_s: int = Field(ge=1)
+    quorum_percent: float = Field(gt=50, le=100)
+    max_attempts: int = Field(ge=1, le=10)
+    cooldown_rounds: int = Field(ge=0, le=100)
 
     @model_validator(mode="after")
     def _rpc_needs_url(self) -> Self:
@@ -100,8 +106,8 @@ class LedgerSettings(_Group):
 class StoreSettings(_Group):
     """Where ciphertexts lie. `path` is relative to the run folder unless absolute."""
 
-    kind: Literal["local"] = "local"
-    path: str = "store"
+    kind: Literal["local"]
+    path: str
 
 
 class TrainSettings(_Group):
@@ -119,25 +125,25 @@ class TrainSettings(_Group):
       threads: torch threads per site, 0 leaves torch's choice.
     """
 
-    lr: float = Field(2e-3, gt=0, le=1)
-    weight_decay: float = Field(1e-4, ge=0)
-    local_epochs: int = Field(2, ge=1)
-    batch_size: int = Field(8, ge=1)
-    schedule: Literal["cosine", "restarts"] = "cosine"
-    warmup_epochs: int = Field(1, ge=0)
-    restart_epochs: int = Field(5, ge=1)
-    restart_mult: int = Field(2, ge=1)
-    clip_norm: float = Field(1.0, gt=0)
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    stage_middle_at: float = Field(1 / 3, ge=0, le=1)
-    stage_late_at: float = Field(2 / 3, ge=0, le=1)
-    dice_early: float = Field(0.9, ge=0, le=1)
-    dice_middle: float = Field(0.7, ge=0, le=1)
-    dice_late: float = Field(0.5, ge=0, le=1)
-    positive_fraction: float = Field(0.5, ge=0, le=1)
-    augment: bool = True
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = Field(1, ge=0)
+    lr: float = Field(gt=0, le=1)
+    weight_decay: float = Field(ge=0)
+    local_epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    schedule: Literal["cosine", "restarts"]
+    warmup_epochs: int = Field(ge=0)
+    restart_epochs: int = Field(ge=1)
+    restart_mult: int = Field(ge=1)
+    clip_norm: float = Field(gt=0)
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    stage_middle_at: float = Field(ge=0, le=1)
+    stage_late_at: float = Field(ge=0, le=1)
+    dice_early: float = Field(ge=0, le=1)
+    dice_middle: float = Field(ge=0, le=1)
+    dice_late: float = Field(ge=0, le=1)
+    positive_fraction: float = Field(ge=0, le=1)
+    augment: bool
+    device: Literal["auto", "cpu", "cuda"]
+    threads: int = Field(ge=0)
 
     @model_validator(mode="after")
     def _stages_in_order(self) -> Self:
@@ -153,54 +159,49 @@ class DataSettings(_Group):
 
     Attributes:
       kind: `phantom` generates CT phantoms, `folder` reads `root`/frames and `root`/masks.
+      root: folder of a simulation; in a deployment each site names its own in its node-config. Checked by `check_data_folder`.
       slices: phantom slices over all sites. difficulty: 0 (easy) .. 1 (as hard as real slices).
       alpha: concentration of the Dirichlet split over the sites; smaller is less alike.
       train, validation: fractions; the rest is the test part.
     """
 
-    kind: Literal["phantom", "folder"] = "phantom"
-    root: str = ""
-    image_size_px: int = Field(128, ge=32, le=1024, multiple_of=32)
-    slices: int = Field(600, ge=20)
-    difficulty: float = Field(0.5, ge=0, le=1)
-    alpha: float = Field(0.5, gt=0)
-    split: Literal["slice", "patient"] = "slice"
-    train: float = Field(0.70, gt=0, lt=1)
-    validation: float = Field(0.15, gt=0, lt=1)
+    kind: Literal["phantom", "folder"]
+    root: str
+    image_size_px: int = Field(ge=32, le=1024, multiple_of=32)
+    slices: int = Field(ge=20)
+    difficulty: float = Field(ge=0, le=1)
+    alpha: float = Field(gt=0)
+    split: Literal["slice", "patient"]
+    train: float = Field(gt=0, lt=1)
+    validation: float = Field(gt=0, lt=1)
 
     @model_validator(mode="after")
-    def _source_and_parts(self) -> Self:
+    def _leaves_a_test_part(self) -> Self:
         if self.train + self.validation >= 1:
             raise ValueError(f"data.train={self.train} and data.validation={self.validation} leave nothing for the test part")
-        if self.kind == "folder":
-            missing = [d for d in ("frames", "masks") if not (Path(self.root).expanduser() / d).is_dir()]
-            if not self.root or missing:
-                raise ValueError(
-                    f"data.kind=folder needs data.root=<folder with frames/ and masks/>; {self.root!r} lacks {missing or 'everything'}"
-                )
         return self
 
 
 class ModelSettings(_Group):
     """Light U-Net (paper section 3.4.4). `unshuffle` 2 works at half resolution inside: 3.6x less CPU (LESION.md)."""
 
-    width: int = Field(16, ge=4, le=128)
-    depth: int = Field(4, ge=2, le=5)
-    unshuffle: Literal[1, 2] = 2
+    width: int = Field(ge=4, le=128)
+    depth: int = Field(ge=2, le=5)
+    unshuffle: Literal[1, 2]
 
 
 class Settings(_Group):
     """Everything a run can be told, complete and checked."""
 
-    experiment: str = "default"
-    run: RunSettings = RunSettings()
-    federation: FederationSettings = FederationSettings()
-    he: HeSettings = HeSettings()
-    ledger: LedgerSettings = LedgerSettings()
-    store: StoreSettings = StoreSettings()
-    train: TrainSettings = TrainSettings()
-    data: DataSettings = DataSettings()
-    model: ModelSettings = ModelSettings()
+    experiment: str
+    run: RunSettings
+    federation: FederationSettings
+    he: HeSettings
+    ledger: LedgerSettings
+    store: StoreSettings
+    train: TrainSettings
+    data: DataSettings
+    model: ModelSettings
 
     @model_validator(mode="after")
     def _threshold_fits(self) -> Self:
@@ -223,25 +224,38 @@ class Settings(_Group):
         return min(self.he.committee, self.federation.sites)
 
     def flat(self) -> dict[str, Scalar]:
-        """Dotted keys to scalars, as Flower's run-config carries them."""
-        flat: dict[str, Scalar] = {}
-        for key, value in self.model_dump().items():
-            if isinstance(value, dict):
-                flat.update({f"{key}.{leaf}": v for leaf, v in value.items()})
-            else:
-                flat[key] = value
-        return flat
+        """Dotted keys to scalars, complete and marked as final, as Flower's run-config carries them."""
+        return {**flatten(self.model_dump()), _RESOLVED: True}
 
     def digest(self) -> bytes:
-        """SHA-256 over the canonical JSON of all settings that every site must share (not `run`, not paths)."""
-        shared = self.model_dump(mode="json", exclude={"run": True, "store": True, "data": {"root"}})
-        shared["ledger"].pop("url")
-        shared["ledger"].pop("contract")
+        """SHA-256 (32 bytes) over the canonical JSON of all settings that every site must share.
+
+        Left out: `run`, paths, endpoints, and how a site uses its own hardware.
+        """
+        shared = self.model_dump(
+            mode="json",
+            exclude={
+                "run": True,
+                "store": True,
+                "data": {"root"},
+                "ledger": {"url", "contract"},
+                "train": {"device", "precision", "threads"},
+            },
+        )
         return hashlib.sha256(json.dumps(shared, sort_keys=True, separators=(",", ":")).encode()).digest()
 
 
+def compose(overrides: Sequence[str] = ()) -> Settings:
+    """The settings of `conf/` with Hydra overrides, checked: `compose(["experiment=paper", "train.lr=1e-3"])`.
+
+    Raises:
+      SettingsError: an override that does not parse, names nothing that exists, or has a value that is not allowed.
+    """
+    return validate(compose_tree(overrides))
+
+
 def validate(tree: Mapping[str, Any]) -> Settings:
-    """Check a nested mapping of settings.
+    """Check a nested mapping of settings; every key must be there.
 
     Raises:
       SettingsError: naming every wrong key, what it got and what is allowed.
@@ -253,28 +267,67 @@ def validate(tree: Mapping[str, Any]) -> Settings:
         raise SettingsError("settings refused:\n  " + "\n  ".join(lines)) from None
 
 
-def _explain(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return f"{where}: no such setting{_did_you_mean(where)}"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {message} (got {error['input']!r})" if where else message
-
-
-def _did_you_mean(where: str) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(where, Settings().flat(), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
 def from_run_config(run_config: Mapping[str, Scalar]) -> Settings:
-    """Settings from Flower's flat run-config (complete, dotted keys)."""
+    """Settings from Flower's flat run-config.
+
+    `Settings.flat()` comes back as it was. A run-config edited by `flwr run --run-config ...` may name another `experiment`:
+    that one is composed, and every key whose value differs from the default experiment's overrides it.
+
+    Raises:
+      SettingsError: a key is missing, unknown or has a value that is not allowed.
+    """
+    config = dict(run_config)
+    final = config.pop(_RESOLVED, False)
+    experiment = config.get("experiment", DEFAULT_EXPERIMENT)
+    # The default experiment is what pyproject.toml holds already: no need to load Hydra in every short-lived ClientApp.
+    if final or experiment == DEFAULT_EXPERIMENT:
+        return validate(_nested(config))
+    default = flatten(compose_tree(()))
+    changed = {key: value for key, value in config.items() if default.get(key) != value}
+    return validate(_nested({**flatten(compose_tree([f"experiment={experiment}"])), **changed}))
+
+
+def check_data_folder(data: DataSettings) -> None:
+    """Make sure that the folder of `data.kind=folder` is there, before anything slow starts.
+
+    Raises:
+      DataError: `root` is not set, or lacks `frames/` or `masks/`.
+    """
+    if data.kind != "folder":
+        return
+    missing = [part for part in ("frames", "masks") if not (Path(data.root).expanduser() / part).is_dir()]
+    if not data.root or missing:
+        lacks = f"{data.root!r} has no {' and no '.join(missing)}" if data.root else "it is not set"
+        raise DataError(f"data.kind=folder needs data.root=<folder with frames/ and masks/>; {lacks}")
+
+
+def _nested(flat: Mapping[str, Scalar]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
-    for key, value in run_config.items():
+    for key, value in flat.items():
         group, _, leaf = key.partition(".")
         if leaf:
             tree.setdefault(group, {})[leaf] = value
         else:
             tree[group] = value
-    return validate(tree)
+    return tree
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{where}: no such setting{did_you_mean(where, _known_keys())}"
+    if error["type"] == "missing":
+        return f"{where}: missing; settings.compose() takes it from conf/"
+    message = error["msg"].removeprefix("Value error, ")
+    # A cross-field check names its fields itself, and its input is a whole group.
+    return message if error["type"] == "value_error" else f"{where}: {message} (got {error['input']!r})"
+
+
+def _known_keys() -> list[str]:
+    groups = {name: field.annotation for name, field in Settings.model_fields.items()}
+    return [
+        f"{name}.{leaf}"
+        for name, group in groups.items()
+        if isinstance(group, type) and issubclass(group, BaseModel)
+        for leaf in group.model_fields
+    ]
