@@ -1,0 +1,151 @@
+"""The only imports of private Flower names, so that a new Flower release is one file's work.
+
+Pinned to flwr >= 1.41, < 1.44 in pyproject.toml. No protocol logic here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from math import ceil, floor
+from pathlib import Path
+
+import ray
+import tomli_w
+from flwr.app import Context, RecordDict
+from flwr.common.constant import RUN_ID_NUM_BYTES, TASK_ID_NUM_BYTES
+from flwr.server.superlink.linkstate.utils import generate_rand_int_from_bytes
+from flwr.simulation.run_simulation import _run_simulation
+from flwr.supercore import telemetry
+from flwr.supercore.constant import NOOP_FEDERATION_ID
+from flwr.supercore.logger import update_console_handler
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from bahefl_flwr.settings import Scalar
+
+# One thread per worker: sites share the machine's cores, and more threads per site only make them wait for each other.
+_WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "FLWR_TELEMETRY_ENABLED": "0",
+}
+# Messages carry digests and metrics only, never ciphertexts: Ray's default of 30 % of the memory would lie idle.
+_OBJECT_STORE_BYTES = 256 * 1024 * 1024
+
+
+def new_run_id() -> int:
+    """A random 64-bit run id as Flower's SuperLink would give; the `context.run_id` of both apps."""
+    return generate_rand_int_from_bytes(RUN_ID_NUM_BYTES)
+
+
+def run_simulation(
+    app_module: str,
+    num_supernodes: int,
+    run_config: Mapping[str, Scalar],
+    *,
+    run_id: int,
+    use_gpu: bool = True,
+    verbose: bool = False,
+) -> None:
+    """Run a Flower app on Flower's own Ray engine, in this process and its Ray workers; returns when the ServerApp has ended.
+
+    Unlike `flwr run` it needs no SuperLink, no bundle and no installation step; unlike the deprecated `flwr.simulation.run_simulation`
+    both apps see `run_config`. Nothing leaves the machine: telemetry, Ray usage statistics and the dashboard are off.
+
+    Args:
+      app_module: importable module that assigns `server_app` and `client_app`.
+      num_supernodes: sites, each with `partition-id` and `num-partitions` in its node-config.
+      run_config: complete and flat (`Settings.flat()`).
+      run_id: from `new_run_id`, so that the caller knows it even when the run fails.
+      use_gpu: share the GPUs that Ray finds evenly among the workers.
+      verbose: Flower's own log and the workers' output on the terminal.
+
+    Raises:
+      Exception: whatever the ServerApp raised, as it was; RuntimeError when the engine itself failed.
+    """
+    _silence_telemetry()
+    update_console_handler(level=logging.DEBUG if verbose else logging.CRITICAL)
+    workers = min(num_supernodes, len(os.sched_getaffinity(0)))
+    with tempfile.TemporaryDirectory(prefix="bahefl-app-") as folder, _local_ray(workers, verbose):
+        _write_app(Path(folder), app_module, run_config)
+        run = _new_run(run_id)
+        _run_simulation(
+            num_supernodes=num_supernodes,
+            exit_event=telemetry.EventType.PYTHON_API_RUN_SIMULATION_LEAVE,
+            client_app_attr=f"{app_module}:client_app",
+            server_app_attr=f"{app_module}:server_app",
+            app_dir=folder,
+            is_app=True,
+            run=run,
+            server_app_context=Context(run.run_id, 0, {}, RecordDict(), dict(run_config)),
+            backend_config={"client_resources": {"num_cpus": 1, "num_gpus": _gpu_share(workers) if use_gpu else 0.0}},
+            verbose_logging=verbose,
+        )
+
+
+def _silence_telemetry() -> None:
+    # Flower reads the variable once, at import; the module may have been imported long before.
+    telemetry.FLWR_TELEMETRY_ENABLED = "0"
+    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Ray's coming default; the present one prints a warning in every worker without a GPU.
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+
+
+@contextmanager
+def _local_ray(workers: int, verbose: bool) -> Iterator[None]:
+    """Start Ray before Flower does: Flower then uses it as it is, and passing GPUs and worker settings needs no detour."""
+    python_path = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    ray.init(
+        # Never join a cluster that happens to run on this machine.
+        address="local",
+        num_cpus=workers,
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        logging_level=logging.INFO if verbose else logging.ERROR,
+        log_to_driver=verbose,
+        runtime_env={"env_vars": {**_WORKER_ENVIRONMENT, "PYTHONPATH": python_path}},
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _gpu_share(workers: int) -> float:
+    """Fraction of one GPU per worker such that all workers fit, 0 without a GPU. Ray counts in steps of 0.0001."""
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    return floor(10_000 / ceil(workers / gpus)) / 10_000 if gpus else 0.0
+
+
+def _write_app(folder: Path, app_module: str, run_config: Mapping[str, Scalar]) -> None:
+    # Flower's simulated nodes read their run-config from a project folder and from nowhere else.
+    project = {
+        "project": {"name": "bahefl-simulation", "version": "1.0.0"},
+        "tool": {
+            "flwr": {
+                "app": {
+                    "publisher": "bahefl",
+                    "components": {"serverapp": f"{app_module}:server_app", "clientapp": f"{app_module}:client_app"},
+                    "config": dict(run_config),
+                }
+            }
+        },
+    }
+    (folder / "pyproject.toml").write_text(tomli_w.dumps(project), encoding="utf-8")
+
+
+def _new_run(run_id: int) -> Run:
+    run = Run.create_empty(run_id=run_id)
+    run.primary_task_id = generate_rand_int_from_bytes(TASK_ID_NUM_BYTES)
+    run.federation_id = NOOP_FEDERATION_ID
+    # Messages name their sender by this process-wide identity; 1 is Flower's id of the server side.
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = run.primary_task_id, run_id, 1
+    return run
