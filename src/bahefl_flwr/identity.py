@@ -1,0 +1,211 @@
+"""A site's long-term secrets: Ethereum key, X25519 key and hash-onion seed, in one file that only the site's user may read.
+
+The secrets are used here and stay here: no other module takes them as bytes. Key shares of an epoch are not long-term.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from eth_hash.auto import keccak
+
+from bahefl_flwr.durable import create_once
+from bahefl_flwr.errors import KeysError
+from bahefl_flwr.sealing import unseal
+
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
+
+FILE_NAME = "identity.key"
+DEFAULT_LAYERS = 4096
+_MAX_LAYERS = 1 << 20
+_MAX_FILE_BYTES = 4096
+_FIELDS = frozenset(("version", "ethereum", "sealing", "onion", "layers"))
+
+
+class _Secret:
+    """Base of what must not be printed, copied to another process, or compared in logs."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} holds secrets and is not pickled or copied; load it where it is needed")
+
+
+class Onion(_Secret):
+    """A hash onion: `layers` preimages, revealed from the outside in, one per attestation.
+
+    The tip is anchored on the ledger; `keccak256(layer) == anchor` proves a reveal, which then is the next anchor. Layers are
+    recomputed from the seed on every call (4096 layers: 32 ms), so that nothing needs storing and a repeated reveal is the same.
+    """
+
+    __slots__ = ("_seed", "layers")
+
+    def __init__(self, seed: bytes, layers: int) -> None:
+        self._seed = seed
+        self.layers = layers
+
+    def __repr__(self) -> str:
+        return f"<Onion layers={self.layers} redacted>"
+
+    @property
+    def tip(self) -> bytes:
+        """Outermost hash, 32 bytes: the anchor to register."""
+        layer = self._core()
+        for _ in range(self.layers):
+            layer = keccak(layer)
+        return layer
+
+    def reveal(self, anchor: bytes) -> bytes:
+        """The layer (32 bytes) whose keccak256 is `anchor`, as the ledger holds it now.
+
+        Raises:
+          KeysError: every layer is used up, or the anchor belongs to another onion.
+        """
+        layer = self._core()
+        if layer == anchor:
+            raise KeysError(f"all {self.layers} layers of the hash onion are revealed; make a new identity and register it")
+        for _ in range(self.layers):
+            outer = keccak(layer)
+            if outer == anchor:
+                return layer
+            layer = outer
+        raise KeysError(f"anchor {anchor.hex()} is not of this site's hash onion; the ledger holds another identity's")
+
+    def _core(self) -> bytes:
+        return HKDFExpand(algorithm=SHA256(), length=32, info=b"bahefl onion v1 core").derive(self._seed)
+
+
+class Identity(_Secret):
+    """A site's long-term secrets, loaded from its folder."""
+
+    __slots__ = ("_account", "_ethereum", "_sealing", "folder", "onion")
+
+    def __init__(self, folder: Path, *, ethereum: bytes, sealing: bytes, onion: Onion) -> None:
+        self.folder = folder
+        self.onion = onion
+        self._ethereum = ethereum
+        self._sealing = X25519PrivateKey.from_private_bytes(sealing)
+        self._account: LocalAccount | None = None
+
+    @classmethod
+    def create_or_load(cls, folder: Path | str) -> Self:
+        """The identity in `folder`, made first (folder 0700, file 0600) where there is none; two processes may call it at once.
+
+        Raises:
+          KeysError: as `load`, or the folder cannot be written.
+        """
+        folder = Path(folder)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _refuse_others(folder, folder.stat().st_mode, "700")
+            if not (folder / FILE_NAME).exists():
+                create_once(folder / FILE_NAME, _encode(_fresh()))
+        except OSError as error:
+            raise KeysError(f"cannot create an identity in {folder}: {error}; name a folder this user may write") from error
+        return cls.load(folder)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Self:
+        """The identity in `folder`.
+
+        Raises:
+          KeysError: no file, a file or folder that others may read (with the command that mends it), or unusable contents.
+        """
+        folder = Path(folder)
+        fields = _decode(_read_private(folder / FILE_NAME), folder / FILE_NAME)
+        return cls(
+            folder,
+            ethereum=fields["ethereum"],
+            sealing=fields["sealing"],
+            onion=Onion(fields["onion"], fields["layers"]),
+        )
+
+    def __repr__(self) -> str:
+        return f"<Identity {self.folder} redacted>"
+
+    @property
+    def account(self) -> LocalAccount:
+        """The Ethereum account that signs this site's transactions."""
+        from eth_account import Account  # 0.8 s to import, and not every message signs
+
+        if self._account is None:
+            self._account = Account.from_key(self._ethereum)
+        return self._account
+
+    @property
+    def address(self) -> str:
+        """Checksummed Ethereum address."""
+        return str(self.account.address)
+
+    @property
+    def sealing_public(self) -> bytes:
+        """Raw X25519 public key, 32 bytes: the `sealingKey` to register."""
+        return self._sealing.public_key().public_bytes_raw()
+
+    def unseal(self, sealed: bytes, context: bytes) -> bytes:
+        """Open what was sealed to this site in `context`. Raises SealError as `sealing.unseal`."""
+        return unseal(sealed, self.address, self._sealing, context)
+
+
+def _fresh() -> dict[str, Any]:
+    return {
+        "ethereum": _ethereum_key(),
+        "sealing": secrets.token_bytes(32),
+        "onion": secrets.token_bytes(32),
+        "layers": DEFAULT_LAYERS,
+    }
+
+
+_SECP256K1_ORDER = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
+
+
+def _ethereum_key() -> bytes:
+    return (1 + secrets.randbelow(_SECP256K1_ORDER - 1)).to_bytes(32, "big")
+
+
+def _encode(fields: dict[str, Any]) -> bytes:
+    """The file's bytes. Encryption at rest belongs here and in `_decode`, and nowhere else."""
+    written = {name: value.hex() if isinstance(value, bytes) else value for name, value in fields.items()}
+    return json.dumps({"version": 1} | written, indent=1).encode("ascii")
+
+
+def _decode(data: bytes, path: Path) -> dict[str, Any]:
+    # `from None` throughout: a JSON or hex error would carry the secret text into logs.
+    try:
+        written = json.loads(data)
+        layers = written["layers"]
+        if written.keys() != _FIELDS or written["version"] != 1 or type(layers) is not int or not 0 < layers <= _MAX_LAYERS:
+            raise ValueError
+        fields = {name: bytes.fromhex(written[name]) for name in ("ethereum", "sealing", "onion")}
+        if any(len(secret) != 32 for secret in fields.values()):
+            raise ValueError
+        if not 0 < int.from_bytes(fields["ethereum"], "big") < _SECP256K1_ORDER:
+            raise ValueError
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
+        raise KeysError(f"{path} is not an identity file of version 1; restore it from a backup, or move it away") from None
+    return fields | {"layers": layers}
+
+
+def _read_private(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            _refuse_others(path.parent, path.parent.stat().st_mode, "700")
+            _refuse_others(path, os.fstat(file.fileno()).st_mode, "600")
+            return file.read(_MAX_FILE_BYTES)
+    except OSError as error:
+        raise KeysError(f"cannot read the identity {path}: {error}; create it with `bahefl keys`, or mend the folder") from error
+
+
+def _refuse_others(path: Path, mode: int, wanted: str) -> None:
+    if stat.S_IMODE(mode) & 0o077:
+        found = f"{stat.S_IMODE(mode):03o}"
+        raise KeysError(f"{path} has mode {found}: others may read this site's secrets; run: chmod {wanted} {path}")
