@@ -56,7 +56,7 @@ def run_simulation(
 ) -> None:
     """Run a Flower app on Flower's own Ray engine, in this process and its Ray workers; returns when the ServerApp has ended.
 
-    Unlike `flwr run` it needs no SuperLink, no bundle and no installation step; unlike the deprecated `flwr.simulation.run_simulation`
+    Unlike `flwr run` it needs no SuperLink, no bundle and no installation step; unlike Flower's deprecated function of this name,
     both apps see `run_config`. Nothing leaves the machine: telemetry, Ray usage statistics and the dashboard are off.
 
     Args:
