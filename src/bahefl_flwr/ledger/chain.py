@@ -1,0 +1,404 @@
+"""The embedded chain: executes transactions with py-evm, collects them into blocks, and answers calls against any block's state.
+
+Gas is free (base fee 0, no block rewards), as on a Besu network with zeroBaseFee. Nothing here knows JSON, HTTP or threads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from eth._utils.address import generate_contract_address
+from eth.abc import ComputationAPI, ReceiptAPI, SignedTransactionAPI, StateAPI
+from eth.consensus import NoProofConsensus
+from eth.constants import CREATE_CONTRACT_ADDRESS
+from eth.db.trie import make_trie_root_and_nodes
+from eth.exceptions import InsufficientFunds, Revert
+from eth.vm.chain_context import ChainContext
+from eth.vm.forks.london import LondonVM
+from eth.vm.forks.london.blocks import LondonBlockHeader
+from eth.vm.message import Message
+from eth_typing import Address, BlockNumber, Hash32
+
+from bahefl_flwr.errors import LedgerError
+from bahefl_flwr.ledger.database import ChainDatabase, StoredLog, StoredTransaction
+
+GAS_LIMIT = 30_000_000
+"""Gas of one block, and so of one transaction or call."""
+MAX_TRANSACTION_BYTES = 131_072
+"""Longest signed transaction, as in geth."""
+GENESIS_BALANCE_WEI = 10**24
+"""What a funded account owns from the start. Gas is free, so only contracts that move money need it."""
+
+_CALLS_PER_STATE = 1_000
+_CALL_STIPEND = 2_300
+_VM = LondonVM.configure(consensus_class=NoProofConsensus)
+_STATUS = (b"", b"\x01")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A message to execute without a signature. `to` empty creates a contract."""
+
+    sender: Address
+    to: Address
+    data: bytes
+    value: int
+    gas: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a call came to.
+
+    Attributes:
+      output: returned bytes, or the revert data.
+      gas_used: gas spent before refunds, intrinsic gas included.
+      error: "" if it succeeded; else why not, "execution reverted" when the contract said so itself.
+    """
+
+    output: bytes
+    gas_used: int
+    error: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class _OpenBlock:
+    """The block being filled. Its header fixes number and timestamp; roots and gas are known when it is sealed."""
+
+    header: LondonBlockHeader
+    state: StateAPI
+    signed: list[SignedTransactionAPI] = field(default_factory=list)
+    receipts: list[ReceiptAPI] = field(default_factory=list)
+    stored: list[StoredTransaction] = field(default_factory=list)
+    logs: list[StoredLog] = field(default_factory=list)
+    gas_used: int = 0
+
+
+class Chain:
+    """A chain with one validator, itself. Not thread-safe; the node's lock guards it.
+
+    Args:
+      database: where blocks live; a fresh one gets a genesis block.
+      chain_id: EIP-155 id; transactions for any other are refused.
+      funded: 20-byte addresses that own GENESIS_BALANCE_WEI in the genesis block.
+      clock: wall clock in seconds since 1970.
+
+    Raises:
+      LedgerError: the database has a genesis block that funds other accounts.
+    """
+
+    def __init__(
+        self, database: ChainDatabase, chain_id: int, funded: Sequence[bytes] = (), clock: Callable[[], float] = time.time
+    ) -> None:
+        self.chain_id = chain_id
+        self.database = database
+        self._context = ChainContext(chain_id)
+        self._clock = clock
+        self._open: _OpenBlock | None = None
+        self._idle: StateAPI | None = None
+        self._idle_calls = 0
+        self.head = database.head() or self._genesis(funded)
+        self._check_funded(funded)
+
+    def _genesis(self, funded: Sequence[bytes]) -> LondonBlockHeader:
+        empty = LondonBlockHeader(difficulty=0, block_number=BlockNumber(0), gas_limit=GAS_LIMIT, timestamp=0)
+        state = self._state(empty, iter(()))
+        for address in funded:
+            state.set_balance(Address(address), GENESIS_BALANCE_WEI)
+        state.persist()
+        header = empty.copy(state_root=state.state_root, timestamp=int(self._clock()))
+        self.database.commit_block(header, (), ())
+        return header
+
+    def _check_funded(self, funded: Sequence[bytes]) -> None:
+        genesis = self.state_at(self.database.header(0))
+        for address in funded:
+            if genesis.get_balance(Address(address)) == 0:
+                raise LedgerError(f"account 0x{address.hex()} is not funded in this ledger's first block; fund it when creating the ledger")
+
+    # Headers and states
+
+    def pending_header(self) -> LondonBlockHeader:
+        """Header of the block that a transaction sent now would enter; roots and gas of an unfinished block are those of its parent."""
+        if self._open:
+            return self._open.header
+        return LondonBlockHeader(
+            difficulty=0,
+            block_number=BlockNumber(self.head.block_number + 1),
+            gas_limit=GAS_LIMIT,
+            # Ethereum's rule: later than the parent, even when the clock is not.
+            timestamp=max(self.head.timestamp + 1, int(self._clock())),
+            parent_hash=self.head.hash,
+            state_root=self.head.state_root,
+        )
+
+    def state_at(self, header: LondonBlockHeader | None) -> StateAPI:
+        """State after the block of `header`; None is the pending block, with the transactions it has so far."""
+        if header is None and self._open:
+            return self._open.state
+        if header is None or header.block_number == self.head.block_number:
+            return self._state_on_head(header or self.pending_header())
+        return self._state(header, self.database.hashes_down_from(header.block_number - 1))
+
+    def _state_on_head(self, header: LondonBlockHeader) -> StateAPI:
+        # One state serves all calls until the next block: its caches make the second call cheaper. Renewed, as py-evm notes every key read.
+        self._idle_calls += 1
+        ancestors = self.database.hashes_down_from(header.block_number - 1)
+        if self._idle is None or self._idle_calls > _CALLS_PER_STATE:
+            self._idle, self._idle_calls = self._state(header, ancestors), 0
+        self._idle.execution_context = _VM.create_execution_context(header, ancestors, self._context)
+        return self._idle
+
+    def _state(self, header: LondonBlockHeader, ancestors: Iterator[bytes]) -> StateAPI:
+        return _VM.build_state(self.database, header, self._context, (Hash32(each) for each in ancestors))
+
+    # Transactions
+
+    def send(self, raw: bytes) -> bytes:
+        """Check and execute a signed transaction; it is durable once `seal` has run.
+
+        A transaction that fails inside the EVM is part of the chain, with status 0.
+
+        Returns:
+          Its hash.
+
+        Raises:
+          LedgerError: it is invalid and leaves no trace. Checks, in order:
+            1. it decodes (legacy, access list or dynamic fee) and is not too long;
+            2. it is signed for this chain;
+            3. its signature is valid;
+            4. its gas covers the intrinsic gas and fits into a block;
+            5. it is not already known, and its nonce is the sender's next;
+            6. its fees are consistent and the sender can pay them and the value.
+        """
+        transaction = _decode(raw)  # 1
+        self._check_chain(transaction)  # 2
+        sender = _sender(transaction)  # 3
+        _check_gas(transaction)  # 4
+        self._check_nonce(transaction, sender)  # 5
+        self._check_funds(transaction, sender)  # 6
+        if self._open and self._open.gas_used + transaction.gas > GAS_LIMIT:
+            self.seal()
+        self._execute(transaction, raw)
+        return transaction.hash
+
+    def _check_chain(self, transaction: SignedTransactionAPI) -> None:
+        if transaction.chain_id is None:
+            raise LedgerError("only replay-protected (EIP-155) transactions are accepted; sign for chain id " + str(self.chain_id))
+        if transaction.chain_id != self.chain_id:
+            raise LedgerError(f"invalid chain id: signed for chain {transaction.chain_id}, this is chain {self.chain_id}")
+
+    def _check_nonce(self, transaction: SignedTransactionAPI, sender: Address) -> None:
+        if self.is_pending(transaction.hash) or self.database.transaction(transaction.hash):
+            raise LedgerError("already known")
+        expected = self.state_at(None).get_nonce(sender)
+        if transaction.nonce != expected:
+            what = "low" if transaction.nonce < expected else "high"
+            raise LedgerError(f"nonce too {what}: address 0x{sender.hex()}, next nonce {expected}, transaction nonce {transaction.nonce}")
+
+    def _check_funds(self, transaction: SignedTransactionAPI, sender: Address) -> None:
+        if transaction.max_priority_fee_per_gas > transaction.max_fee_per_gas:
+            raise LedgerError("max priority fee per gas higher than max fee per gas; with free gas set both to 0")
+        balance, cost = self.state_at(None).get_balance(sender), transaction.value + transaction.gas * transaction.max_fee_per_gas
+        if balance < cost:
+            raise LedgerError(f"insufficient funds for gas * price + value: balance {balance} wei, cost {cost} wei; gas is free, set fees to 0")
+
+    def _execute(self, transaction: SignedTransactionAPI, raw: bytes) -> None:
+        block = self._open or self._open_block()
+        try:
+            _execute_in(block, transaction, raw)
+        except Exception as error:
+            # A refusal of py-evm may leave half a transaction behind: replay the good ones on a fresh state.
+            self._replay(block)
+            raise LedgerError(f"the EVM refused the transaction: {type(error).__name__}: {error}") from error
+        self._open = block
+
+    def _open_block(self) -> _OpenBlock:
+        header = self.pending_header()
+        return _OpenBlock(header=header, state=self._state(header, self.database.hashes_down_from(header.block_number - 1)))
+
+    def _replay(self, spoiled: _OpenBlock) -> None:
+        self._open = None
+        if spoiled.signed:
+            header = spoiled.header
+            fresh = _OpenBlock(header=header, state=self._state(header, self.database.hashes_down_from(header.block_number - 1)))
+            for transaction, stored in zip(spoiled.signed, spoiled.stored, strict=True):
+                _execute_in(fresh, transaction, stored.raw)
+            self._open = fresh
+
+    def is_pending(self, transaction_hash: bytes) -> bool:
+        """Whether a transaction of that hash waits in the block being filled."""
+        return self.pending(transaction_hash) is not None
+
+    def pending(self, transaction_hash: bytes) -> StoredTransaction | None:
+        """The transaction of that hash in the block being filled, if it is there."""
+        return next((each for each in self.pending_transactions() if each.hash == transaction_hash), None)
+
+    def pending_transactions(self) -> Sequence[StoredTransaction]:
+        """Transactions of the block being filled, in order."""
+        return self._open.stored if self._open else ()
+
+    def seal(self) -> None:
+        """Make the open block, if any, the new head, durably.
+
+        Raises:
+          LedgerError: the database cannot be written.
+        """
+        if self._open is None:
+            return
+        block = self._open
+        block.state.persist()
+        bloom = 0
+        for receipt in block.receipts:
+            bloom |= receipt.bloom
+        header = block.header.copy(
+            state_root=block.state.state_root,
+            transaction_root=make_trie_root_and_nodes(block.signed)[0],
+            receipt_root=make_trie_root_and_nodes(block.receipts)[0],
+            bloom=bloom,
+            gas_used=block.gas_used,
+        )
+        self.database.commit_block(header, block.stored, block.logs)
+        self.head, self._open, self._idle = header, None, None
+
+    # Calls
+
+    def call(self, call: Call, header: LondonBlockHeader | None) -> Outcome:
+        """Execute a message on the state of a block (None: pending) and undo it.
+
+        Raises:
+          LedgerError: the gas does not cover the intrinsic gas, or the sender cannot pay the value.
+        """
+        intrinsic = _intrinsic_gas(call)
+        if not intrinsic <= call.gas <= GAS_LIMIT:
+            raise LedgerError(f"gas {call.gas} is outside {intrinsic} (intrinsic) .. {GAS_LIMIT} (block gas limit)")
+        with _scratch(self.state_at(header)) as state:
+            try:
+                computation = _compute(state, call, call.gas - intrinsic)
+            except InsufficientFunds as error:
+                raise LedgerError(f"insufficient funds for transfer: {error}") from error
+        used = call.gas - computation.get_gas_remaining()
+        if computation.is_success:
+            return Outcome(output=computation.output, gas_used=used)
+        if isinstance(computation.error, Revert):
+            return Outcome(output=computation.output, gas_used=used, error="execution reverted")
+        return Outcome(output=b"", gas_used=used, error=f"{type(computation.error).__name__}: {computation.error}")
+
+    def estimate(self, call: Call, header: LondonBlockHeader | None) -> Outcome:
+        """Find a gas limit with which a call succeeds; `gas_used` of the result is that limit.
+
+        Like geth's first guess: what the call used, plus the stipend and the 64th that a caller must hold back, tried once; if that
+        is too little (a contract that looks at its gas), a binary search to 1.5 percent. Two executions in the usual case.
+        """
+        top = self.call(call, header)
+        if top.error or top.gas_used == _intrinsic_gas(call):
+            return top
+        low, high = top.gas_used, call.gas
+        guess = min(high, (top.gas_used + _CALL_STIPEND) * 64 // 63)
+        if self._succeeds(call, guess, header):
+            return Outcome(output=top.output, gas_used=guess)
+        while high - low > high * 15 // 1000:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self._succeeds(call, middle, header) else (middle, high)
+        return Outcome(output=top.output, gas_used=high)
+
+    def _succeeds(self, call: Call, gas: int, header: LondonBlockHeader | None) -> bool:
+        tried = Call(sender=call.sender, to=call.to, data=call.data, value=call.value, gas=gas)
+        return not self.call(tried, header).error
+
+
+def decode_transaction(raw: bytes) -> SignedTransactionAPI:
+    """Decode a signed transaction of a sealed block.
+
+    Raises:
+      LedgerError: the bytes are no transaction.
+    """
+    return _decode(raw)
+
+
+def _decode(raw: bytes) -> SignedTransactionAPI:
+    if len(raw) > MAX_TRANSACTION_BYTES:
+        raise LedgerError(f"oversized transaction: {len(raw)} bytes, at most {MAX_TRANSACTION_BYTES} are accepted")
+    try:
+        return _VM.get_transaction_builder().decode(raw)
+    except Exception as error:  # rlp and py-evm raise a dozen unrelated types on hostile bytes
+        raise LedgerError(f"the transaction does not decode: {type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _sender(transaction: SignedTransactionAPI) -> Address:
+    try:
+        transaction.validate()
+        return transaction.sender
+    except Exception as error:  # py-evm, eth_keys and coincurve each have their own type
+        raise LedgerError(f"invalid transaction or signature: {str(error)[:200]}") from error
+
+
+def _check_gas(transaction: SignedTransactionAPI) -> None:
+    if transaction.gas < transaction.intrinsic_gas:
+        raise LedgerError(f"intrinsic gas too low: have {transaction.gas}, want {transaction.intrinsic_gas}")
+    if transaction.gas > GAS_LIMIT:
+        raise LedgerError(f"exceeds block gas limit: have {transaction.gas}, at most {GAS_LIMIT}")
+
+
+def _execute_in(block: _OpenBlock, transaction: SignedTransactionAPI, raw: bytes) -> None:
+    block.state.lock_changes()
+    computation = block.state.apply_transaction(transaction)
+    gas_used = _VM.finalize_gas_used(transaction, computation)
+    block.gas_used += gas_used
+    logs = computation.get_log_entries()
+    block.receipts.append(transaction.make_receipt(_STATUS[computation.is_success], block.gas_used, logs))
+    block.signed.append(transaction)
+    number, position = block.header.block_number, len(block.stored)
+    for address, topics, data in logs:
+        block.logs.append(
+            StoredLog(
+                block=number, position=len(block.logs), transaction=transaction.hash, transaction_position=position, address=address,
+                topics=tuple(topic.to_bytes(32, "big") for topic in topics), data=data,
+            )  # fmt: skip
+        )
+    creates = transaction.to == CREATE_CONTRACT_ADDRESS
+    block.stored.append(
+        StoredTransaction(
+            hash=transaction.hash, block=number, position=position, raw=raw, sender=transaction.sender,
+            status=int(computation.is_success), gas_used=gas_used, cumulative_gas=block.gas_used,
+            contract=generate_contract_address(transaction.sender, transaction.nonce) if creates else None,
+        )  # fmt: skip
+    )
+
+
+@contextmanager
+def _scratch(state: StateAPI) -> Iterator[StateAPI]:
+    """Lend a state as a new transaction would find it, and undo whatever is done to it."""
+    state.lock_changes()
+    snapshot = state.snapshot()
+    try:
+        yield state
+    finally:
+        state.revert(snapshot)
+
+
+def _intrinsic_gas(call: Call) -> int:
+    builder = _VM.get_transaction_builder()
+    unsigned = builder.create_unsigned_transaction(nonce=0, gas_price=0, gas=call.gas, to=call.to, value=call.value, data=call.data)
+    return int(unsigned.intrinsic_gas)
+
+
+def _compute(state: StateAPI, call: Call, gas: int) -> ComputationAPI:
+    creates = call.to == CREATE_CONTRACT_ADDRESS
+    message = Message(
+        gas=gas,
+        to=call.to,
+        sender=call.sender,
+        value=call.value,
+        data=b"" if creates else call.data,
+        code=call.data if creates else state.get_code(call.to),
+        create_address=generate_contract_address(call.sender, state.get_nonce(call.sender)) if creates else None,
+    )
+    state.mark_address_warm(call.sender)
+    state.mark_address_warm(message.storage_address)
+    context = state.get_transaction_context_class()(gas_price=0, origin=call.sender)
+    compute = state.computation_class.apply_create_message if creates else state.computation_class.apply_message
+    return compute(state, message, context)

@@ -1,0 +1,168 @@
+"""The embedded ledger as a process: `python -m bahefl_flwr.ledger.node`, and `NodeProcess`, which starts and stops one.
+
+Light to import: py-evm is loaded in the node's own process only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from bahefl_flwr.errors import LedgerError
+
+CHAIN_ID = 20260
+_START_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 10.0
+
+
+class NodeProcess:
+    """A ledger node as a child process, from `with` (or `start`) to its end.
+
+    The node dies with this process, however that ends. Its errors go to a file beside the database, "<database>.log".
+
+    Args:
+      database: file of the chain; created if missing, continued if not.
+      chain_id: EIP-155 id of the chain.
+      fund: addresses ("0x...") that own money in a new chain. Gas is free: only contracts that move money need it.
+      port: TCP port on the loopback interface, 0 for any free one.
+
+    Attributes:
+      url: JSON-RPC endpoint, once started.
+    """
+
+    def __init__(self, database: Path, *, chain_id: int = CHAIN_ID, fund: Sequence[str] = (), port: int = 0) -> None:
+        self.url = ""
+        self._database = database.resolve()
+        self._arguments = ["--database", str(self._database), "--chain-id", str(chain_id), "--port", str(port), "--fund", *fund]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> Path:
+        """File with what the node says on stderr."""
+        return self._database.with_name(self._database.name + ".log")
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while the node runs."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    def __enter__(self) -> Self:
+        """Start the node and wait until it answers."""
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop the node."""
+        self.stop()
+
+    def start(self) -> None:
+        """Start the node and wait until it answers.
+
+        Raises:
+          LedgerError: it did not start; the message ends with what it said.
+        """
+        if self.pid is not None:
+            raise LedgerError(f"the ledger node for {self._database} runs already (process {self.pid})")
+        self._database.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "bahefl_flwr.ledger.node", *self._arguments],
+                # Finds this very package even where Flower put it on sys.path by hand.
+                cwd=Path(__file__).parents[2],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                # Ctrl-C is for the run, which ends its node when it has finished with it.
+                start_new_session=True,
+            )
+        self.url = self._announced_url(self._process)
+
+    def _announced_url(self, process: subprocess.Popen[bytes]) -> str:
+        assert process.stdout is not None
+        ready, _, _ = select.select([process.stdout], [], [], _START_TIMEOUT_S)
+        line = process.stdout.readline() if ready else b""
+        if line:
+            return str(json.loads(line)["url"])
+        self.stop()
+        said = self.log.read_text(errors="replace").strip().splitlines()[-1:] or [f"nothing in {_START_TIMEOUT_S:.0f} s"]
+        raise LedgerError(f"the ledger node for {self._database} did not start: {said[0]}")
+
+    def stop(self) -> None:
+        """Close the node's stdin, which ends it after sealing what is pending; kill it if it does not end in 10 s. Idempotent."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.close()
+        try:
+            process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve a ledger until stdin closes, the parent process ends, or SIGTERM or SIGINT arrives.
+
+    Prints one JSON line {"url": ...} when it is ready.
+
+    Returns:
+      Exit code: 0, or LedgerError's if the ledger cannot be opened or written.
+    """
+    options = _parser().parse_args(arguments)
+    parent, end = os.getppid(), threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: end.set())
+    threading.Thread(target=_end_with_stdin, args=(end,), daemon=True).start()
+    # py-evm takes a second to import: not in the parent, which imports this module for NodeProcess.
+    from bahefl_flwr.ledger.server import LedgerServer
+
+    try:
+        with LedgerServer(options.database, chain_id=options.chain_id, funded=options.fund, port=options.port) as server:
+            print(json.dumps({"url": server.url}), flush=True)
+            # A forked sibling may hold our stdin open after the parent has died, so its id is watched as well.
+            while not end.wait(0.5) and os.getppid() == parent and not server.stopped.is_set():
+                pass
+        if server.failure:
+            raise server.failure
+    except (LedgerError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return LedgerError.exit_code
+    return 0
+
+
+def _end_with_stdin(end: threading.Event) -> None:
+    while os.read(0, 4096):
+        pass
+    end.set()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bahefl_flwr.ledger.node", description="Embedded ledger with a JSON-RPC endpoint.")
+    parser.add_argument("--database", type=Path, required=True, help="SQLite file of the chain")
+    parser.add_argument("--port", type=int, default=0, help="TCP port on 127.0.0.1, 0 for any free one")
+    parser.add_argument("--chain-id", type=int, default=CHAIN_ID)
+    parser.add_argument("--fund", type=_address, nargs="*", default=[], metavar="ADDRESS", help="owns money in a new chain")
+    return parser
+
+
+def _address(text: str) -> bytes:
+    data = bytes.fromhex(text.removeprefix("0x"))
+    if len(data) != 20:
+        raise argparse.ArgumentTypeError(f"{text} is not an address of 20 bytes")
+    return data
+
+
+if __name__ == "__main__":
+    sys.exit(main())
