@@ -161,6 +161,7 @@ class DataSettings(_Group):
       kind: `phantom` generates CT phantoms, `folder` reads `root`/frames and `root`/masks.
       root: folder of a simulation; in a deployment each site names its own in its node-config. Checked by `check_data_folder`.
       slices: phantom slices over all sites. difficulty: 0 (easy) .. 1 (as hard as real slices).
+      cache: folder for drawn phantom slices; empty for one under the user's cache directory. Real slices are never cached.
       alpha: concentration of the Dirichlet split over the sites; smaller is less alike.
       train, validation: fractions; the rest is the test part.
     """
@@ -170,6 +171,7 @@ class DataSettings(_Group):
     image_size_px: int = Field(ge=32, le=1024, multiple_of=32)
     slices: int = Field(ge=20)
     difficulty: float = Field(ge=0, le=1)
+    cache: str
     alpha: float = Field(gt=0)
     split: Literal["slice", "patient"]
     train: float = Field(gt=0, lt=1)
@@ -237,7 +239,7 @@ class Settings(_Group):
             exclude={
                 "run": True,
                 "store": True,
-                "data": {"root"},
+                "data": {"root", "cache"},
                 "ledger": {"url", "contract"},
                 "train": {"device", "precision", "threads"},
             },
