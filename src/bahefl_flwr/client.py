@@ -1,0 +1,203 @@
+"""The lesion application as an ordinary Flower client: nothing here knows of encryption, ledger or rounds of the protocol.
+
+It may be run by plain Flower too (`client_fn(...).to_client()`), which is what benchmarks/plain_fedavg.py compares with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from flwr.client import NumPyClient
+from flwr.common import Context
+from flwr.common.typing import Scalar
+
+from bahefl_flwr.errors import DataError, ProtocolError
+from bahefl_flwr.lesion import data, model, partition, phantom, training
+from bahefl_flwr.lesion.metrics import Evaluation, PixelCounts
+from bahefl_flwr.settings import DataSettings, Settings, from_run_config
+
+NDArrays = list[npt.NDArray[np.float32]]
+SiteData = Mapping[partition.Part, data.Slices]
+
+
+class LesionClient(NumPyClient):
+    """Segments lesions at one site.
+
+    Attributes:
+      parameter_names: names of the parameter arrays, in the order they travel in.
+      engine: device and precision in use; `str(engine)` says why.
+    """
+
+    def __init__(self, settings: Settings, site_data: SiteData, *, site: int) -> None:
+        """Build the model; no training state is kept in it between calls.
+
+        Args:
+          site_data: this site's slices per part. site: its index, which seeds order and augmentation.
+
+        Raises:
+          SettingsError: the model does not fit the image size, or the device is not there.
+        """
+        self._settings, self._data, self._site = settings, site_data, site
+        self._model = model.build(settings.model, settings.data.image_size_px)
+        self.engine = training.pick_engine(settings.train)
+        self.parameter_names = tuple(self._model.state_dict())
+
+    def get_properties(self, config: dict[str, Scalar]) -> dict[str, Scalar]:
+        """How many training slices there are: what `weighting: examples` weighs by."""
+        return {"num-examples": len(self._data["train"])}
+
+    def get_parameters(self, config: dict[str, Scalar]) -> NDArrays:
+        """The first weights of the task, equal at every site: float32, in state_dict order."""
+        return model.initial_weights(self._model, self._settings.run.seed)
+
+    def fit(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
+        """Train for `train.local_epochs`; equal arguments give equal weights on one CPU thread, so a repeated message does no harm.
+
+        Args:
+          parameters: the global model, as get_parameters gives it.
+          config: "server-round" (from 1) and "rounds" (of the task): they place these epochs in the schedule.
+
+        Returns:
+          The trained parameters, the number of training slices, and {"loss", "lr", "steps", "seconds", "precision"}.
+
+        Raises:
+          ProtocolError: the round is missing or below 1. UpdateError: unfit parameters. TrainingError: the loss diverged.
+        """
+        train = self._settings.train
+        round_number, rounds = (_positive(config, key) for key in ("server-round", "rounds"))
+        clock = training.Clock(first_epoch=(round_number - 1) * train.local_epochs, total_epochs=rounds * train.local_epochs)
+        training.load_weights(self._model, parameters)
+        seed = self._settings.run.seed * 1000 + self._site
+        report = training.fit(self._model, self._data["train"], train, clock=clock, seed=seed, engine=self.engine)
+        metrics: dict[str, Scalar] = {
+            "loss": report.loss,
+            "lr": report.last_lr,
+            "steps": report.steps,
+            "seconds": report.seconds,
+            "precision": str(self.engine),
+        }
+        return training.weights_of(self._model), len(self._data["train"]), metrics
+
+    def evaluate(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[float, int, dict[str, Scalar]]:
+        """Evaluate the given model on one part of the site's slices.
+
+        Args:
+          parameters: as in fit.
+          config: "part": "validation" (if absent) or "test".
+
+        Returns:
+          The mean loss, the number of slices, and sums that add up over sites (see metrics.Evaluation; `from_metrics` reads them).
+
+        Raises:
+          ProtocolError: no such part. UpdateError: unfit parameters.
+        """
+        part = config.get("part", "validation")
+        if part not in ("validation", "test"):
+            raise ProtocolError(f'evaluate was asked for part {part!r}; config["part"] must be "validation" or "test"')
+        training.load_weights(self._model, parameters)
+        slices = self._data[part]  # type: ignore[index]  # one of the two, as just checked
+        loss, evaluation = training.evaluate(self._model, slices, self._settings.train, self.engine)
+        return loss, len(slices), to_metrics(evaluation)
+
+
+def to_metrics(evaluation: Evaluation) -> dict[str, Scalar]:
+    """An evaluation as the flat sums that travel."""
+    pixels = evaluation.pixels
+    return {
+        "tp": pixels.tp,
+        "fp": pixels.fp,
+        "fn": pixels.fn,
+        "tn": pixels.tn,
+        "num-slices": evaluation.slices,
+        "num-positive": evaluation.positive_slices,
+        "dice-sum": evaluation.dice_sum,
+        "hd95-sum-px": evaluation.hd95_sum_px,
+        "hd95-pairs": evaluation.hd95_pairs,
+        "hd95-penalised-sum-px": evaluation.hd95_penalised_sum_px,
+        "num-missed": evaluation.missed,
+        "num-spurious": evaluation.spurious,
+        "num-both-empty": evaluation.both_empty,
+    }
+
+
+def from_metrics(metrics: Mapping[str, Scalar]) -> Evaluation:
+    """The inverse of to_metrics; further entries are passed over."""
+    whole = {name: int(metrics[name]) for name in ("tp", "fp", "fn", "tn")}
+    return Evaluation(
+        pixels=PixelCounts(**whole),
+        slices=int(metrics["num-slices"]),
+        positive_slices=int(metrics["num-positive"]),
+        dice_sum=float(metrics["dice-sum"]),
+        hd95_sum_px=float(metrics["hd95-sum-px"]),
+        hd95_pairs=int(metrics["hd95-pairs"]),
+        hd95_penalised_sum_px=float(metrics["hd95-penalised-sum-px"]),
+        missed=int(metrics["num-missed"]),
+        spurious=int(metrics["num-spurious"]),
+        both_empty=int(metrics["num-both-empty"]),
+    )
+
+
+def client_fn(context: Context) -> LesionClient:
+    """The client of this node, from Flower's context.
+
+    A node whose config names `data.root` reads that folder as its own (deployment). A node with `partition-id` takes its share of
+    the phantom or of the common folder (simulation).
+
+    Raises:
+      SettingsError: the run config is incomplete or wrong.
+      DataError: the node has no data, or they cannot be read or split.
+    """
+    run_config, node_config = dict(context.run_config), context.node_config
+    own_folder = str(node_config.get("data.root", ""))
+    if own_folder:
+        run_config |= {"data.kind": "folder", "data.root": own_folder}
+    settings = from_run_config(run_config)
+    if own_folder:
+        site, sites = 0, 1
+    elif "partition-id" in node_config:
+        site, sites = int(node_config["partition-id"]), int(node_config.get("num-partitions", settings.federation.sites))
+    else:
+        raise DataError("this node has no data: start its SuperNode with --node-config 'data.root=\"<folder with frames/ and masks/>\"'")
+    return LesionClient(settings, site_data(settings.data, site=site, sites=sites, seed=settings.run.seed), site=site)
+
+
+# Flower calls client_fn for every message; an actor of the simulation serves all sites.
+@lru_cache(maxsize=16)
+def site_data(settings: DataSettings, *, site: int, sites: int, seed: int) -> SiteData:
+    """One site's slices per part; in a simulation its share of all slices.
+
+    Raises:
+      DataError: the slices cannot be read, or cannot be split as asked.
+    """
+    if settings.kind == "folder":
+        everything = _folder(Path(settings.root).expanduser(), settings.image_size_px)
+        scans = tuple(data.scan_of(name) for name in everything.names)
+        own = partition.split(everything.has_lesion, scans, settings, sites=sites, seed=seed)[site]
+        return {part: everything.take(own.part(part)) for part in partition.PARTS}
+    flags = phantom.lesion_flags(seed, settings.slices)
+    # Every phantom slice is a patient of its own, so both kinds of split are the same here.
+    own = partition.split(flags, [None] * len(flags), settings.model_copy(update={"split": "slice"}), sites=sites, seed=seed)[site]
+    cache = Path(settings.cache).expanduser() if settings.cache else data.default_cache()
+    form = {"seed": seed, "site": site, "slices": settings.slices, "size_px": settings.image_size_px}
+    drawn = data.load_phantoms(
+        np.concatenate([own.part(part) for part in partition.PARTS]), difficulty=settings.difficulty, cache=cache, **form
+    )
+    cuts = np.cumsum([len(own.part(part)) for part in partition.PARTS])
+    places = np.split(np.arange(len(drawn)), cuts[:-1])
+    return {part: drawn.take(where) for part, where in zip(partition.PARTS, places, strict=True)}
+
+
+@lru_cache(maxsize=1)
+def _folder(root: Path, size_px: int) -> data.Slices:
+    return data.load_folder(root, size_px)
+
+
+def _positive(config: Mapping[str, Scalar], key: str) -> int:
+    value = config.get(key)
+    if not isinstance(value, int) or value < 1:
+        raise ProtocolError(f'fit needs config["{key}"], a whole number from 1; got {value!r}')
+    return value

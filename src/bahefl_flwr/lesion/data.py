@@ -1,0 +1,203 @@
+"""Where a site's slices come from: a folder in the Kaggle layout, or the phantom with its cache on disk.
+
+Which slices belong to whom, and to which part, is partition.py's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from bahefl_flwr.errors import DataError
+from bahefl_flwr.lesion import phantom
+
+Images = npt.NDArray[np.uint8]
+
+_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+# Lesion is 255 in the public set; JPEG and interpolation leave grey borders.
+_LESION_ABOVE = 127
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slices:
+    """CT slices and their lesion masks, index by index.
+
+    Attributes:
+      images: grey values of the lung window, uint8, shape (n, s, s).
+      masks: 1 where there is lesion, uint8, shape (n, s, s).
+      names: file name, or site and index of a phantom.
+    """
+
+    images: Images
+    masks: Images
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def has_lesion(self) -> npt.NDArray[np.bool_]:
+        """Shape (n,)."""
+        return np.asarray(self.masks.any(axis=(1, 2)), np.bool_)
+
+    def take(self, indices: npt.NDArray[np.intp]) -> Slices:
+        """A copy of some of them, in the given order."""
+        return Slices(images=self.images[indices], masks=self.masks[indices], names=tuple(self.names[i] for i in indices))
+
+
+def scan_of(name: str) -> str | None:
+    """The scan (one patient's CT) that a slice's file name tells, or None.
+
+    The name without its last number: `Morozov_study_0255_20.png` -> `Morozov_study_0255`. What is left must itself hold a number:
+    `bjorke_1.png` tells no patient.
+    """
+    match = re.fullmatch(r"(?P<scan>.*\d.*)_\d+", Path(name).stem)
+    return match["scan"] if match else None
+
+
+def load_folder(root: Path, size_px: int) -> Slices:
+    """All slices of `root`/frames with their masks in `root`/masks, paired by file name and sorted by it.
+
+    Checks:
+      1. both folders are there and hold images.
+      2. every frame has a mask of the same file name, and the other way round.
+      3. every file can be read.
+      4. a frame and its mask have the same size, and are square.
+      5. a mask that is not empty has values above 127: 0/1 masks would silently become empty ones.
+
+    Args:
+      root: the folder; hidden files and files that are no images are passed over.
+      size_px: side the slices are resized to: images by area, masks binarised first, then by area and majority.
+
+    Raises:
+      DataError: naming every offending file at once.
+    """
+    frames, masks = (_image_names(root / folder) for folder in ("frames", "masks"))
+    problems = [f"frames/{name}: no masks/{name}" for name in sorted(frames - masks)]
+    problems += [f"masks/{name}: no frames/{name}" for name in sorted(masks - frames)]
+    names = sorted(frames & masks)
+    images, truths = [], []
+    for name in names:
+        try:
+            image, truth = _load_pair(root, name)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        images.append(_resized(image, size_px))
+        truths.append(_resized_mask(truth, size_px))
+    if problems or not names:
+        lines = "\n  ".join(problems or ["frames/ and masks/ hold no images"])
+        raise DataError(f"{root}: {len(problems) or 1} problem(s); mend or remove these files:\n  {lines}")
+    return Slices(images=np.stack(images), masks=np.stack(truths), names=tuple(names))
+
+
+def _image_names(folder: Path) -> set[str]:
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; expected <root>/frames and <root>/masks with equal file names")
+    return {path.name for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")}
+
+
+def _load_pair(root: Path, name: str) -> tuple[Images, Images]:
+    found = {folder: _read(root / folder / name) for folder in ("frames", "masks")}
+    if unreadable := [f"{folder}/{name}" for folder, values in found.items() if values is None]:
+        raise DataError(" and ".join(unreadable) + ": cannot be read as an image")
+    frame, mask = (values for values in found.values() if values is not None)
+    if frame.shape != mask.shape:
+        raise DataError(f"frames/{name} is {_size(frame)}, masks/{name} is {_size(mask)}")
+    if frame.shape[0] != frame.shape[1]:
+        raise DataError(f"frames/{name} is {_size(frame)}, not square")
+    # The largest channel: a mask drawn in red only is grey 76 after OpenCV's own conversion, and lost.
+    grey, lesion = frame.mean(axis=2).round().astype(np.uint8), mask.max(axis=2)
+    if 0 < lesion.max() <= _LESION_ABOVE:
+        raise DataError(f"masks/{name}: largest value {lesion.max()}, expected 0 and 255")
+    return grey, (lesion > _LESION_ABOVE).astype(np.uint8)
+
+
+def _read(path: Path) -> Images | None:
+    """Three channels, uint8, or None."""
+    try:
+        encoded = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError:
+        return None
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+    return None if decoded is None else np.asarray(decoded, np.uint8)
+
+
+def _size(image: Images) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}"
+
+
+def _resized(image: Images, size_px: int) -> Images:
+    if image.shape[0] == size_px:
+        return image
+    method = cv2.INTER_AREA if image.shape[0] > size_px else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (size_px, size_px), interpolation=method), np.uint8)
+
+
+def _resized_mask(mask: Images, size_px: int) -> Images:
+    return (_resized(mask * np.uint8(255), size_px) > _LESION_ABOVE).astype(np.uint8)
+
+
+def default_cache() -> Path:
+    """Where phantom slices are cached unless `data.cache` names a folder. Real slices are never cached."""
+    return Path.home() / ".cache" / "bahefl_flwr" / "phantom"
+
+
+def load_phantoms(
+    indices: npt.NDArray[np.intp], *, seed: int, site: int, slices: int, size_px: int, difficulty: float, cache: Path
+) -> Slices:
+    """One simulated site's phantom slices, rendered once per machine and then read from `cache`.
+
+    Args:
+      indices: which of the `slices` slices of the whole simulation are this site's.
+      seed, difficulty: see phantom.render. site: index of the site; it decides the scanner.
+
+    Raises:
+      DataError: the cache folder cannot be written.
+    """
+    wanted = {"version": phantom.PHANTOM_VERSION, "seed": seed, "site": site, "of": slices, "size_px": size_px, "difficulty": difficulty}
+    digest = hashlib.sha256(json.dumps([wanted, [int(i) for i in indices]], sort_keys=True).encode()).hexdigest()
+    path = cache / f"{digest[:32]}.npz"
+    names = tuple(f"phantom_site{site}_{i}" for i in indices)
+    if (cached := _read_cache(path, len(names), size_px)) is not None:
+        return Slices(images=cached[0], masks=cached[1], names=names)
+    scanner, flags = phantom.scanner_of(seed, site), phantom.lesion_flags(seed, slices)
+    drawn = [
+        phantom.render(seed, int(i), size_px=size_px, scanner=scanner, lesion=bool(flags[i]), difficulty=difficulty) for i in indices
+    ]
+    images, masks = (np.stack([pair[k] for pair in drawn]) for k in (0, 1))
+    _write_cache(path, images, masks)
+    return Slices(images=images, masks=masks, names=names)
+
+
+def _read_cache(path: Path, count: int, size_px: int) -> tuple[Images, Images] | None:
+    try:
+        with np.load(path) as stored:
+            images, packed = stored["images"], stored["masks"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None  # not there, or damaged: it is drawn again
+    if images.shape != (count, size_px, size_px) or packed.shape != (count, size_px, size_px // 8):
+        return None
+    return images, np.unpackbits(packed, axis=-1)
+
+
+def _write_cache(path: Path, images: Images, masks: Images) -> None:
+    """Two processes of one site may draw the same slices at once: each writes a file of its own, and the last rename wins."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        with os.fdopen(descriptor, "wb") as file:
+            np.savez(file, images=images, masks=np.packbits(masks, axis=-1))
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(f"phantom cache {path.parent} cannot be written: {error}; set data.cache to a folder that can") from error
