@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import cast
 
 from eth._utils.address import generate_contract_address
 from eth.abc import ComputationAPI, ReceiptAPI, SignedTransactionAPI, StateAPI
-from eth.consensus import NoProofConsensus
+from eth.consensus.noproof import NoProofConsensus
 from eth.constants import CREATE_CONTRACT_ADDRESS
 from eth.db.trie import make_trie_root_and_nodes
 from eth.exceptions import InsufficientFunds, Revert
@@ -23,12 +24,11 @@ from eth.vm.message import Message
 from eth_typing import Address, BlockNumber, Hash32
 
 from bahefl_flwr.errors import LedgerError
+from bahefl_flwr.ledger.admission import admit
 from bahefl_flwr.ledger.database import ChainDatabase, StoredLog, StoredTransaction
 
 GAS_LIMIT = 30_000_000
 """Gas of one block, and so of one transaction or call."""
-MAX_TRANSACTION_BYTES = 131_072
-"""Longest signed transaction, as in geth."""
 GENESIS_BALANCE_WEI = 10**24
 """What a funded account owns from the start. Gas is free, so only contracts that move money need it."""
 
@@ -105,11 +105,11 @@ class Chain:
 
     def _genesis(self, funded: Sequence[bytes]) -> LondonBlockHeader:
         empty = LondonBlockHeader(difficulty=0, block_number=BlockNumber(0), gas_limit=GAS_LIMIT, timestamp=0)
-        state = self._state(empty, iter(()))
+        state = self._state(empty)
         for address in funded:
             state.set_balance(Address(address), GENESIS_BALANCE_WEI)
         state.persist()
-        header = empty.copy(state_root=state.state_root, timestamp=int(self._clock()))
+        header = _copied(empty, state_root=state.state_root, timestamp=int(self._clock()))
         self.database.commit_block(header, (), ())
         return header
 
@@ -117,7 +117,9 @@ class Chain:
         genesis = self.state_at(self.database.header(0))
         for address in funded:
             if genesis.get_balance(Address(address)) == 0:
-                raise LedgerError(f"account 0x{address.hex()} is not funded in this ledger's first block; fund it when creating the ledger")
+                raise LedgerError(
+                    f"account 0x{address.hex()} is not funded in this ledger's first block; fund it when creating the ledger"
+                )
 
     # Headers and states
 
@@ -141,19 +143,22 @@ class Chain:
             return self._open.state
         if header is None or header.block_number == self.head.block_number:
             return self._state_on_head(header or self.pending_header())
-        return self._state(header, self.database.hashes_down_from(header.block_number - 1))
+        return self._state(header)
 
     def _state_on_head(self, header: LondonBlockHeader) -> StateAPI:
         # One state serves all calls until the next block: its caches make the second call cheaper. Renewed, as py-evm notes every key read.
         self._idle_calls += 1
-        ancestors = self.database.hashes_down_from(header.block_number - 1)
+        ancestors = self._ancestors(header)
         if self._idle is None or self._idle_calls > _CALLS_PER_STATE:
-            self._idle, self._idle_calls = self._state(header, ancestors), 0
+            self._idle, self._idle_calls = self._state(header), 0
         self._idle.execution_context = _VM.create_execution_context(header, ancestors, self._context)
         return self._idle
 
-    def _state(self, header: LondonBlockHeader, ancestors: Iterator[bytes]) -> StateAPI:
-        return _VM.build_state(self.database, header, self._context, (Hash32(each) for each in ancestors))
+    def _state(self, header: LondonBlockHeader) -> StateAPI:
+        return _VM.build_state(self.database, header, self._context, self._ancestors(header))
+
+    def _ancestors(self, header: LondonBlockHeader) -> Iterator[Hash32]:
+        return (Hash32(each) for each in self.database.hashes_down_from(header.block_number - 1))
 
     # Transactions
 
@@ -166,45 +171,13 @@ class Chain:
           Its hash.
 
         Raises:
-          LedgerError: it is invalid and leaves no trace. Checks, in order:
-            1. it decodes (legacy, access list or dynamic fee) and is not too long;
-            2. it is signed for this chain;
-            3. its signature is valid;
-            4. its gas covers the intrinsic gas and fits into a block;
-            5. it is not already known, and its nonce is the sender's next;
-            6. its fees are consistent and the sender can pay them and the value.
+          LedgerError: it is invalid (see `admission.admit`) or already known, and leaves no trace.
         """
-        transaction = _decode(raw)  # 1
-        self._check_chain(transaction)  # 2
-        sender = _sender(transaction)  # 3
-        _check_gas(transaction)  # 4
-        self._check_nonce(transaction, sender)  # 5
-        self._check_funds(transaction, sender)  # 6
+        transaction = admit(raw, self.chain_id, self.state_at(None), GAS_LIMIT, self._is_known)
         if self._open and self._open.gas_used + transaction.gas > GAS_LIMIT:
             self.seal()
         self._execute(transaction, raw)
         return transaction.hash
-
-    def _check_chain(self, transaction: SignedTransactionAPI) -> None:
-        if transaction.chain_id is None:
-            raise LedgerError("only replay-protected (EIP-155) transactions are accepted; sign for chain id " + str(self.chain_id))
-        if transaction.chain_id != self.chain_id:
-            raise LedgerError(f"invalid chain id: signed for chain {transaction.chain_id}, this is chain {self.chain_id}")
-
-    def _check_nonce(self, transaction: SignedTransactionAPI, sender: Address) -> None:
-        if self.is_pending(transaction.hash) or self.database.transaction(transaction.hash):
-            raise LedgerError("already known")
-        expected = self.state_at(None).get_nonce(sender)
-        if transaction.nonce != expected:
-            what = "low" if transaction.nonce < expected else "high"
-            raise LedgerError(f"nonce too {what}: address 0x{sender.hex()}, next nonce {expected}, transaction nonce {transaction.nonce}")
-
-    def _check_funds(self, transaction: SignedTransactionAPI, sender: Address) -> None:
-        if transaction.max_priority_fee_per_gas > transaction.max_fee_per_gas:
-            raise LedgerError("max priority fee per gas higher than max fee per gas; with free gas set both to 0")
-        balance, cost = self.state_at(None).get_balance(sender), transaction.value + transaction.gas * transaction.max_fee_per_gas
-        if balance < cost:
-            raise LedgerError(f"insufficient funds for gas * price + value: balance {balance} wei, cost {cost} wei; gas is free, set fees to 0")
 
     def _execute(self, transaction: SignedTransactionAPI, raw: bytes) -> None:
         block = self._open or self._open_block()
@@ -218,16 +191,18 @@ class Chain:
 
     def _open_block(self) -> _OpenBlock:
         header = self.pending_header()
-        return _OpenBlock(header=header, state=self._state(header, self.database.hashes_down_from(header.block_number - 1)))
+        return _OpenBlock(header=header, state=self._state(header))
 
     def _replay(self, spoiled: _OpenBlock) -> None:
         self._open = None
         if spoiled.signed:
-            header = spoiled.header
-            fresh = _OpenBlock(header=header, state=self._state(header, self.database.hashes_down_from(header.block_number - 1)))
+            fresh = _OpenBlock(header=spoiled.header, state=self._state(spoiled.header))
             for transaction, stored in zip(spoiled.signed, spoiled.stored, strict=True):
                 _execute_in(fresh, transaction, stored.raw)
             self._open = fresh
+
+    def _is_known(self, transaction_hash: bytes) -> bool:
+        return self.is_pending(transaction_hash) or self.database.transaction(transaction_hash) is not None
 
     def is_pending(self, transaction_hash: bytes) -> bool:
         """Whether a transaction of that hash waits in the block being filled."""
@@ -254,7 +229,8 @@ class Chain:
         bloom = 0
         for receipt in block.receipts:
             bloom |= receipt.bloom
-        header = block.header.copy(
+        header = _copied(
+            block.header,
             state_root=block.state.state_root,
             transaction_root=make_trie_root_and_nodes(block.signed)[0],
             receipt_root=make_trie_root_and_nodes(block.receipts)[0],
@@ -310,63 +286,48 @@ class Chain:
         return not self.call(tried, header).error
 
 
-def decode_transaction(raw: bytes) -> SignedTransactionAPI:
-    """Decode a signed transaction of a sealed block.
-
-    Raises:
-      LedgerError: the bytes are no transaction.
-    """
-    return _decode(raw)
-
-
-def _decode(raw: bytes) -> SignedTransactionAPI:
-    if len(raw) > MAX_TRANSACTION_BYTES:
-        raise LedgerError(f"oversized transaction: {len(raw)} bytes, at most {MAX_TRANSACTION_BYTES} are accepted")
-    try:
-        return _VM.get_transaction_builder().decode(raw)
-    except Exception as error:  # rlp and py-evm raise a dozen unrelated types on hostile bytes
-        raise LedgerError(f"the transaction does not decode: {type(error).__name__}: {str(error)[:200]}") from error
-
-
-def _sender(transaction: SignedTransactionAPI) -> Address:
-    try:
-        transaction.validate()
-        return transaction.sender
-    except Exception as error:  # py-evm, eth_keys and coincurve each have their own type
-        raise LedgerError(f"invalid transaction or signature: {str(error)[:200]}") from error
-
-
-def _check_gas(transaction: SignedTransactionAPI) -> None:
-    if transaction.gas < transaction.intrinsic_gas:
-        raise LedgerError(f"intrinsic gas too low: have {transaction.gas}, want {transaction.intrinsic_gas}")
-    if transaction.gas > GAS_LIMIT:
-        raise LedgerError(f"exceeds block gas limit: have {transaction.gas}, at most {GAS_LIMIT}")
-
-
 def _execute_in(block: _OpenBlock, transaction: SignedTransactionAPI, raw: bytes) -> None:
     block.state.lock_changes()
     computation = block.state.apply_transaction(transaction)
     gas_used = _VM.finalize_gas_used(transaction, computation)
     block.gas_used += gas_used
-    logs = computation.get_log_entries()
-    block.receipts.append(transaction.make_receipt(_STATUS[computation.is_success], block.gas_used, logs))
+    entries = computation.get_log_entries()
+    block.receipts.append(transaction.make_receipt(_STATUS[computation.is_success], block.gas_used, entries))
     block.signed.append(transaction)
-    number, position = block.header.block_number, len(block.stored)
-    for address, topics, data in logs:
-        block.logs.append(
-            StoredLog(
-                block=number, position=len(block.logs), transaction=transaction.hash, transaction_position=position, address=address,
-                topics=tuple(topic.to_bytes(32, "big") for topic in topics), data=data,
-            )  # fmt: skip
-        )
+    block.logs.extend(_logs(block, transaction.hash, entries))
     creates = transaction.to == CREATE_CONTRACT_ADDRESS
     block.stored.append(
         StoredTransaction(
-            hash=transaction.hash, block=number, position=position, raw=raw, sender=transaction.sender,
-            status=int(computation.is_success), gas_used=gas_used, cumulative_gas=block.gas_used,
+            hash=transaction.hash,
+            block=block.header.block_number,
+            position=len(block.stored),
+            raw=raw,
+            sender=transaction.sender,
+            status=int(computation.is_success),
+            gas_used=gas_used,
+            cumulative_gas=block.gas_used,
             contract=generate_contract_address(transaction.sender, transaction.nonce) if creates else None,
-        )  # fmt: skip
+        )
     )
+
+
+def _logs(block: _OpenBlock, transaction: bytes, entries: Sequence[tuple[bytes, Sequence[int], bytes]]) -> list[StoredLog]:
+    return [
+        StoredLog(
+            block=block.header.block_number,
+            position=position,
+            transaction=transaction,
+            transaction_position=len(block.stored),
+            address=address,
+            topics=tuple(topic.to_bytes(32, "big") for topic in topics),
+            data=data,
+        )
+        for position, (address, topics, data) in enumerate(entries, start=len(block.logs))
+    ]
+
+
+def _copied(header: LondonBlockHeader, **changed: object) -> LondonBlockHeader:
+    return cast(LondonBlockHeader, header.copy(**changed))
 
 
 @contextmanager
@@ -382,7 +343,9 @@ def _scratch(state: StateAPI) -> Iterator[StateAPI]:
 
 def _intrinsic_gas(call: Call) -> int:
     builder = _VM.get_transaction_builder()
-    unsigned = builder.create_unsigned_transaction(nonce=0, gas_price=0, gas=call.gas, to=call.to, value=call.value, data=call.data)
+    unsigned = builder.create_unsigned_transaction(
+        nonce=0, gas_price=0, gas=call.gas, to=call.to, value=call.value, data=call.data
+    )
     return int(unsigned.intrinsic_gas)
 
 
@@ -395,7 +358,7 @@ def _compute(state: StateAPI, call: Call, gas: int) -> ComputationAPI:
         value=call.value,
         data=b"" if creates else call.data,
         code=call.data if creates else state.get_code(call.to),
-        create_address=generate_contract_address(call.sender, state.get_nonce(call.sender)) if creates else None,
+        create_address=generate_contract_address(call.sender, state.get_nonce(call.sender)) if creates else None,  # type: ignore[arg-type]
     )
     state.mark_address_warm(call.sender)
     state.mark_address_warm(message.storage_address)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import rlp
+import rlp  # type: ignore[import-untyped]
 from eth.abc import AtomicWriteBatchAPI
 from eth.db.atomic import AtomicDBWriteBatch
 from eth.db.backends.base import BaseAtomicDB
@@ -89,7 +89,9 @@ class ChainDatabase(BaseAtomicDB):
             self._open(chain_id)
         except sqlite3.Error as error:
             self._sql.close()
-            raise LedgerError(f"cannot open the ledger {path}: {error}; is another node using it, or is it not a ledger?") from error
+            raise LedgerError(
+                f"cannot open the ledger {path}: {error}; is another node using it, or is it not a ledger?"
+            ) from error
         except LedgerError:
             self._sql.close()
             raise
@@ -101,12 +103,16 @@ class ChainDatabase(BaseAtomicDB):
         self._sql.execute("PRAGMA synchronous=FULL")
         found = self._sql.execute("PRAGMA user_version").fetchone()[0]
         if found == 0 and not self._sql.execute("SELECT 1 FROM sqlite_master").fetchone():
-            self._sql.executescript(f"BEGIN EXCLUSIVE; {_SCHEMA} INSERT INTO chain VALUES ({chain_id}); PRAGMA user_version={FORMAT}; COMMIT;")
+            self._sql.executescript(
+                f"BEGIN EXCLUSIVE; {_SCHEMA} INSERT INTO chain VALUES ({chain_id}); PRAGMA user_version={FORMAT}; COMMIT;"
+            )
         elif found != FORMAT:
             raise LedgerError(f"{self._path} has ledger format {found}, this version reads {FORMAT}")
         (stored,) = self._sql.execute("SELECT id FROM chain").fetchone()
         if stored != chain_id:
-            raise LedgerError(f"{self._path} is the ledger of chain {stored}, asked for chain {chain_id}; use its chain id or another file")
+            raise LedgerError(
+                f"{self._path} is the ledger of chain {stored}, asked for chain {chain_id}; use its chain id or another file"
+            )
 
     def close(self) -> None:
         """Close the file. Blocks not committed are lost."""
@@ -153,7 +159,9 @@ class ChainDatabase(BaseAtomicDB):
 
     # blocks
 
-    def commit_block(self, header: LondonBlockHeader, transactions: Sequence[StoredTransaction], logs: Sequence[StoredLog]) -> None:
+    def commit_block(
+        self, header: LondonBlockHeader, transactions: Sequence[StoredTransaction], logs: Sequence[StoredLog]
+    ) -> None:
         """Write a block with everything it changed, durably and at once.
 
         Raises:
@@ -162,7 +170,9 @@ class ChainDatabase(BaseAtomicDB):
         try:
             self._write(header, transactions, logs)
         except sqlite3.Error as error:
-            raise LedgerError(f"cannot write block {header.block_number} to {self._path}: {error}; free space, then restart") from error
+            raise LedgerError(
+                f"cannot write block {header.block_number} to {self._path}: {error}; free space, then restart"
+            ) from error
         self._remember(self._unsaved)
         self._unsaved = {}
 
@@ -172,7 +182,7 @@ class ChainDatabase(BaseAtomicDB):
         try:
             # Nodes are named by their hash, so a name already there has the same value.
             run_many("INSERT OR IGNORE INTO node VALUES (?,?)", self._unsaved.items())
-            run("INSERT INTO block VALUES (?,?,?)", (header.block_number, header.hash, rlp.encode(header)))
+            run("INSERT INTO block VALUES (?,?,?)", (header.block_number, header.hash, encode_header(header)))
             run_many("INSERT INTO tx VALUES (?,?,?,?,?,?,?,?,?)", (_transaction_row(each) for each in transactions))
             run_many("INSERT INTO log VALUES (?,?,?,?,?,?,?,?,?,?)", (_log_row(each) for each in logs))
             run("COMMIT")
@@ -234,16 +244,19 @@ class ChainDatabase(BaseAtomicDB):
         return [_log(row) for row in self._sql.execute(query, (first, last, *(v for _, values in wanted for v in values), limit))]
 
 
+def encode_header(header: LondonBlockHeader) -> bytes:
+    """RLP of a header, the bytes its hash is of."""
+    return bytes(rlp.encode(header))
+
+
 def _transaction_row(each: StoredTransaction) -> tuple[Any, ...]:
     outcome = (each.status, each.gas_used, each.cumulative_gas, each.contract)
     return (each.hash, each.block, each.position, each.raw, each.sender, *outcome)
 
 
 def _transaction(row: tuple[Any, ...]) -> StoredTransaction:
-    return StoredTransaction(
-        hash=row[0], block=row[1], position=row[2], raw=row[3], sender=row[4],
-        status=row[5], gas_used=row[6], cumulative_gas=row[7], contract=row[8],
-    )  # fmt: skip
+    names = ("hash", "block", "position", "raw", "sender", "status", "gas_used", "cumulative_gas", "contract")
+    return StoredTransaction(**dict(zip(names, row, strict=True)))
 
 
 def _log_row(each: StoredLog) -> tuple[Any, ...]:

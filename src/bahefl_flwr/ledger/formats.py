@@ -9,13 +9,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import rlp
 from eth.abc import SignedTransactionAPI
 from eth.constants import CREATE_CONTRACT_ADDRESS
 from eth.vm.forks.london.blocks import LondonBlockHeader
-from eth_bloom import BloomFilter
+from eth_bloom.bloom import BloomFilter
 
-from bahefl_flwr.ledger.database import StoredLog, StoredTransaction
+from bahefl_flwr.ledger.database import StoredLog, StoredTransaction, encode_header
 
 Json = dict[str, Any]
 
@@ -78,7 +77,7 @@ def block_json(header: LondonBlockHeader, transactions: Sequence[str | Json], si
         "size": hex(size),
         "gasLimit": hex(header.gas_limit),
         "gasUsed": hex(header.gas_used),
-        "baseFeePerGas": hex(header.base_fee_per_gas),
+        "baseFeePerGas": hex(header.base_fee_per_gas or 0),
         "timestamp": hex(header.timestamp),
         "transactions": list(transactions),
         "uncles": [],
@@ -87,7 +86,13 @@ def block_json(header: LondonBlockHeader, transactions: Sequence[str | Json], si
 
 def pending_block_json(header: LondonBlockHeader, transactions: Sequence[str | Json]) -> Json:
     """The block being filled: what is settled only by sealing is null, as in geth."""
-    return {**block_json(header, transactions, len(rlp.encode(header))), "hash": None, "nonce": None, "miner": None, "logsBloom": None}
+    return {
+        **block_json(header, transactions, len(encode_header(header))),
+        "hash": None,
+        "nonce": None,
+        "miner": None,
+        "logsBloom": None,
+    }
 
 
 def _bloom(bits: int) -> str:
@@ -104,7 +109,7 @@ def transaction_json(signed: SignedTransactionAPI, stored: StoredTransaction, bl
         "transactionIndex": hex(stored.position) if sealed else None,
         "hash": hexed(stored.hash),
         "type": hex(kind),
-        "chainId": hex(signed.chain_id),
+        "chainId": hex(signed.chain_id or 0),
         "nonce": hex(signed.nonce),
         "from": hexed(stored.sender),
         "to": _recipient(signed),
@@ -132,7 +137,8 @@ def _fees(signed: SignedTransactionAPI, kind: int) -> Json:
 
 def _accesses(signed: SignedTransactionAPI) -> list[Json]:
     return [
-        {"address": hexed(address), "storageKeys": [hexed(key.to_bytes(32, "big")) for key in keys]} for address, keys in signed.access_list
+        {"address": hexed(address), "storageKeys": [hexed(key.to_bytes(32, "big")) for key in keys]}
+        for address, keys in signed.access_list
     ]
 
 

@@ -149,7 +149,9 @@ def _end_with_stdin(end: threading.Event) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bahefl_flwr.ledger.node", description="Embedded ledger with a JSON-RPC endpoint.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bahefl_flwr.ledger.node", description="Embedded ledger with a JSON-RPC endpoint."
+    )
     parser.add_argument("--database", type=Path, required=True, help="SQLite file of the chain")
     parser.add_argument("--port", type=int, default=0, help="TCP port on 127.0.0.1, 0 for any free one")
     parser.add_argument("--chain-id", type=int, default=CHAIN_ID)

@@ -12,15 +12,15 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-import rlp
 from eth.vm.forks.london.blocks import LondonBlockHeader
+from eth_abi.abi import decode as abi_decode
 from eth_abi.exceptions import DecodingError
-from eth_abi import decode as abi_decode
 from eth_typing import Address
 
 from bahefl_flwr.errors import LedgerError
-from bahefl_flwr.ledger.chain import GAS_LIMIT, Call, Chain, Outcome, decode_transaction
-from bahefl_flwr.ledger.database import StoredTransaction
+from bahefl_flwr.ledger.admission import decode_transaction
+from bahefl_flwr.ledger.chain import GAS_LIMIT, Call, Chain, Outcome
+from bahefl_flwr.ledger.database import StoredTransaction, encode_header
 from bahefl_flwr.ledger.formats import (
     InvalidParams,
     Json,
@@ -39,7 +39,15 @@ MAX_LOGS = 10_000
 MAX_FILTER_VALUES = 256
 CLIENT_VERSION = "bahefl-ledger/1 (py-evm, london)"
 
-_PARSE_ERROR, _INVALID_REQUEST, _NO_METHOD, _INVALID_PARAMS, _INTERNAL, _SERVER, _REVERTED = -32700, -32600, -32601, -32602, -32603, -32000, 3
+_PARSE_ERROR, _INVALID_REQUEST, _NO_METHOD, _INVALID_PARAMS, _INTERNAL, _SERVER, _REVERTED = (
+    -32700,
+    -32600,
+    -32601,
+    -32602,
+    -32603,
+    -32000,
+    3,
+)
 _REASON_SELECTOR = bytes.fromhex("08c379a0")  # Error(string)
 _RECEIPT_WAIT_S = 1.0
 
@@ -115,7 +123,7 @@ class Rpc:
             return _failure(request_id, {"code": _INVALID_PARAMS, "message": str(error)})
         except LedgerError as error:
             return _failure(request_id, {"code": _SERVER, "message": str(error)})
-        except Exception as error:  # A fault of ours must cost one answer, not the node.
+        except Exception as error:  # noqa: BLE001  # A fault of ours must cost one answer, not the node.
             traceback.print_exc(file=sys.stderr)
             return _failure(request_id, {"code": _INTERNAL, "message": f"internal error: {type(error).__name__}"})
 
@@ -211,7 +219,7 @@ class Rpc:
         if header is None:
             return None
         stored = self._chain.database.transactions(header.block_number)
-        size = len(rlp.encode(header)) + sum(len(each.raw) for each in stored)
+        size = len(encode_header(header)) + sum(len(each.raw) for each in stored)
         return block_json(header, [self._listed(each, header.hash, full) for each in stored], size)
 
     def _listed(self, stored: StoredTransaction, block_hash: bytes | None, full: object) -> Any:
@@ -240,7 +248,9 @@ class Rpc:
         if waiting:
             return transaction_json(decode_transaction(waiting.raw), waiting, None)
         stored = self._chain.database.transaction(wanted)
-        return stored and transaction_json(decode_transaction(stored.raw), stored, self._chain.database.block_hash(stored.block))
+        if stored is None:
+            return None
+        return transaction_json(decode_transaction(stored.raw), stored, self._chain.database.block_hash(stored.block))
 
     def _call(self, message: object, tag: object = "latest") -> str | None:
         return hexed(_accepted(self._chain.call(self._message(message), self._header(tag))).output)
@@ -272,7 +282,9 @@ class Rpc:
         if not isinstance(query, dict):
             raise InvalidParams("a log filter must be an object")
         first, last = self._range(query)
-        found = self._chain.database.logs(first, last, _any_of(query.get("address"), 20), _topics(query.get("topics")), MAX_LOGS + 1)
+        found = self._chain.database.logs(
+            first, last, _any_of(query.get("address"), 20), _topics(query.get("topics")), MAX_LOGS + 1
+        )
         if len(found) > MAX_LOGS:
             raise _Refused(_SERVER, f"more than {MAX_LOGS} logs match; narrow the block range")
         hashes = {number: self._chain.database.block_hash(number) for number in {log.block for log in found}}
@@ -287,7 +299,11 @@ class Rpc:
         return min(first, head + 1), min(last, head)
 
     def _end(self, tag: object) -> int:
-        return to_quantity(tag) if isinstance(tag, str) and tag.startswith("0x") else (self._header(tag) or self._chain.head).block_number
+        return (
+            to_quantity(tag)
+            if isinstance(tag, str) and tag.startswith("0x")
+            else (self._header(tag) or self._chain.head).block_number
+        )
 
 
 def _no_constant(name: str) -> Any:
