@@ -108,6 +108,19 @@ class AggregateMismatch(ProtocolError):
     """The coordinator's aggregate is not the sum of the committed updates."""
 
 
+class UnusableUpdate(ProtocolError):
+    """A committed update cannot be added.
+
+    Attributes:
+      member: index of the site that committed it. reason: an `ExclusionReason` value.
+    """
+
+    def __init__(self, message: str, *, member: int, reason: int) -> None:
+        super().__init__(message)
+        self.member = member
+        self.reason = reason
+
+
 class JournalError(ProtocolError):
     """A site's journal is damaged beyond its torn tail, or contradicts the ledger."""
 

@@ -100,6 +100,7 @@ class Task:
       security_params: digest of `he.params.SecurityParams`.
       rounds: finalised rounds after which the task ends by itself.
       open: whether rounds are still being run.
+      end_reason: why the task ended before all rounds were finalised; empty otherwise.
     """
 
     number: int
@@ -108,6 +109,7 @@ class Task:
     security_params: bytes
     rounds: int
     open: bool
+    end_reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +169,7 @@ class RoundRecord:
       parent: aggregate digest of the last finalised round (zero before the first).
       weights: one byte (1..8) per included member, ascending index: the coordinator's integer weights.
       reasons: one `ExclusionReason` byte per committed member left out, ascending index.
+      revealed: members whose onion layer of this round is public, whichever attempt they attested in.
       open_quorum: mask of a quorum whose shares are all released, 0 while there is none.
       abort_reason: text given on chain when the phase is ABORTED.
     """
@@ -185,6 +188,7 @@ class RoundRecord:
     included: int
     voted_ok: int
     voted_bad: int
+    revealed: int
     failed: int
     open_quorum: int
     parent: bytes

@@ -1,0 +1,88 @@
+"""What Flower loads: the lesion application as a secure ServerApp and ClientApp.
+
+Plain assignments, because Flower reads this file's syntax tree; heavy imports wait until an action needs them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import reduce
+from typing import Any
+
+from flwr.app import Context, MetricRecord, RecordDict
+from flwr.client import NumPyClient
+from flwr.serverapp import Grid, ServerApp
+
+from bahefl_flwr import report, run_folder
+from bahefl_flwr.federation import Federation, open_federation
+from bahefl_flwr.live import LiveView
+from bahefl_flwr.settings import from_run_config
+from bahefl_flwr.site import secure_client_app
+from bahefl_flwr.strategy import BaheflStrategy
+
+server_app = ServerApp()
+
+
+def _client_fn(context: Context) -> NumPyClient:
+    # torch, albumentations and OpenCV take seconds to import, and most messages do not train.
+    from bahefl_flwr.client import client_fn
+
+    return client_fn(context)
+
+
+client_app = secure_client_app(_client_fn)
+
+
+@server_app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Drive one run and leave its folder complete."""
+    settings = from_run_config(context.run_config)
+    started = time.monotonic()
+    folder = run_folder.create(settings.run.root, settings.run.name, context.run_id, settings.yaml())
+    view = LiveView()
+    view.say(f"run folder {folder.path}")
+
+    def on_round(line: Mapping[str, Any]) -> None:
+        folder.append_metrics(line)
+        view.round(line)
+
+    try:
+        with open_federation(settings, folder.path) as federation:
+            strategy = BaheflStrategy(federation, evaluate_metrics_aggr_fn=pooled_evaluation, on_round=on_round)
+            strategy.start(grid=grid, num_rounds=settings.federation.rounds)
+            summary = _summary(federation, strategy, folder, time.monotonic() - started)
+    finally:
+        view.close()
+    folder.write_summary(summary)
+    view.finish(summary, folder.path, report.write(folder))
+
+
+def _summary(federation: Federation, strategy: BaheflStrategy, folder: run_folder.RunFolder, seconds: float) -> Any:
+    view = federation.ledger.view()
+    summary = run_folder.summarise(
+        folder.metrics(), experiment=federation.settings.experiment, seconds=seconds, reason=view.task.end_reason
+    )
+    threshold, committee = view.epoch.threshold, view.epoch.committee.bit_count()
+    return {
+        **summary,
+        "test": strategy.test_metrics,
+        "model_digest": strategy.final_model,
+        "contract": federation.ledger.address,
+        "chain_id": federation.ledger.chain_id,
+        "last_round": view.round.number,
+        "block_number": view.block_number,
+        "key_mode": f"threshold {threshold} of {committee}" if threshold > 1 else f"single key, held by all {committee} members (the paper's experiment)",
+        "account_keys": "throw-away keys of a simulation",
+    }
+
+
+def pooled_evaluation(records: list[RecordDict], weighted_by_key: str) -> MetricRecord:
+    """Sum the sites' exact pixel counts and compute the figures from the sums (LESION.md); the loss is per example."""
+    from bahefl_flwr.client import from_metrics, to_metrics
+
+    sites = [dict(record["metrics"].items()) for record in records]
+    total = reduce(lambda a, b: a + b, (from_metrics(site) for site in sites))
+    examples = sum(int(site[weighted_by_key]) for site in sites)
+    loss = sum(float(site["loss"]) * int(site[weighted_by_key]) for site in sites) / examples
+    return MetricRecord({**to_metrics(total), **total.figures(), "loss": loss, weighted_by_key: examples})

@@ -1,0 +1,106 @@
+"""The driver's own side of a run: its ledger account, the ledger node of a simulation, and where sites find both.
+
+The driver's account may whitelist and start tasks; it holds no key material of the encryption and no model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bahefl_flwr.durable import atomic_write
+from bahefl_flwr.errors import LedgerError
+from bahefl_flwr.identity import Identity
+from bahefl_flwr.ledger.connection import Connection
+from bahefl_flwr.ledger.contract import ContractConfig, FederationLedger
+from bahefl_flwr.ledger.node import NodeProcess
+from bahefl_flwr.settings import Settings
+
+_LEDGER_FILE = "ledger.json"
+_DATABASE = "ledger.sqlite"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerAddress:
+    """Where the ledger is: JSON-RPC `url`, chain id, and the contract's checksummed address."""
+
+    url: str
+    chain_id: int
+    contract: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Federation:
+    """A running federation as the driver sees it."""
+
+    settings: Settings
+    folder: Path
+    ledger: FederationLedger
+
+
+@contextmanager
+def open_federation(settings: Settings, folder: Path) -> Iterator[Federation]:
+    """Start (or continue) the run's ledger node, deploy (or find) the contract, tell the sites where, stop at the end.
+
+    Args:
+      folder: the run folder; holds the chain database, so the audit trail outlives the run.
+
+    Raises:
+      LedgerError: the node does not start or answer, or the contract is not ours.
+    """
+    driver = Identity.create_or_load(folder / "driver")
+    with ExitStack() as stack:
+        url = settings.ledger.url
+        if settings.ledger.kind == "embedded":
+            node = NodeProcess(folder / _DATABASE, chain_id=settings.ledger.chain_id)
+            url = stack.enter_context(node).url
+        connection = Connection(url, settings.ledger.chain_id, account=driver.account)
+        known = _read(folder)
+        contract = settings.ledger.contract or (known.contract if known else "")
+        if contract:
+            ledger = FederationLedger.attach(connection, contract)
+        else:
+            ledger = FederationLedger.deploy(connection, _contract_config(settings))
+        _write(folder, LedgerAddress(url=url, chain_id=settings.ledger.chain_id, contract=ledger.address))
+        yield Federation(settings=settings, folder=folder, ledger=ledger)
+
+
+def ledger_address(folder: Path) -> LedgerAddress:
+    """Where the run in `folder` keeps its ledger.
+
+    Raises:
+      LedgerError: the run has not started its ledger.
+    """
+    known = _read(folder)
+    if known is None:
+        raise LedgerError(f"{folder} has no {_LEDGER_FILE}: the run has not started its ledger; start the ServerApp first")
+    return known
+
+
+def _read(folder: Path) -> LedgerAddress | None:
+    path = folder / _LEDGER_FILE
+    return LedgerAddress(**json.loads(path.read_text())) if path.exists() else None
+
+
+def _write(folder: Path, where: LedgerAddress) -> None:
+    content = {"url": where.url, "chain_id": where.chain_id, "contract": where.contract}
+    atomic_write(folder / _LEDGER_FILE, json.dumps(content, indent=1).encode())
+
+
+def _contract_config(settings: Settings) -> ContractConfig:
+    s = settings.ledger
+    return ContractConfig(
+        commit_window_s=s.commit_window_s,
+        aggregate_window_s=s.aggregate_window_s,
+        verify_window_s=s.verify_window_s,
+        open_grace_s=s.open_grace_s,
+        ceremony_window_s=s.ceremony_window_s,
+        min_commits=settings.federation.min_sites,
+        quorum_bps=round(s.quorum_percent * 100),
+        max_attempts=s.max_attempts,
+        cooldown_rounds=s.cooldown_rounds,
+        committee_max=settings.he.committee,
+    )

@@ -1,0 +1,94 @@
+"""The driver's side of messages: send one action to some sites, collect what comes back, trust none of it.
+
+A reply that is late, broken or malformed becomes a `Reply` that says so; it never becomes an exception.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+
+from bahefl_flwr.round import Action
+from bahefl_flwr.settings import Scalar
+
+_POLL_S = 0.02
+Numbers = Mapping[str, float | int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What one node answered. With `ok` False only `error` means anything."""
+
+    node: int
+    ok: bool
+    error: str = ""
+    facts: Mapping[str, Scalar] = field(default_factory=dict)
+    metrics: Numbers = field(default_factory=dict)
+    evaluation: Numbers = field(default_factory=dict)
+    seconds: Numbers = field(default_factory=dict)
+    bytes: Numbers = field(default_factory=dict)
+
+
+def ask(
+    grid: Grid, action: Action, configs: Mapping[int, Mapping[str, Scalar | bytes]], *, group: str, timeout_s: float
+) -> dict[int, Reply]:
+    """Send `action` to nodes and wait until all have replied or `timeout_s` has passed.
+
+    Args:
+      configs: config record by Flower node id.
+      group: Flower's group id of the messages (a label, for instance the round).
+
+    Returns:
+      One `Reply` per node of `configs`, whatever happened.
+    """
+    messages = [
+        Message(RecordDict({"config": ConfigRecord(dict(config))}), dst_node_id=node, message_type=action.value,
+                group_id=group, ttl=timeout_s + 60)
+        for node, config in configs.items()
+    ]  # fmt: skip
+    ids = list(grid.push_messages(messages))
+    waiting = {i: m.metadata.dst_node_id for i, m in zip(ids, messages, strict=True) if i}
+    replies: dict[int, Reply] = {}
+    until = time.monotonic() + timeout_s
+    while waiting:
+        # The node is known by the message it answers: errors made by the SuperLink carry another source.
+        for message in grid.pull_messages(list(waiting)):
+            node = waiting.pop(message.metadata.reply_to_message_id)
+            replies[node] = _read(node, message)
+        if time.monotonic() > until:
+            break
+        time.sleep(_POLL_S)
+    lost = set(configs) - set(replies)
+    return replies | {n: Reply(node=n, ok=False, error=f"no reply within {timeout_s:.0f} s") for n in lost}
+
+
+def _read(node: int, message: Message) -> Reply:
+    """Check the form of a reply: the records we know, finite numbers, nothing else is looked at."""
+    if message.has_error():
+        return Reply(node=node, ok=False, error=f"Flower error {message.error.code}: {message.error.reason}")
+    status = message.content.get("status")
+    if not isinstance(status, ConfigRecord) or not isinstance(status.get("ok"), bool):
+        return Reply(node=node, ok=False, error="malformed reply: no status record; is the site's ClientApp a secure_client_app?")
+    if not status["ok"]:
+        return Reply(node=node, ok=False, error=f"{status.get('error', 'error')}: {status.get('message', '')}")
+    try:
+        numbers = {name: _numbers(message.content, name) for name in ("metrics", "evaluation", "seconds", "bytes")}
+    except ValueError as error:
+        return Reply(node=node, ok=False, error=f"malformed reply: {error}")
+    facts = {k: v for k, v in status.items() if isinstance(v, bool | int | float | str)}
+    return Reply(node=node, ok=True, facts=facts, **numbers)
+
+
+def _numbers(content: RecordDict, name: str) -> Numbers:
+    record = content.get(name)
+    if not isinstance(record, MetricRecord):
+        raise ValueError(f"record {name!r} is {type(record).__name__}, not a MetricRecord")
+    for key, value in record.items():
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{name}.{key} is {value!r}, not a finite number")
+    return dict(record.items())  # type: ignore[arg-type]

@@ -1,0 +1,88 @@
+"""Figures of a round as they come in from replies and the ledger, until its line for `metrics.jsonl` is complete.
+
+The line of a round waits for the evaluation of its model, which sites do at the start of the next round.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bahefl_flwr.records import ExclusionReason, Member, RoundPhase, RoundRecord, UpdateRecord, members_in
+from bahefl_flwr.replies import Reply
+
+_TRAIN_PHASES = ("open", "evaluate", "train", "encrypt", "commit")
+
+
+@dataclass(slots=True)
+class RoundFigures:
+    """What one round has cost so far. Seconds are wall seconds of the driver; bytes and gas are sums over sites."""
+
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    bytes: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    gas: int = 0
+    train: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, phase: str, wall_s: float, replies: Iterable[Reply]) -> None:
+        """Book a message phase: its wall time under `phase`, split by what the sites say they did where it is training."""
+        replies = [r for r in replies if r.ok]
+        if phase == "train":
+            self._split(wall_s, replies)
+        else:
+            self.seconds[phase] += wall_s
+        for reply in replies:
+            self.gas += int(reply.bytes.get("gas", 0))
+            for name in ("update", "aggregate", "share"):
+                # An update is made in `train` and sent in `upload`; it counts when it is sent.
+                self.bytes[name] += int(reply.bytes.get(name, 0)) if phase != "train" else 0
+            self.notes.extend(f"site {reply.facts['member']}: {n}" for n in str(reply.facts.get("notes", "")).splitlines())
+
+    def _split(self, wall_s: float, replies: list[Reply]) -> None:
+        """Sites share the machine in a simulation, so wall time is dealt out in proportion to the sites' own seconds."""
+        spent = {p: sum(float(r.seconds.get(p, 0.0)) for r in replies) for p in _TRAIN_PHASES}
+        total = sum(spent.values())
+        for phase, seconds in spent.items():
+            if total:
+                self.seconds[phase] += wall_s * seconds / total
+
+
+def round_line(
+    r: RoundRecord,
+    figures: RoundFigures,
+    members: Mapping[int, Member],
+    updates: Iterable[UpdateRecord],
+    evaluation: Mapping[str, float | int],
+    model_digest: str,
+) -> dict[str, Any]:
+    """The line of `metrics.jsonl` for a round that has ended, finalised or abandoned."""
+    included = members_in(r.included)
+    left_out = [m for m in members_in(r.committed) if m not in included]
+    reasons = dict(zip(left_out, r.reasons, strict=False))
+    return {
+        "round": r.number,
+        "finalised": r.phase is RoundPhase.FINALIZED,
+        "abandoned": r.abort_reason if r.phase is RoundPhase.ABORTED else "",
+        "attempt": r.attempt,
+        "epoch": r.epoch,
+        "coordinator": {"index": r.coordinator, "address": members[r.coordinator].address},
+        "selected": list(members_in(r.selected)),
+        "committed": list(members_in(r.committed)),
+        "declined": list(members_in(r.declined)),
+        "included": list(included),
+        "excluded": {str(m): ExclusionReason(reason).name.lower() for m, reason in reasons.items()},
+        "weights": {str(u.member): u.weight for u in updates},
+        "quorum": list(members_in(r.open_quorum)),
+        "train": figures.train,
+        "train_loss": figures.train.get("loss"),
+        "validation": dict(evaluation),
+        "seconds": {k: round(v, 3) for k, v in figures.seconds.items()} | {"total": round(sum(figures.seconds.values()), 3)},
+        "bytes": dict(figures.bytes),
+        "gas": {"total": figures.gas},
+        "update_digests": {str(u.member): u.digest.hex() for u in updates},
+        "aggregate_digest": r.aggregate.hex(),
+        "model_digest": model_digest,
+        "notes": figures.notes,
+    }

@@ -1,0 +1,124 @@
+"""Any Flower NumPyClient as a secure site: one message in, one action, one plain reply out.
+
+Only the translation between Flower's messages and the site's actions lives here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.client import Client, NumPyClient
+from flwr.clientapp import ClientApp
+
+from bahefl_flwr.errors import BaheflError, SettingsError
+from bahefl_flwr.round import Action
+from bahefl_flwr.settings import Scalar, from_run_config
+from bahefl_flwr.site import ceremony, coordination, hello, training, verification
+from bahefl_flwr.site.state import Outcome, Request, Site, open_site
+
+ClientFn = Callable[[Context], Client | NumPyClient]
+_Act = Callable[[Site, Request], Outcome]
+
+_log = logging.getLogger("bahefl_flwr.site")
+
+_QUERIES: dict[Action, _Act] = {
+    Action.COMMIT_SEEDS: ceremony.commit_seeds,
+    Action.REVEAL_SEEDS: ceremony.reveal_seeds,
+    Action.PUBLISH_KEY_PARTS: ceremony.publish_key_parts,
+    Action.CONFIRM_KEY: ceremony.confirm_key,
+    Action.UPLOAD: training.upload,
+    Action.AGGREGATE: coordination.aggregate,
+    Action.OPEN: verification.verify_and_open,
+}
+
+
+def secure_client_app(client_fn: ClientFn) -> ClientApp:
+    """A ClientApp that trains with the given NumPyClient and lets nothing but ciphertexts and plain metrics leave the site.
+
+    Args:
+      client_fn: as in stock Flower: from the Context to a NumPyClient (or `NumPyClient(...).to_client()`). All sites must
+        return the same `get_parameters` at the start; `get_properties` may name the site's `num-examples`.
+    """
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        client = partial(_numpy_client, client_fn, context)
+        return _answer(message, context, lambda s, r: training.train(s, r, client(), _client_config(message)))
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        client = partial(_numpy_client, client_fn, context)
+        return _answer(message, context, lambda s, r: training.evaluate(s, r, client(), _client_config(message)))
+
+    @app.query(_name(Action.HELLO))
+    def greet(message: Message, context: Context) -> Message:
+        client = partial(_numpy_client, client_fn, context)
+        return _answer(message, context, lambda s, _: hello.hello(s, client()))
+
+    for action, act in _QUERIES.items():
+        app.query(_name(action))(partial(_answer, act=act))
+    return app
+
+
+def _name(action: Action) -> str:
+    return action.value.partition(".")[2]
+
+
+def _answer(message: Message, context: Context, act: _Act) -> Message:
+    """Carry out one action; an error of ours becomes a reply that says what happened, so one site never ends a run."""
+    try:
+        settings = from_run_config(context.run_config)
+        with open_site(context, settings) as site:
+            outcome = act(site, _request(message))
+    except BaheflError as error:
+        _log.warning("%s refused or failed: %s", message.metadata.message_type, error, exc_info=True)
+        content = RecordDict({"status": ConfigRecord({"ok": False, "error": type(error).__name__, "message": str(error)})})
+        return Message(content, reply_to=message)
+    return Message(_reply(outcome), reply_to=message)
+
+
+def _request(message: Message) -> Request:
+    config = message.content["config"]
+    if not isinstance(config, ConfigRecord):
+        raise SettingsError(f"a message without a config record cannot be answered (got {type(config).__name__})")
+    try:
+        return Request(
+            run=bytes(config["bahefl-run"]),  # type: ignore[arg-type]
+            number=int(config["bahefl-number"]),  # type: ignore[arg-type]
+            quorum=int(str(config["bahefl-quorum"]), 16),
+            last_try=bool(config["bahefl-last-try"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise SettingsError(f"a message whose config lacks or garbles {error} is not from BaheflStrategy; ignored") from None
+
+
+def _client_config(message: Message) -> dict[str, Scalar]:
+    """What Flower's strategies give a NumPyClient: the config record, without our own entries."""
+    config = message.content["config"]
+    return {k: v for k, v in config.items() if not k.startswith("bahefl-")}  # type: ignore[union-attr]
+
+
+def _reply(outcome: Outcome) -> RecordDict:
+    facts: dict[str, str | int | bool] = {"ok": True, "notes": "\n".join(outcome.notes), **outcome.facts}
+    return RecordDict(
+        {
+            "status": ConfigRecord(facts),
+            "metrics": MetricRecord(outcome.metrics),
+            "evaluation": MetricRecord(outcome.evaluation),
+            "seconds": MetricRecord(dict(outcome.seconds)),
+            "bytes": MetricRecord({**outcome.bytes, "gas": outcome.gas}),
+        }
+    )
+
+
+def _numpy_client(client_fn: ClientFn, context: Context) -> NumPyClient:
+    client = client_fn(context)
+    client = getattr(client, "numpy_client", client)  # .to_client() wraps it in an object of this attribute
+    if not isinstance(client, NumPyClient):
+        raise SettingsError(f"client_fn returned {type(client).__name__}; secure_client_app needs a flwr.client.NumPyClient")
+    client.set_context(context)
+    return client

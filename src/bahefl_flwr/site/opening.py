@@ -1,0 +1,129 @@
+"""From finalised aggregates to the plain model (paper steps 10 and 11): only sites can do this, and only at home."""
+
+from __future__ import annotations
+
+import numpy as np
+from flwr.client import NumPyClient
+from numpy.typing import NDArray
+
+from bahefl_flwr.errors import ProtocolError, ShareError, StoreError
+from bahefl_flwr.he.packing import unpack
+from bahefl_flwr.he.params import SecurityParams
+from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, decode_part
+from bahefl_flwr.he.threshold import combine
+from bahefl_flwr.ledger.contract import FederationLedger
+from bahefl_flwr.records import LedgerView, ObjectKind, RoundPhase, RoundRecord, members_in
+from bahefl_flwr.sealing import sealing_context
+from bahefl_flwr.site.coordination import AGGREGATE_NAME
+from bahefl_flwr.site.model import MODEL_FILE, Array, Model, checked, load_model, save_model
+from bahefl_flwr.site.objects import forget_before, kept, put_kept
+from bahefl_flwr.site.state import Outcome, Site, security_params
+from bahefl_flwr.store.manifest import Manifest
+
+
+def initial_model(client: NumPyClient) -> Model:
+    """The NumPyClient's own starting point, as round 0.
+
+    Raises:
+      UpdateError: its arrays are not finite floating point.
+    """
+    return checked(client.get_parameters({}), getattr(client, "parameter_names", ()), 0)
+
+
+def current_model(site: Site, view: LedgerView, client: NumPyClient, outcome: Outcome) -> Model:
+    """The model after the newest finalised round, opening whatever this site has not opened yet.
+
+    Raises:
+      ProtocolError: the initial model is not the one the ledger names.
+      StoreError, ShareError: an aggregate or a share is missing or altered; names the object and its site.
+    """
+    path = site.folder / MODEL_FILE
+    model = load_model(path) if path.exists() else initial_model(client)
+    if model.round == 0 and model.digest() != view.task.initial_model:
+        raise ProtocolError(
+            f"this site starts from model {model.digest().hex()[:16]}, the ledger names {view.task.initial_model.hex()[:16]}: "
+            "seed the NumPyClient's get_parameters so that all sites start from the same weights"
+        )
+    with outcome.timed("open"):
+        for number in range(model.round + 1, view.last_finalized + 1):
+            r = site.ledger.round(number)
+            if r.phase is RoundPhase.FINALIZED:
+                model = model.plus(open_aggregate(site, view, r, model.parameters, outcome), number)
+                save_model(model, path)
+    if not path.exists():
+        save_model(model, path)
+    forget_before(site, view.last_finalized)
+    return model
+
+
+def open_aggregate(site: Site, view: LedgerView, r: RoundRecord, parameters: int, outcome: Outcome) -> Array:
+    """The weighted mean update of a finalised round, shape (parameters,), float32.
+
+    Every site gets the same bits, whichever quorum released the shares.
+    """
+    epoch = site.ledger.epoch(r.epoch)
+    params = security_params(site.settings, epoch)
+    aggregate = _aggregate_manifest(site, view, r, outcome)
+    position = {member: i for i, member in enumerate(members_in(epoch.committee))}
+    shares = {position[m]: manifest for m, manifest in _share_manifests(site, view, r).items()}
+    packed = [
+        combine(
+            decode_part(site.store.part(ref, of=aggregate), PartKind.CIPHERTEXT, params, BLOCKS_PER_PART),
+            {p: _share_part(site, manifest, i, params) for p, manifest in shares.items()},
+            tuple(sorted(shares)),
+            params,
+        )
+        for i, ref in enumerate(aggregate.parts)
+    ]
+    return unpack(np.concatenate(packed), parameters, total_share(site.ledger, r), params)
+
+
+def total_share(ledger: FederationLedger, r: RoundRecord) -> float:
+    """What the opened sum is to be divided by: the included sites' weights, as a part of the round's total weight."""
+    included = dict(zip(members_in(r.included), r.weights, strict=True))
+    weights = {u.member: u.weight for u in ledger.updates(r.number)}
+    return sum(k * weights[m] for m, k in included.items()) / r.weight_total
+
+
+def _aggregate_manifest(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcome) -> Manifest:
+    """Step 10 and the comparison of step 11; an altered store copy is replaced by the one this site recomputed itself."""
+    mine = kept(site, r.number, AGGREGATE_NAME)
+    try:
+        manifest = site.store.expect(
+            r.aggregate, run=view.task.run_digest, round=r.number, site=site.ledger.address, epoch=r.epoch,
+            kind=ObjectKind.AGGREGATE,
+        )  # fmt: skip
+        for ref in manifest.parts:
+            site.store.part(ref, of=manifest)
+    except StoreError as error:
+        if mine is None or mine.digest != r.aggregate:
+            raise
+        outcome.notes.append(f"{error}; put again from this site's own recomputation")
+        put_kept(site, r.number, AGGREGATE_NAME)
+        return mine
+    return manifest
+
+
+def _share_manifests(site: Site, view: LedgerView, r: RoundRecord) -> dict[int, Manifest]:
+    addresses = {m.index: m.address for m in site.ledger.members()}
+    return {
+        s.member: site.store.expect(
+            s.digest, run=view.task.run_digest, round=r.number, site=addresses[s.member], epoch=r.epoch,
+            kind=ObjectKind.SHARE,
+        )
+        for s in site.ledger.shares(r.number)
+        if s.quorum == r.open_quorum
+    }  # fmt: skip
+
+
+def _share_part(site: Site, manifest: Manifest, i: int, params: SecurityParams) -> NDArray[np.uint32]:
+    try:
+        sealed = site.store.part(manifest.parts[i], of=manifest)
+    except IndexError:
+        raise ShareError(
+            f"{manifest.site} sent a share of {len(manifest.parts)} parts for round {manifest.round}, part {i} is missing"
+        ) from None
+    context = sealing_context(
+        kind=ObjectKind.SHARE, run=manifest.run, round=manifest.round, epoch=manifest.epoch, sender=manifest.site
+    )
+    return decode_part(site.identity.unseal(sealed, context), PartKind.SHARE, params, BLOCKS_PER_PART)

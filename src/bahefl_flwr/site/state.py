@@ -1,0 +1,170 @@
+"""What a site has at hand while it answers one message, and what it checks before it acts.
+
+Opening and checking only; the actions themselves are the other modules of this package.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flwr.app import Context
+
+from bahefl_flwr.errors import ProtocolError, WrongRound
+from bahefl_flwr.federation import ledger_address
+from bahefl_flwr.he.params import SecurityParams
+from bahefl_flwr.identity import Identity
+from bahefl_flwr.journal import Journal
+from bahefl_flwr.ledger.connection import Connection
+from bahefl_flwr.ledger.contract import FederationLedger
+from bahefl_flwr.records import EpochRecord, LedgerView, Member, RoundPhase, RoundRecord
+from bahefl_flwr.run_folder import find
+from bahefl_flwr.settings import Settings
+from bahefl_flwr.store import LocalStore, Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the driver asked, as read from its message. Believed only as far as the ledger says the same.
+
+    Attributes:
+      run: the task's run digest. number: round or key epoch. quorum: mask of the members asked for shares.
+      last_try: the driver will not ask again; a site that cannot act should say so on the ledger.
+    """
+
+    run: bytes
+    number: int
+    quorum: int = 0
+    last_try: bool = False
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a site reports back: plain figures only, never anything secret or large."""
+
+    metrics: dict[str, float | int] = field(default_factory=dict)
+    evaluation: dict[str, float | int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    bytes: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    facts: dict[str, str | int] = field(default_factory=dict)
+    gas: int = 0
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the wall seconds of the block to `seconds[phase]`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """One site, opened to answer one message. Everything secret in it is a type that does not print."""
+
+    folder: Path
+    identity: Identity
+    ledger: FederationLedger
+    store: Store
+    journal: Journal
+    settings: Settings
+
+    @property
+    def address(self) -> str:
+        """This site's checksummed Ethereum address."""
+        return self.identity.address
+
+    def me(self) -> Member:
+        """This site's entry on the ledger.
+
+        Raises:
+          ProtocolError: the site is not registered.
+        """
+        member = self.ledger.member(self.address)
+        if member is None:
+            raise ProtocolError(f"{self.address} is not registered on the ledger; ask the registrar to whitelist it, then say hello again")
+        return member
+
+    def round_folder(self, number: int) -> Path:
+        """Folder for this site's own objects of a round, created on first use."""
+        path = self.folder / "rounds" / f"{number:05d}"
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return path
+
+    def epoch_folder(self, epoch: int) -> Path:
+        """Folder for this site's keys of a key epoch, created on first use, mode 0700."""
+        path = self.folder / "epochs" / f"{epoch:05d}"
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return path
+
+
+@contextmanager
+def open_site(context: Context, settings: Settings) -> Iterator[Site]:
+    """Open the site that answers in this process, alone: a second process of the same site waits for the first.
+
+    In a simulation the site lives in the run folder, under its partition id; its keys are made there on first use.
+
+    Raises:
+      RunFailed: the driver has not created the run folder. LedgerError: the ledger is not there or not ours.
+    """
+    run = find(settings.run.root, context.run_id).path
+    folder = run / "sites" / f"{int(context.node_config['partition-id']):03d}"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    journal = Journal(folder / "journal")
+    with journal.lock():
+        identity = Identity.create_or_load(folder / "identity")
+        where = ledger_address(run)
+        connection = Connection(where.url, where.chain_id, account=identity.account)
+        yield Site(
+            folder=folder,
+            identity=identity,
+            ledger=FederationLedger.attach(connection, where.contract),
+            store=LocalStore(run / settings.store.path),
+            journal=journal,
+            settings=settings,
+        )
+
+
+def task_params(settings: Settings) -> SecurityParams:
+    """The parameters a task starts with: its digest is on the ledger, and every site compares it with its own settings."""
+    return _params(settings, settings.he.threshold or settings.committee_size // 2 + 1, settings.committee_size)
+
+
+def security_params(settings: Settings, epoch: EpochRecord) -> SecurityParams:
+    """The parameters of `epoch`: everything that can change a guarantee, with the ledger's committee and threshold."""
+    return _params(settings, epoch.threshold, epoch.committee.bit_count())
+
+
+def _params(settings: Settings, threshold: int, committee: int) -> SecurityParams:
+    return SecurityParams(
+        update_range=settings.he.update_range,
+        weight_bits=settings.he.weight_bits,
+        threshold=threshold,
+        committee=committee,
+        sites=settings.federation.sites,
+    )
+
+
+def expect_round(site: Site, request: Request, *phases: RoundPhase) -> tuple[LedgerView, RoundRecord]:
+    """The ledger's open round, if the request is about it.
+
+    Raises:
+      WrongRound: the message is of another run or round (a replay, a late or a forged message).
+      ProtocolError: the round is in another phase than the action belongs to.
+    """
+    view = site.ledger.view()
+    if request.run != view.task.run_digest:
+        raise WrongRound(
+            f"message of run {request.run.hex()[:16]}, the ledger runs {view.task.run_digest.hex()[:16]}; ignored"
+        )
+    if request.number != view.round.number:
+        raise WrongRound(f"message of round {request.number}, the ledger is at round {view.round.number}; ignored")
+    if view.round.phase not in phases:
+        allowed = " or ".join(p.name for p in phases)
+        raise ProtocolError(f"round {view.round.number} is in phase {view.round.phase.name}, this action belongs to {allowed}")
+    return view, view.round

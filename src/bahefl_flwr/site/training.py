@@ -1,0 +1,193 @@
+"""A site's own work in a round (paper steps 2-4): open the last model, evaluate, fit, encrypt, commit; later upload.
+
+The update leaves this module only as a ciphertext, and its bytes leave the site only after commits have closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from flwr.client import NumPyClient
+from numpy.typing import NDArray
+
+from bahefl_flwr.errors import BaheflError, ProtocolError, StoreError, TrainingError, UpdateError
+from bahefl_flwr.he.ckks import encrypt
+from bahefl_flwr.he.packing import pack
+from bahefl_flwr.he.params import SecurityParams
+from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, encode_part
+from bahefl_flwr.ledger.connection import Receipt
+from bahefl_flwr.records import LedgerView, Member, ObjectKind, RoundPhase, RoundRecord
+from bahefl_flwr.settings import Scalar
+from bahefl_flwr.site.ceremony import public_key
+from bahefl_flwr.site.model import Array, Model
+from bahefl_flwr.site.objects import kept_names, keep, put_kept
+from bahefl_flwr.site.opening import current_model
+from bahefl_flwr.site.state import Outcome, Request, Site, expect_round, security_params
+
+UPDATE_NAME = "update"
+
+
+def train(site: Site, request: Request, client: NumPyClient, config: dict[str, Scalar]) -> Outcome:
+    """Make this site's one ciphertext of the round and commit its digest; asked again, commit the same one.
+
+    Raises:
+      TrainingError: the NumPyClient failed. The site has declined the round on the ledger, so nobody waits for it.
+      BaheflError: it could not open the last model or encrypt; it has declined if this was the last try.
+    """
+    view, r = expect_round(site, request, RoundPhase.COMMIT)
+    me = site.me()
+    if not r.selected >> me.index & 1 or r.declined >> me.index & 1:
+        raise ProtocolError(f"site {me.index} does not take part in round {r.number} (not selected, or it declined)")
+    key = (request.run.hex(), r.number, "commit")
+    journalled = site.journal.get(key)
+    if journalled is None:
+        if r.committed >> me.index & 1:
+            raise ProtocolError(f"site {me.index} committed in round {r.number} but its journal is gone; it sits this round out")
+        journalled = _make_update(site, request, view, me, client, config)
+        site.journal.put(key, journalled)
+    return _commit(site, r, me, journalled)
+
+
+def _make_update(
+    site: Site, request: Request, view: LedgerView, me: Member, client: NumPyClient, config: dict[str, Scalar]
+) -> dict[str, Any]:
+    outcome = Outcome()
+    try:
+        base = current_model(site, view, client, outcome)
+        evaluate_model(base, client, {**config, "part": "validation"}, outcome)
+        update, examples = _fit(base, client, config, outcome)
+        return _encrypt(site, view, me, base, update, examples, outcome)
+    except (StoreError, ProtocolError) as error:
+        if request.last_try:
+            _decline(site, view.round, error)
+        raise
+    except BaheflError as error:
+        _decline(site, view.round, error)
+        raise
+
+
+def _decline(site: Site, r: RoundRecord, error: BaheflError) -> None:
+    """Only the kind of error goes on the ledger: a message could hold a file name or a patient's."""
+    site.ledger.decline(r.number, type(error).__name__)
+
+
+def _fit(base: Model, client: NumPyClient, config: dict[str, Scalar], outcome: Outcome) -> tuple[Array, int]:
+    """Paper step 2."""
+    with outcome.timed("train"):
+        try:
+            trained, examples, metrics = client.fit([a.copy() for a in base.arrays], config)
+        except BaheflError:
+            raise
+        except Exception as error:
+            raise TrainingError(f"fit raised {type(error).__name__}: {error}") from error
+    if examples < 1:
+        raise UpdateError(f"fit reported {examples} examples; a site without data cannot take part")
+    outcome.metrics.update(numbers(metrics) | {"num-examples": int(examples)})
+    return base.update_towards(trained), int(examples)
+
+
+def _encrypt(
+    site: Site, view: LedgerView, me: Member, base: Model, update: Array, examples: int, outcome: Outcome
+) -> dict[str, Any]:
+    """Clip, weigh by the public share of the total weight, encrypt, and keep the bytes at the site."""
+    r = view.round
+    params = security_params(site.settings, view.epoch)
+    weight = min(examples, me.max_weight)
+    with outcome.timed("encrypt"):
+        limit = params.update_range
+        outcome.metrics["clipped-fraction"] = float(np.mean(np.abs(update) > limit))
+        packed = pack(update, weight / r.weight_total, params)
+        ciphertext = encrypt(packed, public_key(site, view), params)
+        manifest = keep(
+            site, _parts(ciphertext, params), run=view.task.run_digest, round=r.number, epoch=r.epoch,
+            kind=ObjectKind.UPDATE, owner=site.address, name=UPDATE_NAME,
+        )  # fmt: skip
+    outcome.bytes["update"] = manifest.size_bytes
+    return {
+        "digest": manifest.digest.hex(),
+        "size_bytes": manifest.size_bytes,
+        "weight": weight,
+        "base": base.digest().hex(),
+        "metrics": outcome.metrics,
+        "evaluation": outcome.evaluation,
+        "seconds": outcome.seconds,
+        "bytes": outcome.bytes,
+        "notes": outcome.notes,
+    }
+
+
+def _parts(ciphertext: NDArray[np.uint32], params: SecurityParams) -> Iterator[bytes]:
+    for at in range(0, len(ciphertext), BLOCKS_PER_PART):
+        yield encode_part(ciphertext[at : at + BLOCKS_PER_PART], PartKind.CIPHERTEXT, params)
+
+
+def _commit(site: Site, r: RoundRecord, me: Member, journalled: Mapping[str, Any]) -> Outcome:
+    """Paper step 3. The digest goes on the ledger before anybody can read the bytes (DESIGN rule 2)."""
+    outcome = Outcome(**{k: journalled[k] for k in ("metrics", "evaluation", "seconds", "bytes", "notes")})
+    outcome.facts.update(digest=journalled["digest"], base=journalled["base"])
+    if r.committed >> me.index & 1:
+        return outcome
+    with outcome.timed("commit"):
+        receipt: Receipt = site.ledger.commit_update(
+            r.number, bytes.fromhex(journalled["digest"]), journalled["size_bytes"], journalled["weight"],
+            bytes.fromhex(journalled["base"]),
+        )  # fmt: skip
+    outcome.gas += receipt.gas_used
+    return outcome
+
+
+def upload(site: Site, request: Request) -> Outcome:
+    """Paper step 4: put every object of this site that the ledger may speak of by now; put again what was lost or altered.
+
+    Raises:
+      WrongRound: the message is of another round. StoreError: the store does not take the objects.
+    """
+    view, r = expect_round(
+        site, request, RoundPhase.COMMIT, RoundPhase.AGGREGATE, RoundPhase.VERIFY, RoundPhase.VERIFIED
+    )
+    rounds = {view.last_finalized} if r.phase is RoundPhase.COMMIT else {view.last_finalized, r.number}
+    outcome = Outcome()
+    with outcome.timed("upload"):
+        for number in sorted(rounds - {0}):
+            for name in kept_names(site, number):
+                outcome.bytes[name] = outcome.bytes.get(name, 0) + put_kept(site, number, name)
+    return outcome
+
+
+def evaluate_model(model: Model, client: NumPyClient, config: dict[str, Scalar], outcome: Outcome) -> None:
+    """Let the NumPyClient evaluate an opened model; its figures go into `outcome.evaluation`.
+
+    Raises:
+      TrainingError: `evaluate` raised.
+    """
+    with outcome.timed("evaluate"):
+        try:
+            loss, examples, metrics = client.evaluate([a.copy() for a in model.arrays], config)
+        except BaheflError:
+            raise
+        except Exception as error:
+            raise TrainingError(f"evaluate raised {type(error).__name__}: {error}") from error
+    if examples:
+        outcome.evaluation.update(numbers(metrics) | {"loss": float(loss), "num-examples": int(examples)})
+        outcome.evaluation["model-round"] = model.round
+    outcome.facts["model"] = model.digest().hex()
+
+
+def evaluate(site: Site, request: Request, client: NumPyClient, config: dict[str, Scalar]) -> Outcome:
+    """After the task: open the last finalised aggregate, keep the final model, evaluate it on the test part."""
+    view = site.ledger.view()
+    outcome = Outcome()
+    model = current_model(site, view, client, outcome)
+    evaluate_model(model, client, config, outcome)
+    return outcome
+
+
+def numbers(metrics: Mapping[str, Any]) -> dict[str, float | int]:
+    """The entries of a NumPyClient's metrics that Flower's MetricRecord can carry; booleans become 0 and 1."""
+    return {
+        k: int(v) if isinstance(v, bool | np.bool_ | np.integer | int) else float(v)
+        for k, v in metrics.items()
+        if isinstance(v, bool | int | float | np.bool_ | np.integer | np.floating)
+    }

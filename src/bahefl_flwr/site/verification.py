@@ -1,0 +1,122 @@
+"""Checking the coordinator and helping to open (paper step 11): recompute the sum, attest, release one's share.
+
+A share is computed only from bytes that this very site added up itself (DESIGN rule 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bahefl_flwr.errors import UnusableUpdate
+from bahefl_flwr.he.ckks import add
+from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, decode_part, encode_part
+from bahefl_flwr.he.threshold import partial_decrypt
+from bahefl_flwr.records import (
+    ExclusionReason,
+    LedgerView,
+    MemberStatus,
+    ObjectKind,
+    RoundPhase,
+    RoundRecord,
+    members_in,
+)
+from bahefl_flwr.sealing import seal, sealing_context
+from bahefl_flwr.site.ceremony import key_share
+from bahefl_flwr.site.coordination import AGGREGATE_NAME, keep_aggregate, sum_parts, usable_updates
+from bahefl_flwr.site.objects import keep, kept, kept_parts, put_kept
+from bahefl_flwr.site.state import Outcome, Request, Site, expect_round, security_params
+
+_NO_REVEAL = bytes(32)
+
+
+def verify_and_open(site: Site, request: Request) -> Outcome:
+    """Recompute, vote, and if asked as part of the quorum, release this site's share of the decryption.
+
+    Raises:
+      UnusableUpdate: this site cannot read an included update; it does not vote until the owner has put it again.
+    """
+    view, r = expect_round(site, request, RoundPhase.VERIFY, RoundPhase.VERIFIED)
+    me = site.me()
+    outcome = Outcome()
+    with outcome.timed("verify"):
+        agrees = _recompute(site, view, r, outcome)
+    if not (r.voted_ok | r.voted_bad) >> me.index & 1 and r.committed >> me.index & 1:
+        with outcome.timed("attest"):
+            _attest(site, request, r, agrees, me.onion_anchor, outcome)
+    if agrees and request.quorum >> me.index & 1:
+        with outcome.timed("share"):
+            _release_share(site, view, r, request.quorum, outcome)
+    return outcome
+
+
+def _recompute(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcome) -> bool:
+    """Whether the aggregate named on the ledger is the sum of the included updates, bit for bit; added with numpy.
+
+    The result is kept, so a second request costs nothing and a lost aggregate can be put again.
+    """
+    mine = kept(site, r.number, AGGREGATE_NAME)
+    if mine is not None and mine.digest == r.aggregate:
+        return True
+    usable, excluded = usable_updates(site, view, r)
+    included = members_in(r.included)
+    for m in included:
+        if m not in usable and excluded[m] is not ExclusionReason.MALFORMED:
+            reason = excluded[m]
+            raise UnusableUpdate(
+                f"round {r.number}: the update of site {m} is {reason.name.lower()} in the store; its owner must put it again",
+                member=m, reason=reason,
+            )  # fmt: skip
+    if any(m not in usable for m in included):
+        outcome.notes.append(f"round {r.number}: the coordinator included a malformed update")
+        return False
+    sources = {m: usable[m] for m in included}
+    try:
+        params = security_params(site.settings, view.epoch)
+        parts = sum_parts(site, sources, list(r.weights), params, lambda arrays, weights: add(arrays, weights, params))
+        return keep_aggregate(site, r, view.task.run_digest, parts).digest == r.aggregate
+    except UnusableUpdate as unusable:
+        if unusable.reason != ExclusionReason.MALFORMED:
+            raise
+        outcome.notes.append(str(unusable))
+        return False
+
+
+def _attest(site: Site, request: Request, r: RoundRecord, agrees: bool, anchor: bytes, outcome: Outcome) -> None:
+    """Vote, and reveal one onion layer for the election: one layer a round, whatever the attempt."""
+    key = (request.run.hex(), r.number, "reveal")
+    reveal = _NO_REVEAL if site.journal.get(key) else site.identity.onion.reveal(anchor)
+    outcome.gas += site.ledger.attest(r.number, r.aggregate, agrees, reveal).gas_used
+    site.journal.put(key, {"attempt": r.attempt})
+    outcome.facts["agrees"] = int(agrees)
+
+
+def _release_share(site: Site, view: LedgerView, r: RoundRecord, quorum: int, outcome: Outcome) -> None:
+    """Seal this site's partial decryption to all active sites, put it, name it on the ledger. Repeats are the same bytes."""
+    me = site.me().index
+    name = f"share-{quorum:x}"
+    if any(s.member == me and s.quorum == quorum for s in site.ledger.shares(r.number)):
+        put_kept(site, r.number, name)
+        return
+    manifest = kept(site, r.number, name)
+    if manifest is None or kept(site, r.number, AGGREGATE_NAME) is None:
+        manifest = keep(
+            site, _sealed_share(site, view, r, quorum), run=view.task.run_digest, round=r.number, epoch=r.epoch,
+            kind=ObjectKind.SHARE, owner=site.address, name=name,
+        )  # fmt: skip
+    outcome.bytes["share"] = put_kept(site, r.number, name)
+    outcome.gas += site.ledger.release_share(r.number, quorum, manifest.digest).gas_used
+
+
+def _sealed_share(site: Site, view: LedgerView, r: RoundRecord, quorum: int) -> Iterator[bytes]:
+    params = security_params(site.settings, view.epoch)
+    share = key_share(site, view)
+    committee = members_in(view.epoch.committee)
+    positions = tuple(committee.index(m) for m in members_in(quorum))
+    recipients = {m.address: m.sealing_key for m in site.ledger.members() if m.status is MemberStatus.ACTIVE}
+    context = sealing_context(
+        kind=ObjectKind.SHARE, run=view.task.run_digest, round=r.number, epoch=r.epoch, sender=site.address
+    )
+    for i, part in enumerate(kept_parts(site, r.number, AGGREGATE_NAME)):
+        ciphertexts = decode_part(part, PartKind.CIPHERTEXT, params, BLOCKS_PER_PART)
+        partial = partial_decrypt(ciphertexts[:, 1], share, positions, r.aggregate, i * BLOCKS_PER_PART)
+        yield seal(encode_part(partial, PartKind.SHARE, params), recipients, context)

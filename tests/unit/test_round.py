@@ -1,0 +1,219 @@
+"""next_step over all ledger states: a pure function, so every state can be put before it by hand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bahefl_flwr.records import EpochPhase, EpochRecord, LedgerView, RoundPhase, RoundRecord, ShareRecord, Task, mask_of
+from bahefl_flwr.round import MAX_ASKS, Action, Advance, Ask, Asked, Done, Request, Step, Wait, choose_quorum, next_step
+
+ZERO = bytes(32)
+ALL = 0b11111
+NOW, SOON, PAST = 1000, 1100, 900
+
+
+def epoch(phase: EpochPhase = EpochPhase.ACTIVE, **changes: object) -> EpochRecord:
+    record = EpochRecord(
+        epoch=1, phase=phase, threshold=3, committee=ALL, committed=0, revealed=0, published=0, confirmed=0,
+        key_digest=ZERO, deadline=SOON,
+    )  # fmt: skip
+    return replace(record, **changes)  # type: ignore[arg-type]
+
+
+def round_(phase: RoundPhase, **changes: object) -> RoundRecord:
+    record = RoundRecord(
+        number=4, phase=phase, attempt=0, coordinator=2, epoch=1, deadline=SOON, opened_at=800, weight_total=5,
+        selected=ALL, committed=0, declined=0, included=0, voted_ok=0, voted_bad=0, revealed=0, failed=0, open_quorum=0,
+        parent=ZERO, aggregate=ZERO, aggregate_size_bytes=0, weights=b"", reasons=b"", abort_reason="",
+    )  # fmt: skip
+    return replace(record, **changes)  # type: ignore[arg-type]
+
+
+def view(r: RoundRecord, e: EpochRecord | None = None, *, now: int = NOW, active: int = ALL, open_: bool = True) -> LedgerView:
+    task = Task(
+        number=1, run_digest=ZERO, initial_model=ZERO, security_params=ZERO, rounds=9, open=open_, end_reason=""
+    )
+    return LedgerView(
+        chain_time=now, block_number=7, task=task, epoch=e or epoch(), round=r, last_finalized=3, finalized_count=3,
+        active=active,
+    )  # fmt: skip
+
+
+def asked(action: Action, *members: int, number: int = 4, times: int = 1, attempt: int = 0, variant: int = 0, ok: bool = False) -> Asked:
+    requests = [Request(action=action, number=number, attempt=attempt, member=m, variant=variant) for m in members]
+    return Asked(times=dict.fromkeys(requests, times), answered=frozenset(requests) if ok else frozenset())
+
+
+NOTHING = Asked()
+
+
+def test_closed_task_is_done() -> None:
+    """A task that is not open leaves nothing to do, whatever the round looks like."""
+    assert next_step(view(round_(RoundPhase.COMMIT), open_=False), (), NOTHING) == Done()
+
+
+@pytest.mark.parametrize(
+    ("phase", "done", "action"),
+    [
+        (EpochPhase.COMMIT, "committed", Action.COMMIT_SEEDS),
+        (EpochPhase.REVEAL, "revealed", Action.REVEAL_SEEDS),
+        (EpochPhase.PUBLISH, "published", Action.PUBLISH_KEY_PARTS),
+        (EpochPhase.CONFIRM, "confirmed", Action.CONFIRM_KEY),
+    ],
+)
+def test_ceremony_asks_those_who_have_not_acted(phase: EpochPhase, done: str, action: Action) -> None:
+    """Each phase of the key ceremony asks exactly the committee members without an entry on the ledger."""
+    command = next_step(view(round_(RoundPhase.NONE), epoch(phase, **{done: 0b00101})), (), NOTHING)
+    assert isinstance(command, Ask)
+    assert (command.action, command.number, command.members) == (action, 1, (1, 3, 4))
+
+
+def test_late_ceremony_expires() -> None:
+    """After the ceremony's deadline the driver lets the epoch expire instead of asking on."""
+    command = next_step(view(round_(RoundPhase.NONE), epoch(EpochPhase.REVEAL, deadline=PAST)), (), NOTHING)
+    assert command == Advance(step=Step.EXPIRE_EPOCH, number=1)
+
+
+def test_commit_asks_selected_sites_that_have_neither_committed_nor_declined() -> None:
+    """Training is asked of selected, active sites that have not answered on the ledger."""
+    r = round_(RoundPhase.COMMIT, selected=0b01111, committed=0b00001, declined=0b00010)
+    command = next_step(view(r, active=0b10111), (), NOTHING)
+    assert isinstance(command, Ask)
+    assert (command.action, command.members) == (Action.TRAIN, (2,))
+
+
+def test_commit_deadline_closes_commits() -> None:
+    """Nobody is waited for beyond the ledger's deadline."""
+    command = next_step(view(round_(RoundPhase.COMMIT, deadline=PAST)), (), NOTHING)
+    assert command == Advance(step=Step.CLOSE_COMMITS, number=4)
+
+
+def test_failed_training_first_makes_owners_put_their_objects_again() -> None:
+    """Before a second try of `train`, every active site is asked to put its objects again."""
+    memory = asked(Action.TRAIN, 0, 1, 2, 3, 4)
+    command = next_step(view(round_(RoundPhase.COMMIT, committed=0b11110)), (), memory)
+    assert isinstance(command, Ask)
+    assert (command.action, command.members) == (Action.UPLOAD, (0, 1, 2, 3, 4))
+
+
+def test_wait_names_the_silent_and_the_deadline() -> None:
+    """A site asked in vain often enough is waited for by name, until the ledger's deadline."""
+    times = dict(asked(Action.TRAIN, 3, times=MAX_ASKS).times)
+    times.update(asked(Action.UPLOAD, 0, 1, 2, 3, 4, variant=1 + list(Action).index(Action.TRAIN)).times)
+    command = next_step(view(round_(RoundPhase.COMMIT, committed=0b10111)), (), Asked(times=times))
+    assert isinstance(command, Wait)
+    assert (command.members, command.deadline) == ((3,), SOON)
+
+
+def test_aggregate_uploads_before_it_adds() -> None:
+    """Uploads of all committed sites come first; the coordinator is asked once they have answered."""
+    r = round_(RoundPhase.AGGREGATE, committed=0b00111)
+    first = next_step(view(r), (), NOTHING)
+    second = next_step(view(r), (), asked(Action.UPLOAD, 0, 1, 2, ok=True))
+    assert isinstance(first, Ask) and isinstance(second, Ask)
+    assert (first.action, first.members) == (Action.UPLOAD, (0, 1, 2))
+    assert (second.action, second.members) == (Action.AGGREGATE, (2,))
+
+
+def test_site_that_cannot_upload_does_not_hold_up_the_coordinator() -> None:
+    """After the last upload try the coordinator is asked; it leaves the missing update out."""
+    times = dict(asked(Action.UPLOAD, 0, 1, 2, times=MAX_ASKS).times)
+    command = next_step(view(round_(RoundPhase.AGGREGATE, committed=0b00111)), (), Asked(times=times))
+    assert isinstance(command, Ask)
+    assert command.action is Action.AGGREGATE
+
+
+@pytest.mark.parametrize("phase", [RoundPhase.AGGREGATE, RoundPhase.VERIFY])
+def test_late_coordinator_is_replaced(phase: RoundPhase) -> None:
+    """A coordinator that missed its deadline, or whose aggregate found no majority in time, is replaced."""
+    command = next_step(view(round_(phase, committed=0b00111, deadline=PAST)), (), NOTHING)
+    assert command == Advance(step=Step.REPLACE_COORDINATOR, number=4)
+
+
+def test_open_asks_every_committed_site_and_names_a_quorum() -> None:
+    """All committed sites are asked to verify; `variant` carries a quorum of `threshold` committee members."""
+    command = next_step(view(round_(RoundPhase.VERIFY, committed=ALL)), (), NOTHING)
+    assert isinstance(command, Ask)
+    assert (command.action, command.members, command.variant.bit_count()) == (Action.OPEN, (0, 1, 2, 3, 4), 3)
+
+
+def test_only_quorum_members_without_share_are_asked_again() -> None:
+    """Once all have voted, only the quorum members whose share is not on the ledger are asked."""
+    r = round_(RoundPhase.VERIFIED, committed=ALL, voted_ok=ALL)
+    quorum = choose_quorum(view(r), (), NOTHING)
+    released = min(m for m in range(5) if quorum >> m & 1)
+    command = next_step(view(r), (ShareRecord(member=released, quorum=quorum, digest=ZERO),), NOTHING)
+    assert isinstance(command, Ask)
+    assert mask_of(command.members) == quorum & ~(1 << released)
+
+
+def test_member_that_does_not_release_is_left_out_of_the_next_quorum() -> None:
+    """A committee member that was asked for its share in vain goes to the end of the queue."""
+    r = round_(RoundPhase.VERIFIED, committed=ALL, voted_ok=ALL)
+    quorum = choose_quorum(view(r), (), NOTHING)
+    bad, *good = [m for m in range(5) if quorum >> m & 1]
+    memory = asked(Action.OPEN, bad, *good, variant=quorum)
+    shares = [ShareRecord(member=m, quorum=quorum, digest=ZERO) for m in good]
+    assert not choose_quorum(view(r), shares, memory) >> bad & 1
+
+
+def test_no_quorum_out_of_too_few() -> None:
+    """With fewer than `threshold` committee members that voted yes or may still, there is no quorum."""
+    r = round_(RoundPhase.VERIFIED, committed=0b00111, voted_ok=0b00011, voted_bad=0b00100)
+    assert choose_quorum(view(r), (), NOTHING) == 0
+
+
+def test_complete_round_is_finalised_at_once() -> None:
+    """All voted and a quorum's shares released: finalise without waiting for the deadline."""
+    r = round_(RoundPhase.VERIFIED, committed=ALL, voted_ok=ALL, open_quorum=0b111)
+    assert next_step(view(r), (), NOTHING) == Advance(step=Step.FINALIZE, number=4)
+
+
+def test_silent_verifier_delays_only_to_the_deadline() -> None:
+    """With a quorum's shares there, a silent verifier is waited for until the deadline, then the round is finalised."""
+    r = round_(RoundPhase.VERIFIED, committed=ALL, voted_ok=0b01111, open_quorum=0b111, deadline=PAST)
+    assert next_step(view(r), (), NOTHING) == Advance(step=Step.FINALIZE, number=4)
+
+
+def test_unopenable_round_is_abandoned_with_a_reason() -> None:
+    """Verified but no quorum's shares by the deadline: abandoned, and the reason says so."""
+    r = round_(RoundPhase.VERIFIED, committed=ALL, voted_ok=ALL, deadline=PAST)
+    command = next_step(view(r), (), NOTHING)
+    assert isinstance(command, Advance)
+    assert (command.step, "shares" in command.reason) == (Step.ABANDON, True)
+
+
+masks = st.integers(0, 255)
+
+
+@given(
+    phase=st.sampled_from(list(RoundPhase)), epoch_phase=st.sampled_from(list(EpochPhase)), committed=masks, declined=masks,
+    ok=masks, bad=masks, quorum=masks, committee=masks, active=masks, threshold=st.integers(1, 7), late=st.booleans(),
+)  # fmt: skip
+def test_next_step_always_makes_progress(
+    phase: RoundPhase, epoch_phase: EpochPhase, committed: int, declined: int, ok: int, bad: int, quorum: int,
+    committee: int, active: int, threshold: int, late: bool,
+) -> None:  # fmt: skip
+    """On any ledger, asking in vain ends: after finitely many questions the driver waits for a deadline or moves the ledger on."""
+    r = round_(
+        phase, selected=255, committed=committed, declined=declined, voted_ok=ok, voted_bad=bad, open_quorum=quorum,
+        deadline=PAST if late else SOON,
+    )  # fmt: skip
+    e = epoch(epoch_phase, committee=committee, threshold=threshold, deadline=PAST if late else SOON)
+    times: Counter[Request] = Counter()
+    for _ in range(200):
+        command = next_step(view(r, e, active=active), (), Asked(times=times))
+        if not isinstance(command, Ask):
+            break
+        assert command.members
+        times.update(
+            Request(action=command.action, number=command.number, attempt=command.attempt, member=m, variant=command.variant)
+            for m in command.members
+        )
+    assert isinstance(command, Wait | Advance | Done)
+    assert not (isinstance(command, Wait) and late and command.members)
