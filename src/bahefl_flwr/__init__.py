@@ -1,1 +1,1 @@
-"""Flower plugin for federated learning with threshold CKKS, an auditing ledger and a verified aggregate (docs/architecture.md)."""
+"""Flower plugin for federated learning with threshold CKKS, an auditing ledger and a verified aggregate (README.md)."""

@@ -121,7 +121,7 @@ def _local_ray(workers: int, verbose: bool) -> Iterator[None]:
 
 def _gpu_share(workers: int) -> float:
     """Fraction of one GPU per worker such that all workers fit, 0 without a GPU. Ray counts in steps of 0.0001."""
-    gpus = int(ray.cluster_resources().get("GPU", 0))
+    gpus = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
     return floor(10_000 / ceil(workers / gpus)) / 10_000 if gpus else 0.0
 
 

@@ -148,9 +148,7 @@ class TrainSettings(_Group):
     @model_validator(mode="after")
     def _stages_in_order(self) -> Self:
         if self.stage_middle_at > self.stage_late_at:
-            raise ValueError(
-                f"train.stage_middle_at={self.stage_middle_at} is after train.stage_late_at={self.stage_late_at}"
-            )
+            raise ValueError(f"train.stage_middle_at={self.stage_middle_at} is after train.stage_late_at={self.stage_late_at}")
         return self
 
 
@@ -228,6 +226,12 @@ class Settings(_Group):
     def flat(self) -> dict[str, Scalar]:
         """Dotted keys to scalars, complete and marked as final, as Flower's run-config carries them."""
         return {**flatten(self.model_dump()), _RESOLVED: True}
+
+    def yaml(self) -> str:
+        """The same settings as a nested YAML text, in the order of the classes here: a run's config.yaml."""
+        import yaml
+
+        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
 
     def digest(self) -> bytes:
         """SHA-256 (32 bytes) over the canonical JSON of all settings that every site must share.

@@ -1,0 +1,147 @@
+"""What a run shows while it runs: one row a round, and the result at the end. The only user of rich beside cli.py.
+
+Reads the records of run_folder.py; measures and decides nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.status import Status
+from rich.text import Text
+
+from bahefl_flwr.run_folder import RoundLine, RunSummary
+
+# Heading and width; rows are printed one by one, so that a log file and a terminal show the same columns.
+_COLUMNS = (
+    ("round", 5),
+    ("coordinator", 11),
+    ("updates", 7),
+    ("train loss", 10),
+    ("val loss", 8),
+    ("Dice", 6),
+    ("recall", 6),
+    ("score", 6),
+    ("seconds", 8),
+    ("gas", 9),
+)
+
+
+class LiveView:
+    """Prints a run's progress: a table that grows by a row a round; on a terminal in colour, with a line for the present step."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False)
+        self._status: Status | None = None
+        self._headed = False
+        self._best = float("-inf")
+
+    def say(self, text: str) -> None:
+        """Print one line of news, e.g. a replaced coordinator."""
+        self._console.print(Text(text))
+
+    def step(self, text: str) -> None:
+        """Show what is being waited for, on a terminal only."""
+        if not self._console.is_terminal:
+            return
+        if self._status is None:
+            self._status = self._console.status(Text(text))
+            self._status.start()
+        self._status.update(Text(text))
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Show this package's log here meanwhile: warnings as lines of news, everything else as the present step."""
+        logger, handler = logging.getLogger("bahefl_flwr"), _Handler(self)
+        level, propagate = logger.level, logger.propagate
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        try:
+            yield
+        finally:
+            self.close()
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate
+
+    def round(self, line: RoundLine) -> None:
+        """Add the row of a round that ended; below it, why an update was left out."""
+        if not self._headed:
+            self._console.print(Text("  ".join(name.rjust(width) for name, width in _COLUMNS), style="bold"))
+            self._headed = True
+        cells = "  ".join(cell.rjust(width) for cell, (_, width) in zip(_cells(line), _COLUMNS, strict=True))
+        self._console.print(Text(cells, style=self._style(line)))
+        if line["abandoned"]:
+            self._console.print(Text(f"       abandoned: {line['abandoned']}", style="red"))
+        for index, reason in line["excluded"].items():
+            self._console.print(Text(f"       site {index} left out: {reason}", style="yellow"))
+
+    def _style(self, line: RoundLine) -> str:
+        score = line["validation"].get("score")
+        if line["abandoned"] or score is None or score <= self._best:
+            return ""
+        self._best = score
+        return "green"
+
+    def finish(self, summary: RunSummary, folder: Path, report: Path | None) -> None:
+        """Print the result and where everything lies."""
+        self.close()
+        for name, value in _result_rows(summary, folder, report):
+            self._console.print(Text(f"{name:<9}", style="bold") + Text(value), soft_wrap=True)
+
+    def close(self) -> None:
+        """Give the terminal back. Idempotent."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+
+class _Handler(logging.Handler):
+    def __init__(self, view: LiveView) -> None:
+        super().__init__()
+        self._view = view
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            self._view.say(record.getMessage())
+        else:
+            self._view.step(record.getMessage())
+
+
+def _cells(line: RoundLine) -> list[str]:
+    validation = line["validation"]
+    # A replaced coordinator shows as 2+1: site 2, after one failed attempt.
+    attempt = f"+{line['attempt']}" if line["attempt"] else ""
+    return [
+        str(line["round"]),
+        f"{line['coordinator']['index']}{attempt}",
+        f"{len(line['included'])}/{len(line['committed'])}",
+        _number(line["train_loss"]),
+        *(_number(validation.get(name)) for name in ("loss", "dice", "recall", "score")),
+        _number(line["seconds"].get("total"), digits=1),
+        f"{line['gas'].get('total', 0):,}",
+    ]
+
+
+def _number(value: float | None, *, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _result_rows(summary: RunSummary, folder: Path, report: Path | None) -> list[tuple[str, str]]:
+    rounds = f"{summary['outcome']}: {summary['rounds']} rounds in {summary['seconds']:.1f} s"
+    rows = [("run", f"{rounds}; {summary['reason']}" if summary["reason"] else rounds)]
+    if (best := summary["best"]) is not None:
+        figures = f"score {best['score']:.4f}, pooled Dice {best['dice']:.4f}, recall {best['recall']:.4f}"
+        rows.append(("best", f"round {best['round']}: {figures} (validation)"))
+    if test := summary["test"]:
+        names = [name for name in ("dice", "precision", "recall", "loss") if name in test]
+        rows.append(("test", ", ".join(f"{name} {test[name]:.4f}" for name in names)))
+    rows.append(("folder", str(folder)))
+    if report is not None:
+        rows.append(("report", str(report)))
+    return rows

@@ -1,0 +1,201 @@
+"""The folder of one run: settings, one line of metrics a round, the summary; and how each process of the run finds it.
+
+Plain files and JSON only; drawing and printing live in report.py and live.py, and no Flower here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypedDict, cast
+
+from bahefl_flwr.durable import atomic_write
+from bahefl_flwr.errors import RunFailed, StoreError
+
+_BY_ID = ".by-id"
+_PUBLIC = 0o644
+
+
+# One line of `metrics.jsonl`: a round that ended, as `round_log.round_line` builds it. Used here and by the views:
+# round, finalised, abandoned (reason or ""), attempt, coordinator {index, address}, committed and included (member indices),
+# excluded {index: reason}, train_loss, validation {loss, dice, recall, score, ...} (empty where not measured),
+# seconds {phase, total}, bytes {kind}, gas {total}.
+RoundLine = Mapping[str, Any]
+
+
+class Best(TypedDict):
+    """The round with the highest validation score."""
+
+    round: int
+    score: float
+    dice: float
+    recall: float
+
+
+class RunSummary(TypedDict):
+    """`summary.json`. `reason` says why the run ended early, "" if it did not; `test` is the final model's on the test parts."""
+
+    experiment: str
+    outcome: Literal["completed", "failed"]
+    reason: str
+    rounds: int
+    abandoned: int
+    best: Best | None
+    test: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFolder:
+    """One run's folder. Writers: the driver only. Readers: anybody, also while the run goes on."""
+
+    path: Path
+
+    def append_metrics(self, line: RoundLine) -> None:
+        """Add one round; on disk when this returns. Values that are not finite become null."""
+        with (self.path / "metrics.jsonl").open("a+b") as file:
+            file.seek(0)
+            # A crash may have left half a line; the rest must not be glued to it.
+            file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(_json(line).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def metrics(self) -> tuple[RoundLine, ...]:
+        """All rounds so far, in order; a line torn by a crash at the very end is left out.
+
+        Raises:
+          StoreError: a line elsewhere is not JSON.
+        """
+        file = self.path / "metrics.jsonl"
+        lines = file.read_text(encoding="utf-8").split("\n") if file.is_file() else [""]
+        # What follows the last newline was never completed.
+        return tuple(cast("RoundLine", _parse(text, f"{file}:{n}")) for n, text in enumerate(lines[:-1], 1))
+
+    def write_summary(self, summary: RunSummary) -> None:
+        """Write `summary.json`, replacing an earlier one."""
+        atomic_write(self.path / "summary.json", (_json(summary, indent=2) + "\n").encode(), mode=_PUBLIC)
+
+    def summary(self) -> RunSummary | None:
+        """The summary, None while the run has not ended.
+
+        Raises:
+          StoreError: the file is not JSON.
+        """
+        file = self.path / "summary.json"
+        return cast("RunSummary", _parse(file.read_text(encoding="utf-8"), str(file))) if file.is_file() else None
+
+
+def create(root: str | Path, name: str, run_id: int, config_yaml: str) -> RunFolder:
+    """Create `root/<UTC time>-<name>/` with config.yaml, and the link by which `find` leads there.
+
+    Called again for the same run (a restarted driver) it returns the folder that is there.
+
+    Args:
+      root: `run.root`; relative to the working directory, which all processes of a run must share then.
+      name: `run.name`.
+      run_id: Flower's `context.run_id`.
+      config_yaml: resolved settings as text.
+
+    Raises:
+      RunFailed: the folder cannot be created (permission, full disk); says which.
+    """
+    link = _link(root, run_id)
+    try:
+        if link.is_dir():
+            return RunFolder(path=link.resolve())
+        link.parent.mkdir(parents=True, exist_ok=True)
+        path = _new_folder(link.parent.parent, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{name}")
+        atomic_write(path / "config.yaml", config_yaml.encode(), mode=_PUBLIC)
+        link.symlink_to(Path("..") / path.name, target_is_directory=True)
+    except OSError as error:
+        raise RunFailed(f"cannot create a run folder under {link.parent.parent}: {error}; choose another run.root") from error
+    return RunFolder(path=path)
+
+
+def find(root: str | Path, run_id: int) -> RunFolder:
+    """The folder that the driver of this run created.
+
+    Raises:
+      RunFailed: there is none; the processes disagree about `run.root` or the driver never came so far.
+    """
+    link = _link(root, run_id)
+    if not link.is_dir():
+        raise RunFailed(
+            f"no folder of run {run_id} under {link.parent.parent}: the driver has not created it, or runs elsewhere; "
+            "give run.root as an absolute path that driver and sites share"
+        )
+    return RunFolder(path=link.resolve())
+
+
+def summarise(
+    lines: Sequence[RoundLine], *, experiment: str, seconds: float, test: Mapping[str, float] | None = None, reason: str = ""
+) -> RunSummary:
+    """The summary of a run's lines; it failed when no round was finalised."""
+    finalised = [line for line in lines if line["finalised"]]
+    measured = [line for line in finalised if "score" in line["validation"]]
+    best = max(measured, key=lambda line: float(line["validation"]["score"]), default=None)
+    return {
+        "experiment": experiment,
+        "outcome": "completed" if finalised else "failed",
+        "reason": reason,
+        "rounds": len(finalised),
+        "abandoned": len(lines) - len(finalised),
+        "best": _best(best) if best else None,
+        "test": dict(test or {}),
+        "seconds": round(seconds, 1),
+    }
+
+
+def _best(line: RoundLine) -> Best:
+    validation = line["validation"]
+    return {
+        "round": line["round"],
+        "score": validation["score"],
+        "dice": validation.get("dice", 0.0),
+        "recall": validation.get("recall", 0.0),
+    }
+
+
+def _link(root: str | Path, run_id: int) -> Path:
+    return Path(root).expanduser().absolute() / _BY_ID / str(run_id)
+
+
+def _new_folder(root: Path, name: str) -> Path:
+    # Two runs may start within one second.
+    attempt = 1
+    while True:
+        path = root / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            attempt += 1
+        else:
+            return path
+
+
+def _json(value: object, indent: int | None = None) -> str:
+    return json.dumps(_finite(value), allow_nan=False, indent=indent)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: a diverged loss is null in the file, and the line is kept."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return value
+
+
+def _parse(text: str, where: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise StoreError(f"{where} is damaged ({error}); the run folder was edited or the disk failed") from None

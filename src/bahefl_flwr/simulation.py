@@ -1,0 +1,72 @@
+"""One simulated run from checked settings to its folder. Shared by the single command and the sweep."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from bahefl_flwr.errors import RunFailed, SettingsError
+from bahefl_flwr.run_folder import RunFolder, find
+from bahefl_flwr.settings import Settings, check_data_folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulation:
+    """A run that ended without an error. `folder` is None for an app that keeps none."""
+
+    run_id: int
+    folder: RunFolder | None
+
+
+def simulate(app_module: str, settings: Settings, *, verbose: bool = False) -> Simulation:
+    """Run an app on Flower's Ray engine with `settings.federation.sites` sites.
+
+    Raises:
+      SettingsError: there is no such module. DataError: the data folder is missing. Both before anything is started.
+      BaheflError: whatever the ServerApp raised.
+    """
+    check_data_folder(settings.data)
+    _check_app(app_module)
+    root = Path(settings.run.root).expanduser().absolute()
+    # Ray's workers must not depend on where they were started.
+    settings = settings.model_copy(update={"run": settings.run.model_copy(update={"root": str(root)})})
+
+    print(
+        f"{settings.experiment}: {settings.federation.sites} sites, {settings.federation.rounds} rounds; "
+        "Flower's Ray engine takes about 10 s to start",
+        flush=True,
+    )
+    # Takes 2 s and is of no use to --help or a misspelt setting.
+    from bahefl_flwr._flwr_compat import new_run_id, run_simulation
+
+    run_id = new_run_id()
+    run_simulation(
+        app_module,
+        settings.federation.sites,
+        settings.flat(),
+        run_id=run_id,
+        use_gpu=settings.train.device != "cpu",
+        verbose=verbose,
+    )
+    try:
+        return Simulation(run_id=run_id, folder=find(root, run_id))
+    except RunFailed:
+        return Simulation(run_id=run_id, folder=None)
+
+
+def _check_app(module: str) -> None:
+    # As Flower does with an app's folder; last, so that a file here cannot stand in for an installed module.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found = importlib.util.find_spec(module) if ":" not in module else None
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise SettingsError(
+            f"--app {module}: no such module; give the importable module that assigns server_app and client_app, "
+            "e.g. bahefl_flwr.app"
+        )

@@ -1,0 +1,99 @@
+"""Hydra's multirun without Hydra's own job folders: every combination in turn, each its own run, and one table at the end."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bahefl_flwr.composition import expand_sweep
+from bahefl_flwr.errors import BaheflError
+from bahefl_flwr.run_folder import RunSummary
+from bahefl_flwr.settings import Settings, check_data_folder, compose
+from bahefl_flwr.simulation import simulate
+
+_RESULT = ("outcome", "rounds", "score", "dice", "recall", "seconds", "folder", "error")
+
+
+def run_sweep(app_module: str, overrides: Sequence[str], *, verbose: bool = False) -> int:
+    """Run every combination of the swept overrides and return 0, or the exit code of the first job that failed.
+
+    All combinations are checked before the first one starts; a job that fails is noted and the next one runs. Results are
+    appended to `<run.root>/<UTC time>-sweep.csv` job by job, so that stopping the sweep keeps them.
+
+    Raises:
+      SettingsError: a combination is not allowed. DataError: its data folder is missing.
+    """
+    jobs = [(job, compose(job)) for job in expand_sweep(overrides)]
+    for _, settings in jobs:
+        check_data_folder(settings.data)
+    swept = _varying([job for job, _ in jobs])
+    table = _Table(_new_file(jobs[0][1]), (*swept, *_RESULT))
+    code = 0
+    try:
+        for number, (job, settings) in enumerate(jobs, 1):
+            print(f"job {number} of {len(jobs)}: {' '.join(job)}", flush=True)
+            row, job_code = _run_job(app_module, settings, verbose=verbose)
+            values = dict(text.split("=", 1) for text in job)
+            table.add({**{key: values[key] for key in swept}, **row})
+            code = code or job_code
+    finally:
+        print(f"\n{table.text()}\n\n{table.path}", flush=True)
+    return code
+
+
+def _run_job(app_module: str, settings: Settings, *, verbose: bool) -> tuple[dict[str, str], int]:
+    try:
+        folder = simulate(app_module, settings, verbose=verbose).folder
+    except BaheflError as error:
+        print(f"error: {error}", flush=True)
+        return {"outcome": "failed", "error": str(error).splitlines()[0]}, error.exit_code
+    summary = folder.summary() if folder else None
+    return _result(summary, folder.path if folder else None), 0
+
+
+def _result(summary: RunSummary | None, folder: Path | None) -> dict[str, str]:
+    row = {"outcome": "completed", "folder": str(folder or "")}
+    if summary is None:
+        return row
+    row |= {"outcome": summary["outcome"], "rounds": str(summary["rounds"]), "seconds": f"{summary['seconds']:.1f}"}
+    if (best := summary["best"]) is not None:
+        row |= {"score": f"{best['score']:.4f}", "dice": f"{best['dice']:.4f}", "recall": f"{best['recall']:.4f}"}
+    return row
+
+
+def _varying(jobs: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Keys whose value is not the same in all jobs; with a single job, all of its keys."""
+    columns = [[text.split("=", 1) for text in column] for column in zip(*jobs, strict=True)]
+    return tuple(column[0][0] for column in columns if len(jobs) == 1 or len({value for _, value in column}) > 1)
+
+
+def _new_file(settings: Settings) -> Path:
+    root = Path(settings.run.root).expanduser().absolute()
+    root.mkdir(parents=True, exist_ok=True)
+    return root / f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}-sweep.csv"
+
+
+class _Table:
+    """Rows of text that are on disk as soon as they are added."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self.path = path
+        self._rows: list[list[str]] = []
+        self._append(list(columns))
+
+    def add(self, row: Mapping[str, str]) -> None:
+        self._append([row.get(column, "") for column in self._rows[0]])
+
+    def _append(self, row: list[str]) -> None:
+        self._rows.append(row)
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerow(row)
+
+    def text(self) -> str:
+        """Aligned columns; folders and errors are in the file."""
+        kept = [index for index, name in enumerate(self._rows[0]) if name not in ("folder", "error")]
+        shown = [[row[index] for index in kept] for row in self._rows]
+        widths = [max(len(cell) for cell in column) for column in zip(*shown, strict=True)]
+        return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in shown)
