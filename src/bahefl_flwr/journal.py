@@ -48,12 +48,12 @@ class Journal:
         self.path = Path(path)
         self._texts: dict[Key, str] = {}
         self._end = 0
+        self._named_durably = False
         self._threads = threading.RLock()
         self._held = 0
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            fsync_folder(self.path.parent)
         except OSError as error:
             raise JournalError(f"cannot use {self.path} as the journal: {error}; name a folder this user may write") from error
         self._catch_up()
@@ -144,6 +144,9 @@ class Journal:
                 file.seek(self._end)
                 write_all(file.fileno(), frame)
                 os.fsync(file.fileno())
+            if not self._named_durably:  # by whom the file was made does not matter: that process may have been killed
+                fsync_folder(self.path.parent)
+                self._named_durably = True
         except OSError as error:
             raise JournalError(f"cannot write {self.path}: {error}; free space or mend the disk, then repeat") from error
         self._end += len(frame)
@@ -171,8 +174,10 @@ class Journal:
         raw = line[_HEAD_BYTES:]
         if line[:_HEAD_BYTES] != _head(raw):
             raise self._damage("the record")
-        text = raw.decode("ascii")
+        text = raw.decode("ascii", "replace")
         key = _key_of(text)
+        if key is None:
+            raise self._damage("a foreign record")
         if key in self._texts:
             raise self._damage(f"a second record of {_named(key)}")
         self._texts[key] = text
@@ -192,9 +197,15 @@ def _text_of(key: Key, result: Mapping[str, Any]) -> str:
         raise JournalError(f"the result of {_named(key)} cannot be recorded: {error}; make it plain JSON values") from error
 
 
-def _key_of(text: str) -> Key:
-    run, round_number, action, _ = json.loads(text)
-    return str(run), int(round_number), str(action)
+def _key_of(text: str) -> Key | None:
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    match record:
+        case [str(run), int(round_number), str(action), dict()]:
+            return run, round_number, action
+    return None
 
 
 def _result_of(text: str) -> dict[str, Any]:

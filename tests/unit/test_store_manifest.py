@@ -25,7 +25,7 @@ WIRE: dict[str, Any] = {
 def test_digest_covers_every_field(field: str, other: Any) -> None:
     """Changing any field of a manifest changes its digest, so no object passes for another."""
     manifest = manifest_for([b"part"], **FIELDS)
-    value = manifest.parts * 2 if field == "parts" else other
+    value: Any = manifest.parts * 2 if field == "parts" else other
     assert dataclasses.replace(manifest, **{field: value}).digest != manifest.digest
 
 

@@ -1,4 +1,4 @@
-"""Fixed bytes of a manifest; they were read and written again to the same bytes by the PyPI packages dag-cbor and multiformats."""
+"""Fixed bytes of a manifest. The PyPI packages dag-cbor and multiformats read and wrote them to the same bytes and CID."""
 
 from bahefl_flwr.records import ObjectKind
 from bahefl_flwr.store import Manifest, manifest_for, part_cid
