@@ -1,0 +1,96 @@
+"""Model updates as fixed-point integers, three to a coefficient, and back.
+
+Integer arithmetic between one rounding and one division, both IEEE: equal on every machine. No encryption lives here.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bahefl_flwr.errors import UpdateError
+from bahefl_flwr.he.params import SecurityParams
+
+
+def pack(update: NDArray[np.float32], share_of_total: float, params: SecurityParams) -> NDArray[np.int64]:
+    """Clip, weigh and pack an update.
+
+    A value v becomes round(clip(v, -R, R) * share_of_total * field_scale / R). Sums over at most `params.sites` sites whose
+    shares add up to at most 1, each times an integer up to 2**weight_bits, stay inside their fields.
+
+    Args:
+      update: shape (parameters,), float32, finite.
+      share_of_total: this site's part of all weight, in (0, 1].
+
+    Returns:
+      Shape (blocks, N); the j-th third of the parameters, in order, lies in field j (the lowest is 0).
+
+    Raises:
+      UpdateError: the update is empty, not float32, not one-dimensional or not finite, or the share is out of range.
+    """
+    _check_update(update, share_of_total)
+    blocks = params.blocks(update.size)
+    values = np.zeros(blocks * params.parameters_per_block, dtype=np.float64)
+    np.clip(update, -params.update_range, params.update_range, out=values[: update.size])
+    values *= share_of_total * params.field_scale / params.update_range
+    fields = np.rint(values, out=values).reshape(params.fields, blocks, params.ring_degree)  # (fields, blocks, N)
+    packed = fields[-1].astype(np.int64)
+    for field in fields[-2::-1]:
+        packed <<= params.field_bits
+        packed += field.astype(np.int64)
+    return packed
+
+
+def unpack(packed: NDArray[np.int64], parameters: int, total_share: float, params: SecurityParams) -> NDArray[np.float32]:
+    """The weighted mean from a sum of packed updates.
+
+    Args:
+      packed: shape (blocks, N): sum of k_i * pack(update_i, share_i).
+      parameters: length of the updates.
+      total_share: sum of k_i * share_i, in (0, 2**weight_bits].
+
+    Returns:
+      float32 of shape (parameters,), within params.update_range up to rounding and noise.
+
+    Raises:
+      UpdateError: `packed` is not the packing of that many parameters, or the total is not positive.
+    """
+    blocks = params.blocks(parameters)
+    if parameters < 1 or packed.shape != (blocks, params.ring_degree):
+        raise UpdateError(
+            f"{parameters} parameters fill {blocks} blocks of {params.ring_degree}, got {packed.shape}: check the model's size"
+        )
+    if not (math.isfinite(total_share) and total_share > 0):
+        raise UpdateError(f"the weights of an opened sum add up to {total_share}, which no mean can be divided by")
+    fields = np.empty((params.fields, *packed.shape), dtype=np.float64)
+    half = 1 << (params.field_bits - 1)
+    rest = packed.copy()
+    for field in fields[:-1]:
+        low = ((rest + half) & (2 * half - 1)) - half
+        field[...] = low
+        rest -= low
+        rest >>= params.field_bits
+    fields[-1] = rest
+    # The one floating-point step: a product of three float64, then rounding to float32.
+    fields *= params.update_range / (params.field_scale * total_share)
+    return fields.reshape(-1)[:parameters].astype(np.float32)
+
+
+def largest_packed_sum(params: SecurityParams) -> int:
+    """Bound on every coefficient of a correctly opened sum; beyond it a decryption share was wrong."""
+    field = (1 << (params.field_bits - 1)) - 1
+    return sum(field << (params.field_bits * j) for j in range(params.fields))
+
+
+def _check_update(update: NDArray[np.float32], share_of_total: float) -> None:
+    if update.dtype != np.float32 or update.ndim != 1 or update.size == 0:
+        raise UpdateError(
+            f"an update is a non-empty float32 vector, got {update.dtype} of shape {update.shape}: flatten and cast the parameters"
+        )
+    if not 0 < share_of_total <= 1:
+        raise UpdateError(f"share_of_total={share_of_total} is not in (0, 1]: weight and weight_total disagree")
+    if not np.isfinite(update).all():
+        bad = int(np.flatnonzero(~np.isfinite(update))[0])
+        raise UpdateError(f"parameter {bad} of the update is {update[bad]}: training diverged; lower train.lr and train again")

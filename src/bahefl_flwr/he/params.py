@@ -1,0 +1,216 @@
+"""Everything that can change what the encryption guarantees: `SecurityParams`, and the noise and precision that follow from it.
+
+No setting of mere speed lives here, and no key material.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from bahefl_flwr.errors import SettingsError
+
+RING_DEGREE: Final = 4096
+# The primes SEAL 4.x picks for bit sizes [30, 30, 30, 16] at degree 4096; all are 1 mod 8192, hence fit every smaller ring too.
+DATA_PRIMES: Final = (1073651713, 1073668097, 1073692673)
+# Only there so that SEAL accepts the context: no key and no ciphertext has residues modulo it.
+SPECIAL_PRIME: Final = 40961
+FIELDS: Final = 3
+PARAMETERS_PER_BLOCK: Final = FIELDS * RING_DEGREE
+WIRE_VERSION: Final = 1
+
+# Bits of a plaintext coefficient: noise below, three fields above. Just under log2 of the product of the data primes.
+_COEFFICIENT_BITS: Final = 90
+_FIELD_BITS: Final = (19, 18, 17)
+# Fields are filled to 31/32 at most; the rest absorbs the rounding of every site and the noise that reaches the lowest field.
+_HEADROOM: Final = 32
+_CBD_VARIANCE: Final = 10.5
+_TERNARY_VARIANCE: Final = 2 / 3
+_FLOODING_STATISTICAL_BITS: Final = 30
+# HE-standard tables (2018), ternary secret, classical attackers, 128 bits: bits of the modulus allowed per degree.
+_MODULUS_BITS_128: Final = {1024: 27, 2048: 54, 4096: 109, 8192: 218, 16384: 438}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityParams:
+    """The parameters all sites must share; their digest is on the ledger.
+
+    Attributes:
+      update_range: R; each parameter of an update is clipped to [-R, R] before encryption.
+      weight_bits: the coordinator multiplies updates by integers 1..2**weight_bits, 0..3.
+      threshold: committee members needed to decrypt, t. More than half of the committee, or 1 (the paper's single key).
+      committee: members of the key committee, n, 2..10.
+      sites: most ciphertexts ever added up, 2..255. The flooding noise hides the noise of a sum of that many.
+      ring_degree: N; 4096 unless `toy`.
+      toy: admits any small ring degree, WITHOUT ANY SECURITY. For tests only. It is part of the digest, so a run of
+        real sites, whose ledger names the digest of real parameters, cannot be talked into it.
+      wire_version: version of the byte formats.
+    """
+
+    update_range: float
+    weight_bits: int
+    threshold: int
+    committee: int
+    sites: int = 16
+    ring_degree: int = RING_DEGREE
+    toy: bool = False
+    wire_version: int = WIRE_VERSION
+
+    def __post_init__(self) -> None:
+        for holds, complaint in self._requirements():
+            if not holds:
+                raise SettingsError(f"security parameters refused: {complaint}")
+
+    def _requirements(self) -> list[tuple[bool, str]]:
+        n, t, degree = self.committee, self.threshold, self.ring_degree
+        small = self.toy and degree in {2**k for k in range(4, 12)}
+        return [
+            (
+                math.isfinite(self.update_range) and 0 < self.update_range <= 1024,
+                f"update_range={self.update_range} is not in (0, 1024]",
+            ),
+            (0 <= self.weight_bits <= 3, f"weight_bits={self.weight_bits} is not in 0..3"),
+            (2 <= n <= 10, f"committee={n} is not in 2..10"),
+            (
+                1 <= t <= n and (t == 1 or 2 * t > n),
+                f"threshold={t} is neither a majority of committee={n} nor 1 (the single key)",
+            ),
+            (2 <= self.sites <= 255, f"sites={self.sites} is not in 2..255"),
+            (degree == RING_DEGREE or small, f"ring_degree={degree} is not {RING_DEGREE}, or toy=True and a power of two from 16 to 2048"),
+            (self.wire_version == WIRE_VERSION, f"wire_version={self.wire_version}, this package speaks {WIRE_VERSION}"),
+        ]
+
+    @property
+    def data_primes(self) -> tuple[int, ...]:
+        """RNS primes of keys and ciphertexts, in SEAL's order."""
+        return DATA_PRIMES
+
+    @property
+    def special_prime(self) -> int:
+        """SEAL's key-switching prime; part of the TenSEAL context only."""
+        return SPECIAL_PRIME
+
+    @property
+    def fields(self) -> int:
+        """Parameters per coefficient."""
+        return FIELDS
+
+    @property
+    def field_bits(self) -> int:
+        """Width of a field, 17..19 bits: chosen so that rounding and flooding noise together do least harm."""
+        return _field_bits(self)
+
+    @property
+    def noise_bits(self) -> int:
+        """Bits of a plaintext coefficient below the fields; noise lives there."""
+        return _COEFFICIENT_BITS - FIELDS * self.field_bits
+
+    @property
+    def flooding_sigma_log2(self) -> int:
+        """Log2 of the standard deviation of the noise each subset key adds to a decryption share."""
+        return flooding_sigma_log2(self)
+
+    @property
+    def field_scale(self) -> int:
+        """Integer that the value `update_range` of a site with the whole weight becomes."""
+        return _field_scale(self.field_bits, self.weight_bits)
+
+    @property
+    def parameters_per_block(self) -> int:
+        """Model parameters in one ciphertext: 12288, less in a toy ring."""
+        return FIELDS * self.ring_degree
+
+    def blocks(self, parameters: int) -> int:
+        """Ciphertexts needed for that many model parameters."""
+        return -(-parameters // self.parameters_per_block)
+
+    def digest(self) -> bytes:
+        """SHA-256 of the canonical encoding, derived values included; 32 bytes."""
+        primes = (*self.data_primes, self.special_prime)
+        integers = (self.wire_version, self.ring_degree, int(self.toy), len(primes), *primes, self.fields, self.field_bits)
+        more = (self.noise_bits, self.field_scale, self.flooding_sigma_log2, self.weight_bits, self.threshold, self.committee, self.sites)
+        words = (*integers, *more)
+        return hashlib.sha256(b"bahefl/security-params" + struct.pack(f"<{len(words)}Qd", *words, self.update_range)).digest()
+
+
+def subset_count(params: SecurityParams) -> int:
+    """Subsets of t-1 committee members: the number of independent keys that make the collective one."""
+    return math.comb(params.committee, params.threshold - 1)
+
+
+def fresh_noise_std(params: SecurityParams) -> float:
+    """Standard deviation of a coefficient of a fresh ciphertext's noise, u*e + e0 + e1*s.
+
+    Secret and key error are sums of `subset_count` independent ternary and centred binomial polynomials. Measured 2^9.6 for
+    committee 5, threshold 3 (research/he.md, section 3).
+    """
+    cross_terms = 2 * params.ring_degree * subset_count(params) * _TERNARY_VARIANCE * _CBD_VARIANCE
+    return math.sqrt(cross_terms + _CBD_VARIANCE)
+
+
+def aggregate_noise_std(params: SecurityParams) -> float:
+    """Standard deviation of the noise of a sum of `sites` ciphertexts, all with the greatest weight."""
+    return fresh_noise_std(params) * math.sqrt(params.sites) * 2**params.weight_bits
+
+
+@lru_cache(maxsize=64)
+def flooding_sigma_log2(params: SecurityParams) -> int:
+    """Log2 of sigma >= sqrt(12) * 2^(30/2) * B, with B five standard deviations of the aggregate's noise.
+
+    Every subset key floods with the full sigma, because t-1 colluding members know the noise of all subsets but one.
+
+    Source: Li, Micciancio, Schultz, Sorrell, "Securing approximate homomorphic encryption", CRYPTO 2022, with 30 statistical
+    bits and one query per ciphertext; equal ciphertexts get equal noise, so that asking again is no second query.
+    """
+    bound = 5 * aggregate_noise_std(params)
+    return math.ceil(math.log2(math.sqrt(12) * bound) + _FLOODING_STATISTICAL_BITS / 2)
+
+
+def opening_divergence(params: SecurityParams, blocks: int) -> float:
+    """Kullback-Leibler divergence between a flooded opening of `blocks` blocks and one that is independent of ciphertext noise.
+
+    For 1 M parameters and 5 of 5 sites about 2^-22: an attacker after a key gains a factor e^divergence per opening.
+    """
+    shift = aggregate_noise_std(params) ** 2 * blocks * params.ring_degree
+    return shift / (2 * 4.0**params.flooding_sigma_log2)
+
+
+def decoding_error_std(params: SecurityParams) -> float:
+    """Standard deviation of an opened parameter (weights summing to 1), in units of the update: rounding, and flooding noise
+    in the third of the parameters that lie in the lowest field."""
+    return _error_std(params, params.field_bits)
+
+
+def decoding_failure_log2(params: SecurityParams) -> float:
+    """Log2 of (a bound on) the probability that one coefficient's noise leaves the lowest field and spoils a neighbour."""
+    fill = params.field_scale * 2**params.weight_bits + params.sites * 2**params.weight_bits / 2
+    room = (2 ** (params.field_bits - 1) - fill) * 2.0**params.noise_bits
+    return 1 - 0.5 * (room / _opening_noise_std(params)) ** 2 / math.log(2)
+
+
+def modulus_allowance_bits(degree: int) -> int:
+    """Largest modulus, in bits, with 128-bit security at that ring degree (HE standard); 0 for rings without security."""
+    return _MODULUS_BITS_128.get(degree, 0)
+
+
+def _opening_noise_std(params: SecurityParams) -> float:
+    return math.hypot(2.0**params.flooding_sigma_log2 * math.sqrt(subset_count(params)), aggregate_noise_std(params))
+
+
+def _field_scale(field_bits: int, weight_bits: int) -> int:
+    return (_HEADROOM - 1) * 2 ** (field_bits - 1 - weight_bits) // _HEADROOM
+
+
+def _error_std(params: SecurityParams, field_bits: int) -> float:
+    noise = _opening_noise_std(params) / 2.0 ** (_COEFFICIENT_BITS - FIELDS * field_bits)
+    rounding = math.sqrt(params.sites / 12)
+    return math.hypot(noise, rounding) * params.update_range / _field_scale(field_bits, params.weight_bits)
+
+
+@lru_cache(maxsize=64)
+def _field_bits(params: SecurityParams) -> int:
+    return min(_FIELD_BITS, key=lambda bits: _error_std(params, bits))
