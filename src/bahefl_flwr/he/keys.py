@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import combinations
 from typing import Final, Never
 
@@ -59,7 +59,7 @@ class PublicKey:
 
     def digest(self) -> bytes:
         """SHA-256 over epoch, parameters and both polynomials: what a committee confirms on the ledger."""
-        return digest("public-key", self.epoch_id, self.params_digest, _little(self.b), _little(self.a))
+        return digest("public-key", self.epoch_id, self.params_digest, residue_bytes(self.b), residue_bytes(self.a))
 
 
 class SubsetKey:
@@ -141,21 +141,26 @@ class KeyShare:
         raise TypeError("a KeyShare does not leave its process: use secret_bytes() for its own file")
 
 
+@lru_cache(maxsize=4)
 def common_reference(epoch_id: bytes, params: SecurityParams) -> NDArray[np.uint32]:
     """The polynomial `a` of an epoch, uniform, from public bytes: nobody can have chosen it.
 
     Returns:
-      Residues of shape (primes, N), NTT domain.
+      Residues of shape (primes, N), NTT domain; read-only.
 
     Raises:
       KeysError: the epoch id does not have 32 bytes.
     """
     if len(epoch_id) != EPOCH_ID_BYTES:
         raise KeysError(f"an epoch id has {EPOCH_ID_BYTES} bytes, got {len(epoch_id)}")
+    # A public value, in the type that starts a generator.
     generator = Generator(SecretSeed(digest("common-reference", epoch_id, params.digest())))
     rows = [uniform(generator, q, params.ring_degree) for q in params.data_primes]
-    return np.stack(rows).astype(np.uint32)
+    reference = np.stack(rows).astype(np.uint32)
+    reference.flags.writeable = False
+    return reference
 
 
-def _little(residues: NDArray[np.uint32]) -> bytes:
+def residue_bytes(residues: NDArray[np.uint32]) -> bytes:
+    """Residues as little-endian bytes, for digests."""
     return np.ascontiguousarray(residues, dtype="<u4").tobytes()

@@ -1,0 +1,140 @@
+"""Decryption by a quorum as pure local steps: who computes what, one member's decryption share, and their combination.
+
+The secret key is the sum of the subset keys; it is never put together, neither here nor anywhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bahefl_flwr.errors import ShareError
+from bahefl_flwr.he.keys import KeyShare, SubsetKey, subsets
+from bahefl_flwr.he.packing import largest_packed_sum
+from bahefl_flwr.he.params import SecurityParams
+from bahefl_flwr.he.ring import BATCH, Int64Array, reduce, ring
+from bahefl_flwr.he.sampling import Generator, digest, flooding
+
+Shares = NDArray[np.uint32]
+
+
+def assign(quorum: Iterable[int], committee: int, threshold: int) -> dict[int, tuple[int, ...]]:
+    """Which subset keys each member of a quorum applies; every subset exactly once, evenly spread.
+
+    Args:
+      quorum: exactly `threshold` positions. Any t members together hold all subsets, t-1 never do.
+
+    Raises:
+      ShareError: not a quorum of this committee.
+    """
+    members = sorted(set(quorum))
+    if len(members) != threshold or not set(members) <= set(range(committee)):
+        raise ShareError(f"positions {members} are no quorum: {threshold} of the {committee} committee members open an aggregate")
+    assigned: dict[int, list[int]] = {p: [] for p in members}
+    for index, inside in enumerate(subsets(committee, threshold)):
+        least = min((p for p in members if p not in inside), key=lambda p: (len(assigned[p]), p))
+        assigned[least].append(index)
+    return {p: tuple(indices) for p, indices in assigned.items()}
+
+
+def partial_decrypt(c1: NDArray[np.uint32], share: KeyShare, quorum: Sequence[int]) -> Shares:
+    """Multiply c1 by this member's assigned subset secrets and flood the product with noise.
+
+    The noise of a subset key on a block depends on that key and on the block's own residues, on nothing else. So an answer
+    to the same block is always the same answer: asking twice, in parts, or through other quorums leaks nothing new; and a
+    caller cannot get two answers with equal noise for different blocks, or with different noise for one block.
+
+    The caller must know where c1 comes from: it recomputed the sum from committed updates (DESIGN rule 5). A c1 that somebody
+    chose freely can be shaped so that flooding does not hide the key.
+
+    Args:
+      c1: second polynomials of the aggregate, shape (blocks, primes, N), NTT domain; all blocks or a part of them.
+      quorum: the t positions that decrypt together, this member's among them.
+
+    Returns:
+      Residues of shape (blocks, primes, N), for sealing to the sites.
+
+    Raises:
+      ShareError: the member is not in the quorum, or c1 is not of that form.
+
+    Source: flooding bound in `params.flooding_sigma_log2`.
+    """
+    params = share.params
+    assigned = assign(quorum, params.committee, params.threshold)
+    if share.position not in assigned:
+        raise ShareError(f"position {share.position} is not in the quorum {sorted(quorum)} and has no share to give")
+    _check_residues(c1, c1, f"c1 given to position {share.position}", params)
+    keys = [share.keys[i] for i in assigned[share.position]]
+    structure = ring(params)
+    secret = [reduce(np.add.reduce([key.secret[l] for key in keys]), q) for l, q in enumerate(params.data_primes)]  # primes x (N,)
+    out = np.empty(c1.shape, dtype=np.uint32)
+    for start in range(0, len(c1), BATCH):
+        batch = c1[start : start + BATCH]
+        noise = np.stack([_noise(block, keys, params) for block in batch])  # (blocks, N)
+        for l, q in enumerate(params.data_primes):
+            residues = reduce(noise, q)
+            structure.forward(residues, l)
+            residues += batch[:, l] * secret[l]
+            out[start : start + BATCH, l] = reduce(residues, q)
+    return out
+
+
+def combine(aggregate: NDArray[np.uint32], shares: Mapping[int, Shares], quorum: Sequence[int], params: SecurityParams) -> Int64Array:
+    """Open an aggregate, or a part of its blocks, from the decryption shares of one quorum.
+
+    Args:
+      aggregate: shape (blocks, 2, primes, N).
+      shares: position to its share, shape (blocks, primes, N), of exactly the quorum's members.
+
+    Returns:
+      The packed sum, int64 (blocks, N), for `packing.unpack`. Every quorum gives the same integers.
+
+    Raises:
+      ShareError: a share is missing, malformed, or wrong in a way that shows: the sum lies outside the range of any sum of
+        updates. A wrong share spoils all coefficients of a block alike, so that it cannot slip through by chance; who sent it
+        shows when another quorum opens the same aggregate.
+    """
+    if set(shares) != set(assign(quorum, params.committee, params.threshold)):
+        raise ShareError(f"shares of positions {sorted(shares)} were given for the quorum {sorted(quorum)}: all of it, and no other")
+    for position, share in shares.items():
+        _check_residues(share, aggregate[:, 0], f"the share of position {position}", params)
+    structure, most = ring(params), largest_packed_sum(params)
+    packed = np.empty((len(aggregate), params.ring_degree), dtype=np.int64)
+    for start in range(0, len(aggregate), BATCH):
+        batch = slice(start, start + BATCH)
+        residues = []
+        for l, q in enumerate(params.data_primes):
+            total = aggregate[batch, 0, l].astype(np.int64)
+            for share in shares.values():
+                total += share[batch, l]
+            total = reduce(total, q)
+            structure.inverse(total, l)
+            residues.append(total)
+        packed[batch] = structure.crt_round(residues, params.noise_bits)
+    if packed.max() > most or packed.min() < -most:
+        block = int(np.flatnonzero((np.abs(packed) > most).any(axis=1))[0])
+        raise ShareError(
+            f"block {block} opens to values outside the range of any sum of updates: a share of the quorum {sorted(quorum)} is "
+            "wrong; ask another quorum and compare"
+        )
+    return packed
+
+
+def _noise(block: NDArray[np.uint32], keys: Sequence[SubsetKey], params: SecurityParams) -> Int64Array:
+    """Flooding noise of these subset keys on one block, shape (N,)."""
+    name = digest("block", np.ascontiguousarray(block, dtype="<u4").tobytes())
+    total = np.zeros(params.ring_degree, dtype=np.int64)
+    for key in keys:
+        total += flooding(Generator(key.seed.derive("flooding", name)), params.ring_degree, params.flooding_sigma_log2)
+    return total
+
+
+def _check_residues(residues: NDArray[np.uint32], like: NDArray[np.uint32], what: str, params: SecurityParams) -> None:
+    expected = (len(like), len(params.data_primes), params.ring_degree)
+    if residues.dtype != np.uint32 or residues.shape != expected or not len(residues):
+        raise ShareError(f"{what} is {residues.dtype}{residues.shape}, expected uint32{expected}: fetch it again")
+    for l, q in enumerate(params.data_primes):
+        if int(residues[:, l].max()) >= q:
+            raise ShareError(f"{what} has a residue >= its prime {q}: it is damaged or forged")
