@@ -35,6 +35,8 @@ from bahefl_flwr.ledger.formats import (
 )
 
 MAX_BATCH = 500
+MAX_BRACKETS = 10_000
+"""Most lists and objects in one body: bounds the nesting, which the C parser would follow until its stack overflows."""
 MAX_LOGS = 10_000
 MAX_FILTER_VALUES = 256
 CLIENT_VERSION = "bahefl-ledger/1 (py-evm, london)"
@@ -99,7 +101,7 @@ class Rpc:
     def handle(self, body: bytes) -> bytes:
         """Answer one request or a batch. Never raises: whatever is wrong becomes a JSON-RPC error object."""
         try:
-            request = json.loads(body, parse_constant=_no_constant)
+            request = _parse(body)
         except (ValueError, RecursionError) as error:
             return _encoded(_failure(None, {"code": _PARSE_ERROR, "message": f"the request is not JSON: {str(error)[:200]}"}))
         if not isinstance(request, list):
@@ -304,6 +306,13 @@ class Rpc:
             if isinstance(tag, str) and tag.startswith("0x")
             else (self._header(tag) or self._chain.head).block_number
         )
+
+
+def _parse(body: bytes) -> Any:
+    # py-evm raises Python's recursion limit, which is all that guards the C parser: 100,000 brackets crash the process otherwise.
+    if body.count(b"[") + body.count(b"{") > MAX_BRACKETS:
+        raise ValueError(f"more than {MAX_BRACKETS} lists and objects")
+    return json.loads(body, parse_constant=_no_constant)
 
 
 def _no_constant(name: str) -> Any:
