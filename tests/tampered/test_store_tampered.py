@@ -1,5 +1,6 @@
 """A reader of the local store finds every exchanged byte, and the owner's next put mends it."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from bahefl_flwr.errors import ObjectCorrupt, ObjectMissing
 from bahefl_flwr.records import ObjectKind
-from bahefl_flwr.store import LocalStore, Manifest, manifest_for
+from bahefl_flwr.store import LocalStore, Manifest, manifest_cid, manifest_for
 
 SITE = "0x52908400098527886E0F7030069857D2E4169EE7"
 FIELDS: dict[str, Any] = {"run": bytes(32), "round": 7, "site": SITE, "epoch": 2, "kind": ObjectKind.UPDATE}
@@ -112,6 +113,17 @@ def test_a_lost_part_is_reported_then_mended(store: LocalStore, manifest: Manife
         list(store.parts(manifest))
     store.put(manifest, PARTS)
     assert list(store.parts(manifest)) == PARTS
+
+
+def test_a_digest_of_no_manifest_is_refused(store: LocalStore) -> None:
+    """A site that commits the digest of other bytes than a manifest is named, with the round."""
+    garbage = b"no manifest"
+    digest = hashlib.sha256(garbage).digest()
+    path = store._path(manifest_cid(digest))
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(garbage)
+    with pytest.raises(ObjectCorrupt, match=f"^{manifest_cid(digest)} is not a manifest.*update of {SITE}, round 7"):
+        store.expect(digest, **FIELDS)
 
 
 def test_a_longer_file_is_never_read_whole(store: LocalStore, manifest: Manifest) -> None:

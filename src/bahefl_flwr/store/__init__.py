@@ -12,18 +12,15 @@ from bahefl_flwr.records import ObjectKind
 from bahefl_flwr.store.local import LocalStore
 from bahefl_flwr.store.manifest import (
     MAX_PART_BYTES,
-    NO_SITE,
     Manifest,
     PartRef,
     manifest_cid,
     manifest_for,
     part_cid,
-    split,
 )
 
 __all__ = [
     "MAX_PART_BYTES",
-    "NO_SITE",
     "LocalStore",
     "Manifest",
     "PartRef",
@@ -31,7 +28,6 @@ __all__ = [
     "manifest_cid",
     "manifest_for",
     "part_cid",
-    "split",
 ]
 
 

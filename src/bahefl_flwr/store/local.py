@@ -62,7 +62,7 @@ class LocalStore:
           The manifest's digest, 32 bytes.
 
         Raises:
-          StoreError: the parts are not the manifest's, or the disk refused (nothing readable is left of the object then).
+          StoreError: the parts are not the manifest's, or the disk refused; the object is not to be counted on until put returns.
 
         Source: order of writes from research/ops.md, section A: parts, their folders, then the manifest, then its folder.
         """
@@ -138,7 +138,10 @@ class LocalStore:
         data = self._read(cid, MAX_MANIFEST_BYTES, label)
         if hashlib.sha256(data).digest() != digest:
             raise ObjectCorrupt(f"manifest {cid}{label} is not what its name says; its author must put it again")
-        return Manifest.decode(data)
+        try:
+            return Manifest.decode(data)
+        except ObjectCorrupt as error:
+            raise ObjectCorrupt(f"{error}{label}") from error
 
     def _path(self, cid: str) -> Path:
         # The two characters before the last, as IPFS's flatfs does: the first ones are the same for every CID.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,7 +18,6 @@ from bahefl_flwr.store.dag_cbor import DAG_CBOR, RAW, CborError, Link, Value, de
 MANIFEST_VERSION = 1
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_PART_BYTES = 1 << 20  # above 1 MiB IPFS nodes no longer exchange a block
-NO_SITE = "0x" + "0" * 40
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _KEYS = frozenset(("v", "run", "round", "site", "epoch", "kind", "parts", "sizes"))
@@ -41,7 +40,7 @@ class PartRef:
         _require(len(self.digest) == 32, f"a part digest is 32 bytes, got {len(self.digest)}")
         _require(
             0 < self.size_bytes <= MAX_PART_BYTES,
-            f"a part holds 1..{MAX_PART_BYTES} bytes, got {self.size_bytes}; cut larger objects with split()",
+            f"a part holds 1..{MAX_PART_BYTES} bytes, got {self.size_bytes}",
         )
 
     @property
@@ -57,7 +56,7 @@ class Manifest:
     Attributes:
       run: digest of the run's protocol settings, 32 bytes.
       round: round of the object; 0 for the objects of a key ceremony.
-      site: checksummed address of the author; `NO_SITE` where every author would write the same bytes (an aggregate).
+      site: checksummed address of the author; of the contract where every author would write the same bytes (an aggregate).
       epoch: key epoch, 0..2**64-1.
       kind: what the parts hold.
       parts: at least one, in order.
@@ -134,8 +133,7 @@ class Manifest:
     @property
     def label(self) -> str:
         """Whose object this is, for error messages: kind, site, round and epoch."""
-        author = "every site alike" if self.site == NO_SITE else self.site
-        return f"{self.kind.value} of {author}, round {self.round}, epoch {self.epoch}"
+        return f"{self.kind.value} of {self.site}, round {self.round}, epoch {self.epoch}"
 
 
 def manifest_cid(digest: bytes) -> str:
@@ -160,7 +158,7 @@ def manifest_for(parts: Iterable[bytes], *, run: bytes, round: int, site: str, e
       parts: the object's bytes in order; consumed once, one part in memory at a time.
       run: as in `Manifest`, like the other fields.
       round: round of the object.
-      site: author, or `NO_SITE`.
+      site: address of the author.
       epoch: key epoch.
       kind: what the parts hold.
 
@@ -168,11 +166,6 @@ def manifest_for(parts: Iterable[bytes], *, run: bytes, round: int, site: str, e
       StoreError: no part, an empty or too large part, or a field out of range.
     """
     return Manifest(run=run, round=round, site=site, epoch=epoch, kind=kind, parts=tuple(map(part_ref, parts)))
-
-
-def split(data: bytes) -> Iterator[bytes]:
-    """Cut bytes into parts of `MAX_PART_BYTES`, the last one shorter; for objects that have no natural parts (sealed shares)."""
-    return (data[start : start + MAX_PART_BYTES] for start in range(0, len(data), MAX_PART_BYTES))
 
 
 def _decode_checked(data: bytes) -> Manifest:
