@@ -1,0 +1,108 @@
+"""Claims about the node as a process: it ends with its parent, and a kill loses no sealed block."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from eth_account import Account
+from web3 import Web3
+
+from bahefl_flwr.errors import LedgerError
+from bahefl_flwr.ledger.node import NodeProcess
+
+PARENT = """
+import sys, pathlib
+from bahefl_flwr.ledger.node import NodeProcess
+node = NodeProcess(pathlib.Path(sys.argv[1]))
+node.start()
+print(node.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def becomes_true(claim: Callable[[], bool], within_s: float = 10.0) -> bool:
+    end = time.monotonic() + within_s
+    while not claim() and time.monotonic() < end:
+        time.sleep(0.05)
+    return claim()
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def transfer(web3: Web3, nonce: int) -> int:
+    """Send a free transaction from a fixed account and return its block's number."""
+    account = Account.from_key("0x" + "11" * 32)
+    fields = {"chainId": 20260, "nonce": nonce, "gas": 21_000, "maxFeePerGas": 0, "maxPriorityFeePerGas": 0, "to": account.address, "value": 0}
+    sent = web3.eth.send_raw_transaction(account.sign_transaction(fields).raw_transaction)
+    return web3.eth.wait_for_transaction_receipt(sent, timeout=10)["blockNumber"]
+
+
+def test_a_killed_node_reopens_with_the_same_head_and_goes_on(tmp_path: Path) -> None:
+    """kill -9 after a receipt: the next node has that block with the same hash and state root, and seals the next one."""
+    with NodeProcess(tmp_path / "chain.sqlite") as node:
+        web3 = Web3(Web3.HTTPProvider(node.url))
+        transfer(web3, 0)
+        head = web3.eth.get_block("latest")
+        assert node.pid
+        os.kill(node.pid, signal.SIGKILL)
+        assert becomes_true(lambda: node.pid is None)
+    with NodeProcess(tmp_path / "chain.sqlite") as node:
+        web3 = Web3(Web3.HTTPProvider(node.url))
+        assert web3.eth.get_block("latest") == head
+        assert transfer(web3, 1) == head["number"] + 1
+
+
+def test_stopping_seals_what_is_pending(tmp_path: Path) -> None:
+    """A transaction accepted just before a regular stop is not lost."""
+    account = Account.from_key("0x" + "11" * 32)
+    fields = {"chainId": 20260, "nonce": 0, "gas": 21_000, "maxFeePerGas": 0, "maxPriorityFeePerGas": 0, "to": account.address, "value": 0}
+    with NodeProcess(tmp_path / "chain.sqlite") as node:
+        sent = Web3(Web3.HTTPProvider(node.url)).eth.send_raw_transaction(account.sign_transaction(fields).raw_transaction)
+    with NodeProcess(tmp_path / "chain.sqlite") as node:
+        assert Web3(Web3.HTTPProvider(node.url)).eth.get_transaction_receipt(sent)["status"] == 1
+
+
+def test_the_node_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    """kill -9 of the parent closes the node's stdin, and the node ends."""
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "chain.sqlite")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout
+        node = int(parent.stdout.readline())
+        parent.kill()
+    assert becomes_true(lambda: is_gone(node))
+
+
+def test_sigterm_ends_the_node_cleanly(tmp_path: Path) -> None:
+    """An operator's SIGTERM: exit code 0, and the file can be opened again."""
+    arguments = ["--database", str(tmp_path / "chain.sqlite")]
+    command = [sys.executable, "-m", "bahefl_flwr.ledger.node", *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as node:
+        assert node.stdout and b'"url": "http://127.0.0.1:' in node.stdout.readline()
+        node.terminate()
+        assert node.wait(10) == 0
+
+
+def test_a_second_node_on_the_same_file_is_refused(tmp_path: Path) -> None:
+    """Two nodes would fork the chain: the second names the cause and ends."""
+    with NodeProcess(tmp_path / "chain.sqlite"), pytest.raises(LedgerError, match="did not start: error: cannot open .* another node"):
+        NodeProcess(tmp_path / "chain.sqlite").start()
+
+
+def test_a_node_that_cannot_start_says_why(tmp_path: Path) -> None:
+    """The message of LedgerError carries the node's own last words."""
+    (tmp_path / "chain.sqlite").write_text("not a database" * 100)
+    with pytest.raises(LedgerError, match="did not start: error: cannot open the ledger"):
+        NodeProcess(tmp_path / "chain.sqlite").start()
