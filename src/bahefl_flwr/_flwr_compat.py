@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import ceil, floor
@@ -103,6 +105,7 @@ def _silence_telemetry() -> None:
 def _local_ray(workers: int, verbose: bool) -> Iterator[None]:
     """Start Ray before Flower does: Flower then uses it as it is, and passing GPUs and worker settings needs no detour."""
     python_path = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    on_terminate = signal.getsignal(signal.SIGTERM)
     ray.init(
         # Never join a cluster that happens to run on this machine.
         address="local",
@@ -113,6 +116,9 @@ def _local_ray(workers: int, verbose: bool) -> Iterator[None]:
         log_to_driver=verbose,
         runtime_env={"env_vars": {**_WORKER_ENVIRONMENT, "PYTHONPATH": python_path}},
     )
+    if threading.current_thread() is threading.main_thread():
+        # Ray puts a handler of its own in place, which aborts the process.
+        signal.signal(signal.SIGTERM, on_terminate)
     try:
         yield
     finally:
