@@ -28,6 +28,8 @@ FILE_NAME = "identity.key"
 DEFAULT_LAYERS = 4096
 _MAX_LAYERS = 1 << 20
 _MAX_FILE_BYTES = 4096
+# The order of secp256k1: Ethereum keys are 1 to one less than it.
+_SECP256K1_ORDER = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
 _FIELDS = frozenset(("version", "ethereum", "sealing", "onion", "layers"))
 
 
@@ -163,9 +165,6 @@ def _fresh() -> dict[str, Any]:
         "onion": secrets.token_bytes(32),
         "layers": DEFAULT_LAYERS,
     }
-
-
-_SECP256K1_ORDER = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
 
 
 def _ethereum_key() -> bytes:
