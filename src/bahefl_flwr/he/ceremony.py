@@ -132,14 +132,18 @@ def verify_opening(
     header = _OPENING_HEADER.pack(_OPENING_MAGIC, sender, holder, len(mine))
     body = len(header) + _HASH_BYTES * len(mine)
     if data[: len(header)] != header or len(data) != body + SEED_BYTES * len(common):  # 1
-        raise CeremonyError(f"committee position {sender} sent {len(data)} bytes that are no opening to position {holder}: accuse it")
+        raise CeremonyError(
+            f"committee position {sender} sent {len(data)} bytes that are no opening to position {holder}: accuse it"
+        )
     hashes = tuple(data[k : k + _HASH_BYTES] for k in range(len(header), body, _HASH_BYTES))
     if _commitment(sender, hashes, epoch_id, params) != committed:  # 2
         raise CeremonyError(f"committee position {sender} opened other hashes than it committed to on the ledger: accuse it")
     seeds = {i: SecretSeed(data[body + SEED_BYTES * k : body + SEED_BYTES * (k + 1)]) for k, i in enumerate(common)}
     for i, seed in seeds.items():  # 3
         if _contribution_hash(sender, i, seed, epoch_id, params) != hashes[mine.index(i)]:
-            raise CeremonyError(f"committee position {sender} sent a contribution to subset {i} that is not the committed one: accuse it")
+            raise CeremonyError(
+                f"committee position {sender} sent a contribution to subset {i} that is not the committed one: accuse it"
+            )
     return Opening(sender=sender, hashes=hashes, seeds=seeds)
 
 
@@ -221,7 +225,9 @@ def collective_key(parts: Mapping[int, PublicParts], params: SecurityParams, epo
         first = next(iter(given.values()))
         others = [p for p, part in given.items() if not np.array_equal(part, first)]
         if others:
-            raise CeremonyError(f"committee positions {sorted(given)} published different parts for subset {i}: the key has no meaning")
+            raise CeremonyError(
+                f"committee positions {sorted(given)} published different parts for subset {i}: the key has no meaning"
+            )
         total += first
     b = np.stack([reduce(row, q) for row, q in zip(total, params.data_primes, strict=True)]).astype(np.uint32)  # (primes, N)
     return PublicKey(b=b, a=common_reference(epoch_id, params), epoch_id=epoch_id, params_digest=params.digest())

@@ -129,7 +129,9 @@ class KeyShare:
             raise KeysError("the key share was made under other security parameters than this run's: it cannot be used here")
         held = held_subsets(position, params.committee, params.threshold)
         if position >= params.committee or count != len(held) or len(data) != _SHARE_HEADER.size + SEED_BYTES * count:
-            raise KeysError(f"the key share of position {position} is damaged ({count} seeds, {len(data)} bytes): restore the file")
+            raise KeysError(
+                f"the key share of position {position} is damaged ({count} seeds, {len(data)} bytes): restore the file"
+            )
         body = memoryview(data)[_SHARE_HEADER.size :]
         seeds = {i: SecretSeed(bytes(body[SEED_BYTES * k : SEED_BYTES * (k + 1)])) for k, i in enumerate(held)}
         return cls(position=position, epoch_id=epoch_id, params=params, seeds=seeds)

@@ -36,7 +36,7 @@ def pack(update: NDArray[np.float32], share_of_total: float, params: SecurityPar
     np.clip(update, -params.update_range, params.update_range, out=values[: update.size])
     values *= share_of_total * params.field_scale / params.update_range
     fields = np.rint(values, out=values).reshape(params.fields, blocks, params.ring_degree)  # (fields, blocks, N)
-    packed = fields[-1].astype(np.int64)
+    packed: NDArray[np.int64] = fields[-1].astype(np.int64)
     for field in fields[-2::-1]:
         packed <<= params.field_bits
         packed += field.astype(np.int64)

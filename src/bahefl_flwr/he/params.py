@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -31,8 +32,6 @@ _HEADROOM: Final = 32
 _CBD_VARIANCE: Final = 10.5
 _TERNARY_VARIANCE: Final = 2 / 3
 _FLOODING_STATISTICAL_BITS: Final = 30
-# HE-standard tables (2018), ternary secret, classical attackers, 128 bits: bits of the modulus allowed per degree.
-_MODULUS_BITS_128: Final = {1024: 27, 2048: 54, 4096: 109, 8192: 218, 16384: 438}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +79,10 @@ class SecurityParams:
                 f"threshold={t} is neither a majority of committee={n} nor 1 (the single key)",
             ),
             (2 <= self.sites <= 255, f"sites={self.sites} is not in 2..255"),
-            (degree == RING_DEGREE or small, f"ring_degree={degree} is not {RING_DEGREE}, or toy=True and a power of two from 16 to 2048"),
+            (
+                degree == RING_DEGREE or small,
+                f"ring_degree={degree} is not {RING_DEGREE}, or toy=True and a power of two from 16 to 2048",
+            ),
             (self.wire_version == WIRE_VERSION, f"wire_version={self.wire_version}, this package speaks {WIRE_VERSION}"),
         ]
 
@@ -132,7 +134,15 @@ class SecurityParams:
         """SHA-256 of the canonical encoding, derived values included; 32 bytes."""
         primes = (*self.data_primes, self.special_prime)
         integers = (self.wire_version, self.ring_degree, int(self.toy), len(primes), *primes, self.fields, self.field_bits)
-        more = (self.noise_bits, self.field_scale, self.flooding_sigma_log2, self.weight_bits, self.threshold, self.committee, self.sites)
+        more = (
+            self.noise_bits,
+            self.field_scale,
+            self.flooding_sigma_log2,
+            self.weight_bits,
+            self.threshold,
+            self.committee,
+            self.sites,
+        )
         words = (*integers, *more)
         return hashlib.sha256(b"bahefl/security-params" + struct.pack(f"<{len(words)}Qd", *words, self.update_range)).digest()
 
@@ -154,7 +164,7 @@ def fresh_noise_std(params: SecurityParams) -> float:
 
 def aggregate_noise_std(params: SecurityParams) -> float:
     """Standard deviation of the noise of a sum of `sites` ciphertexts, all with the greatest weight."""
-    return fresh_noise_std(params) * math.sqrt(params.sites) * 2**params.weight_bits
+    return fresh_noise_std(params) * math.sqrt(params.sites) * (1 << params.weight_bits)
 
 
 @lru_cache(maxsize=64)
@@ -175,8 +185,8 @@ def opening_divergence(params: SecurityParams, blocks: int) -> float:
 
     For 1 M parameters and 5 of 5 sites about 2^-22: an attacker after a key gains a factor e^divergence per opening.
     """
-    shift = aggregate_noise_std(params) ** 2 * blocks * params.ring_degree
-    return shift / (2 * 4.0**params.flooding_sigma_log2)
+    shift = aggregate_noise_std(params) / 2.0**params.flooding_sigma_log2
+    return float(shift**2 * blocks * params.ring_degree / 2)
 
 
 def decoding_error_std(params: SecurityParams) -> float:
@@ -189,12 +199,32 @@ def decoding_failure_log2(params: SecurityParams) -> float:
     """Log2 of (a bound on) the probability that one coefficient's noise leaves the lowest field and spoils a neighbour."""
     fill = params.field_scale * 2**params.weight_bits + params.sites * 2**params.weight_bits / 2
     room = (2 ** (params.field_bits - 1) - fill) * 2.0**params.noise_bits
-    return 1 - 0.5 * (room / _opening_noise_std(params)) ** 2 / math.log(2)
+    return float(1 - 0.5 * (room / _opening_noise_std(params)) ** 2 / math.log(2))
 
 
-def modulus_allowance_bits(degree: int) -> int:
-    """Largest modulus, in bits, with 128-bit security at that ring degree (HE standard); 0 for rings without security."""
-    return _MODULUS_BITS_128.get(degree, 0)
+def security_bits(degree: int, modulus_bits: float) -> float:
+    """Classical bits of security of RLWE with ternary secrets and our error, against the primal lattice attack.
+
+    158 for our keys and ciphertexts (degree 4096, 90 bits), 132 with the special prime (106 bits), 128 at the HE standard's
+    limit for that degree (109 bits).
+
+    Source: Alkim et al., "Post-quantum key exchange", 2016, with Bai-Galbraith scaling; cost of a block size b in dimension d as
+    the HE standard has it, 2^(0.292 b + 16.4) for each of 8 d calls.
+    """
+    error = math.sqrt(_CBD_VARIANCE)
+    scaling = degree * math.log2(error / math.sqrt(_TERNARY_VARIANCE))
+
+    def breaks(block: int, samples: int) -> bool:
+        dimension = degree + samples + 1
+        volume = (samples * modulus_bits + scaling) / dimension
+        root_hermite = math.log2((math.pi * block) ** (1 / block) * block / (2 * math.pi * math.e)) / (2 * (block - 1))
+        return math.log2(error) + 0.5 * math.log2(block) <= (2 * block - dimension - 1) * root_hermite + volume
+
+    def cost(samples: int) -> float:
+        block = bisect_left(range(4 * degree), True, lo=50, key=lambda b: breaks(b, samples))
+        return 0.292 * block + 16.4 + math.log2(8 * (degree + samples + 1))
+
+    return min(cost(samples) for samples in range(degree // 2, 2 * degree, degree // 64))
 
 
 def _opening_noise_std(params: SecurityParams) -> float:
@@ -202,7 +232,7 @@ def _opening_noise_std(params: SecurityParams) -> float:
 
 
 def _field_scale(field_bits: int, weight_bits: int) -> int:
-    return (_HEADROOM - 1) * 2 ** (field_bits - 1 - weight_bits) // _HEADROOM
+    return ((_HEADROOM - 1) << (field_bits - 1 - weight_bits)) // _HEADROOM
 
 
 def _error_std(params: SecurityParams, field_bits: int) -> float:

@@ -90,7 +90,8 @@ def ternary(generator: Generator, count: int) -> NDArray[np.int64]:
     while len(accepted) < count:
         drawn = generator.bytes(count + count // 16 + 64)
         accepted = np.concatenate([accepted, drawn[drawn < 255]])
-    return _TERNARY[accepted[:count]]
+    values: NDArray[np.int64] = _TERNARY[accepted[:count]]
+    return values
 
 
 def centred_binomial(generator: Generator, count: int) -> NDArray[np.int64]:

@@ -83,7 +83,9 @@ def decode_part(data: bytes, kind: PartKind, params: SecurityParams, max_blocks:
     residues = np.frombuffer(data, dtype="<u4", offset=len(header)).reshape(shape)
     for l, q in enumerate(params.data_primes):  # 4
         if int(residues[..., l, :].max()) >= q:
-            raise MalformedCiphertext(f"the part has a residue >= its prime {q}: no honest encoder writes that; exclude its sender")
+            raise MalformedCiphertext(
+                f"the part has a residue >= its prime {q}: no honest encoder writes that; exclude its sender"
+            )
     if kind is PartKind.CIPHERTEXT and not residues[:, 1].any(axis=(1, 2)).all():  # 5
         raise MalformedCiphertext("a block of the part has c1 = 0 and is not encrypted at all: exclude its sender")
     return residues
@@ -135,9 +137,10 @@ def build_vector(ciphertexts: NDArray[np.uint32], scale: float, version: tuple[i
     array_head = _seal_header(_SEAL_HEADER.size + 8 + 8 * count, version) + struct.pack("<Q", count)
     head = _seal_header(_SEAL_HEADER.size + len(head) + len(array_head) + 8 * count, version) + head + array_head
     opening = _varint(2 << 3 | 2) + _varint(len(head) + 8 * count) + head
-    wide = ciphertexts.astype("<u8")
-    chunks = [piece for block in wide for piece in (opening, block.tobytes())]
-    return b"".join([_field(1, _varint(degree // 2) * blocks), *chunks, _double(3, scale)])
+    chunks = np.empty(blocks, dtype=[("head", f"V{len(opening)}"), ("residues", "<u8", ciphertexts.shape[1:])])
+    chunks["head"] = np.void(opening)
+    chunks["residues"] = ciphertexts
+    return b"".join([_field(1, _varint(degree // 2) * blocks), chunks.data, _double(3, scale)])
 
 
 def parse_vector(data: bytes, blocks: int, params: SecurityParams) -> NDArray[np.uint32]:
@@ -173,7 +176,9 @@ def _parse_ciphertext(body: bytes, shape: tuple[int, ...], params: SecurityParam
         found = _CIPHERTEXT.unpack_from(body)
         if found[:5] == (parms_id(params), 1, polynomials, degree, primes):
             return np.frombuffer(body, dtype="<u8", offset=at).reshape(shape)
-    raise MalformedCiphertext(f"TenSEAL returned a chunk of {len(body)} bytes, expected {expected} of our level: is its version supported?")
+    raise MalformedCiphertext(
+        f"TenSEAL returned a chunk of {len(body)} bytes, expected {expected} of our level: is its version supported?"
+    )
 
 
 def _seal_header(size: int, version: tuple[int, int]) -> bytes:

@@ -68,7 +68,9 @@ def partial_decrypt(c1: NDArray[np.uint32], share: KeyShare, quorum: Sequence[in
     _check_residues(c1, c1, f"c1 given to position {share.position}", params)
     keys = [share.keys[i] for i in assigned[share.position]]
     structure = ring(params)
-    secret = [reduce(np.add.reduce([key.secret[l] for key in keys]), q) for l, q in enumerate(params.data_primes)]  # primes x (N,)
+    secret = [
+        reduce(np.add.reduce([key.secret[l] for key in keys]), q) for l, q in enumerate(params.data_primes)
+    ]  # primes x (N,)
     out = np.empty(c1.shape, dtype=np.uint32)
     for start in range(0, len(c1), BATCH):
         batch = c1[start : start + BATCH]
@@ -81,7 +83,9 @@ def partial_decrypt(c1: NDArray[np.uint32], share: KeyShare, quorum: Sequence[in
     return out
 
 
-def combine(aggregate: NDArray[np.uint32], shares: Mapping[int, Shares], quorum: Sequence[int], params: SecurityParams) -> Int64Array:
+def combine(
+    aggregate: NDArray[np.uint32], shares: Mapping[int, Shares], quorum: Sequence[int], params: SecurityParams
+) -> Int64Array:
     """Open an aggregate, or a part of its blocks, from the decryption shares of one quorum.
 
     Args:
@@ -97,7 +101,9 @@ def combine(aggregate: NDArray[np.uint32], shares: Mapping[int, Shares], quorum:
         shows when another quorum opens the same aggregate.
     """
     if set(shares) != set(assign(quorum, params.committee, params.threshold)):
-        raise ShareError(f"shares of positions {sorted(shares)} were given for the quorum {sorted(quorum)}: all of it, and no other")
+        raise ShareError(
+            f"shares of positions {sorted(shares)} were given for the quorum {sorted(quorum)}: all of it, and no other"
+        )
     for position, share in shares.items():
         _check_residues(share, aggregate[:, 0], f"the share of position {position}", params)
     structure, most = ring(params), largest_packed_sum(params)
