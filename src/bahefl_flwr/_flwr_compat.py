@@ -21,6 +21,7 @@ import tomli_w
 from flwr.app import Context, RecordDict
 from flwr.common.constant import RUN_ID_NUM_BYTES, TASK_ID_NUM_BYTES
 from flwr.server.superlink.linkstate.utils import generate_rand_int_from_bytes
+from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from flwr.simulation.run_simulation import _run_simulation
 from flwr.supercore import telemetry
 from flwr.supercore.constant import NOOP_FEDERATION_ID
@@ -29,6 +30,8 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from bahefl_flwr.settings import Scalar
+
+__all__ = ["aggregate_metricrecords", "new_run_id", "run_simulation"]
 
 # One thread per worker: sites share the machine's cores, and more threads per site only make them wait for each other.
 _WORKER_ENVIRONMENT = {
@@ -104,7 +107,7 @@ def _silence_telemetry() -> None:
 @contextmanager
 def _local_ray(workers: int, verbose: bool) -> Iterator[None]:
     """Start Ray before Flower does: Flower then uses it as it is, and passing GPUs and worker settings needs no detour."""
-    python_path = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    python_path = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     on_terminate = signal.getsignal(signal.SIGTERM)
     ray.init(
         # Never join a cluster that happens to run on this machine.

@@ -29,7 +29,7 @@ td, th { padding: .25rem .8rem; text-align: left; border-bottom: 1px solid #ddd 
 """
 
 
-def write_report(folder: RunFolder) -> Path:
+def write(folder: RunFolder) -> Path:
     """Draw the report of a run that has ended and return its path.
 
     Raises:
@@ -70,7 +70,8 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
 
 def _convergence(axes: Axes, lines: Sequence[RoundLine]) -> None:
     for name in ("dice", "recall", "score"):
-        axes.plot(*_series(lines, lambda line, name=name: line["validation"].get(name)), marker="o", ms=3, label=name)
+        measured = [line for line in lines if name in line["validation"]]
+        axes.plot([line["round"] for line in measured], [line["validation"][name] for line in measured], "o-", ms=3, label=name)
     axes.set_ylim(0, 1)
     axes.set_ylabel("validation, pooled over sites")
     axes.legend(loc="lower right")

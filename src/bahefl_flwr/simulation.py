@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +58,8 @@ def simulate(app_module: str, settings: Settings, *, verbose: bool = False) -> S
 
 def _check_app(module: str) -> None:
     # As Flower does with an app's folder; last, so that a file here cannot stand in for an installed module.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     try:
         found = importlib.util.find_spec(module) if ":" not in module else None
     except ModuleNotFoundError:

@@ -1,0 +1,62 @@
+"""Checks and builds: `nox` runs lint, types, imports and tests; `nox -l` lists the rest."""
+
+import sys
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["lint", "types", "imports", "tests"]
+
+# In CI everything is already in one environment: nox --no-venv.
+_CONSTRAINTS = ("-c", "constraints.txt")
+
+
+def _install(session: nox.Session, *tools: str, package: bool = True) -> None:
+    if session.virtualenv.is_sandboxed is False:
+        return
+    if package:
+        # First and by its plain version, so that an index with CPU wheels answers before a GPU build is chosen.
+        session.install("torch==2.13.0", *_CONSTRAINTS)
+    session.install(*tools, *(["-e", "."] if package else []), *_CONSTRAINTS)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff: rules and formatting."""
+    _install(session, "ruff", package=False)
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy --strict over the package."""
+    _install(session, "mypy", "types-PyYAML")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """Imports go down only (DESIGN section 5)."""
+    _install(session, "import-linter")
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """pytest without the slow tests; `nox -s tests -- -m ""` runs all."""
+    _install(session, "pytest", "pytest-timeout", "hypothesis")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def contracts(session: nox.Session) -> None:
+    """Recompile the contracts with the pinned compiler and compare byte for byte with the shipped artifact. Needs Node.js."""
+    session.run(sys.executable, "contracts/compile.py", "--check", external=True)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Wheel and source distribution; the wheel must carry conf/ and the contract."""
+    _install(session, "build", package=False)
+    session.run("python", "-m", "build", "--outdir", "dist")
