@@ -45,13 +45,21 @@ def is_gone(pid: int) -> bool:
 def transfer(web3: Web3, nonce: int) -> int:
     """Send a free transaction from a fixed account and return its block's number."""
     account = Account.from_key("0x" + "11" * 32)
-    fields = {"chainId": 20260, "nonce": nonce, "gas": 21_000, "maxFeePerGas": 0, "maxPriorityFeePerGas": 0, "to": account.address, "value": 0}
+    fields = {
+        "chainId": 20260,
+        "nonce": nonce,
+        "gas": 21_000,
+        "maxFeePerGas": 0,
+        "maxPriorityFeePerGas": 0,
+        "to": account.address,
+        "value": 0,
+    }
     sent = web3.eth.send_raw_transaction(account.sign_transaction(fields).raw_transaction)
     return web3.eth.wait_for_transaction_receipt(sent, timeout=10)["blockNumber"]
 
 
 def test_a_killed_node_reopens_with_the_same_head_and_goes_on(tmp_path: Path) -> None:
-    """kill -9 after a receipt: the next node has that block with the same hash and state root, and seals the next one."""
+    """After a receipt and kill -9, the next node has that block with the same hash and state root, and seals the next one."""
     with NodeProcess(tmp_path / "chain.sqlite") as node:
         web3 = Web3(Web3.HTTPProvider(node.url))
         transfer(web3, 0)
@@ -68,7 +76,15 @@ def test_a_killed_node_reopens_with_the_same_head_and_goes_on(tmp_path: Path) ->
 def test_stopping_seals_what_is_pending(tmp_path: Path) -> None:
     """A transaction accepted just before a regular stop is not lost."""
     account = Account.from_key("0x" + "11" * 32)
-    fields = {"chainId": 20260, "nonce": 0, "gas": 21_000, "maxFeePerGas": 0, "maxPriorityFeePerGas": 0, "to": account.address, "value": 0}
+    fields = {
+        "chainId": 20260,
+        "nonce": 0,
+        "gas": 21_000,
+        "maxFeePerGas": 0,
+        "maxPriorityFeePerGas": 0,
+        "to": account.address,
+        "value": 0,
+    }
     with NodeProcess(tmp_path / "chain.sqlite") as node:
         sent = Web3(Web3.HTTPProvider(node.url)).eth.send_raw_transaction(account.sign_transaction(fields).raw_transaction)
     with NodeProcess(tmp_path / "chain.sqlite") as node:
@@ -76,7 +92,7 @@ def test_stopping_seals_what_is_pending(tmp_path: Path) -> None:
 
 
 def test_the_node_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
-    """kill -9 of the parent closes the node's stdin, and the node ends."""
+    """Killing the parent closes the node's stdin, and the node ends."""
     command = [sys.executable, "-c", PARENT, str(tmp_path / "chain.sqlite")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         assert parent.stdout
@@ -97,7 +113,10 @@ def test_sigterm_ends_the_node_cleanly(tmp_path: Path) -> None:
 
 def test_a_second_node_on_the_same_file_is_refused(tmp_path: Path) -> None:
     """Two nodes would fork the chain: the second names the cause and ends."""
-    with NodeProcess(tmp_path / "chain.sqlite"), pytest.raises(LedgerError, match="did not start: error: cannot open .* another node"):
+    with (
+        NodeProcess(tmp_path / "chain.sqlite"),
+        pytest.raises(LedgerError, match=r"did not start: error: cannot open .* another node"),
+    ):
         NodeProcess(tmp_path / "chain.sqlite").start()
 
 

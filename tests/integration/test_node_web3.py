@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
+from eth_typing import Hash32
 from web3 import Web3
 from web3.contract import Contract
 from web3.exceptions import BlockNotFound, ContractCustomError, ContractLogicError, TransactionNotFound, Web3RPCError
@@ -27,6 +28,7 @@ ERROR_STRING = "6308c379a060e01b600052" + "6020600452" + "6002602452" + "616e6f6
 PANIC = "634e487b7160e01b600052" + "6011600452" + "60246000fd"  # revert Panic(0x11)
 RECURSE = "6000600060006000600030" + "5af1" + "00"
 INVALID = "fe"
+NOWHERE = Hash32(bytes(32))
 STORE_ABI = [
     {
         "type": "function",
@@ -52,7 +54,8 @@ def web3(node: NodeProcess) -> Web3:
 
 @pytest.fixture(scope="module")
 def store(web3: Web3) -> Contract:
-    return web3.eth.contract(address=deploy(web3, STORE), abi=STORE_ABI)
+    contract: Contract = web3.eth.contract(address=deploy(web3, STORE), abi=STORE_ABI)
+    return contract
 
 
 def send(web3: Web3, sender: LocalAccount = ALICE, **fields: Any) -> TxReceipt:
@@ -209,9 +212,9 @@ def test_past_blocks_keep_their_state(web3: Web3, store: Contract) -> None:
 def test_what_does_not_exist_is_not_found(web3: Web3) -> None:
     """Unknown transactions and blocks become web3's own exceptions."""
     with pytest.raises(TransactionNotFound):
-        web3.eth.get_transaction_receipt("0x" + "00" * 32)
+        web3.eth.get_transaction_receipt(NOWHERE)
     with pytest.raises(TransactionNotFound):
-        web3.eth.get_transaction("0x" + "00" * 32)
+        web3.eth.get_transaction(NOWHERE)
     with pytest.raises(BlockNotFound):
         web3.eth.get_block(10**9)
 

@@ -22,7 +22,9 @@ BOB: LocalAccount = Account.from_key("0x" + "22" * 32)
 NOBODY = Address(bytes(20))
 # sstore(0, calldataload(0)); log1(that word, topic = that word); return it
 STORE = "6000358080600055600052" + "60206000a1" + "60206000f3"
-# return (timestamp, number)
+# without call data: return sload(0); else jump over that, to what follows
+LOAD = "36600f57" + "600054600052" + "60206000f3" + "5b"
+# returns timestamp and number of the block
 CLOCK = "42600052" + "43602052" + "60406000f3"
 # call myself with all gas, for ever
 RECURSE = "6000600060006000600030" + "5af1" + "00"
@@ -39,6 +41,7 @@ class Clock:
         self.now = 1_800_000_000.0
 
     def __call__(self) -> float:
+        """Seconds since 1970."""
         return self.now
 
 
@@ -56,7 +59,15 @@ def chain(tmp_path: Path, clock: Clock) -> Iterator[Chain]:
 
 def signed(account: LocalAccount, **fields: Any) -> bytes:
     """A dynamic-fee transaction with free gas, unless `fields` say otherwise."""
-    free = {"chainId": CHAIN_ID, "nonce": 0, "gas": 1_000_000, "maxFeePerGas": 0, "maxPriorityFeePerGas": 0, "value": 0, "to": b"\x33" * 20}
+    free: dict[str, Any] = {
+        "chainId": CHAIN_ID,
+        "nonce": 0,
+        "gas": 1_000_000,
+        "maxFeePerGas": 0,
+        "maxPriorityFeePerGas": 0,
+        "value": 0,
+        "to": b"\x33" * 20,
+    }
     return bytes(account.sign_transaction({**free, **fields}).raw_transaction)
 
 
@@ -130,12 +141,33 @@ def test_a_call_changes_nothing(chain: Chain) -> None:
     assert chain.state_at(chain.head).get_storage(contract, 0) == 7
 
 
+def test_a_repeated_call_sees_what_has_changed_since(chain: Chain, clock: Clock) -> None:
+    """Kept answers never outlive the second, the pending block or the head they were computed for."""
+    contract = deploy(chain, LOAD + STORE)
+    seen = [chain.call(asked(contract), None).output]
+    chain.send(signed(ALICE, nonce=1, to=contract, data=word(7)))
+    seen.append(chain.call(asked(contract), None).output)
+    seen.append(chain.call(asked(contract), chain.head).output)
+    chain.seal()
+    seen.append(chain.call(asked(contract), chain.head).output)
+    clock_contract = deploy(chain, CLOCK, nonce=2)
+    times = [chain.call(asked(clock_contract), None).output]
+    clock.now += 60
+    times.append(chain.call(asked(clock_contract), None).output)
+    assert seen == [word(0), word(7), word(0), word(7)]
+    assert times[0] != times[1]
+
+
 def test_transactions_between_two_seals_share_a_block(chain: Chain) -> None:
     """Coalescing: two senders, one block, positions and cumulative gas in order."""
     hashes = [chain.send(signed(ALICE)), chain.send(signed(BOB)), chain.send(signed(ALICE, nonce=1))]
     chain.seal()
     stored = [chain.database.transaction(each) for each in hashes]
-    assert [each and (each.block, each.position, each.cumulative_gas) for each in stored] == [(1, 0, 21000), (1, 1, 42000), (1, 2, 63000)]
+    assert [each and (each.block, each.position, each.cumulative_gas) for each in stored] == [
+        (1, 0, 21000),
+        (1, 1, 42000),
+        (1, 2, 63000),
+    ]
     assert chain.head.gas_used == 63000
 
 
@@ -191,7 +223,9 @@ def test_a_contract_that_calls_itself_for_ever_ends_with_its_gas(chain: Chain) -
         ({"nonce": 1, "to": "", "data": "0x" + "00" * 140_000}, "oversized transaction"),
     ],
 )
-def test_an_invalid_transaction_is_refused_by_name_and_leaves_no_trace(chain: Chain, fields: dict[str, Any], message: str) -> None:
+def test_an_invalid_transaction_is_refused_by_name_and_leaves_no_trace(
+    chain: Chain, fields: dict[str, Any], message: str
+) -> None:
     """Each check of admission refuses exactly its fault."""
     chain.send(signed(ALICE, data="0x01"))
     before = chain.state_at(None).make_state_root()
@@ -213,14 +247,14 @@ def test_the_same_transaction_twice_is_already_known(chain: Chain) -> None:
 
 def test_an_unprotected_legacy_transaction_is_refused(chain: Chain) -> None:
     """A transaction that names no chain could be replayed here from anywhere."""
-    fields = {"nonce": 0, "gas": 21_000, "gasPrice": 0, "value": 0, "to": b"\x33" * 20}
+    fields: dict[str, Any] = {"nonce": 0, "gas": 21_000, "gasPrice": 0, "value": 0, "to": b"\x33" * 20}
     with pytest.raises(LedgerError, match="replay-protected"):
         chain.send(bytes(ALICE.sign_transaction(fields).raw_transaction))
 
 
 def test_legacy_and_access_list_transactions_are_accepted(chain: Chain) -> None:
     """All three transaction types of London work."""
-    common = {"chainId": CHAIN_ID, "gas": 100_000, "gasPrice": 0, "value": 1, "to": b"\x33" * 20}
+    common: dict[str, Any] = {"chainId": CHAIN_ID, "gas": 100_000, "gasPrice": 0, "value": 1, "to": b"\x33" * 20}
     chain.send(bytes(ALICE.sign_transaction({**common, "nonce": 0}).raw_transaction))
     chain.send(bytes(ALICE.sign_transaction({**common, "nonce": 1, "type": 1, "accessList": []}).raw_transaction))
     assert chain.state_at(None).get_balance(Address(b"\x33" * 20)) == 2
@@ -230,7 +264,9 @@ def test_a_fault_inside_py_evm_costs_one_transaction_only(chain: Chain, monkeypa
     """After an exception half-way through, the block holds the transactions before and after it, and nothing of that one."""
     chain.send(signed(ALICE, value=5))
     gas_used = chain_module._VM.finalize_gas_used
-    monkeypatch.setattr(chain_module._VM, "finalize_gas_used", lambda tx, done: gas_used(tx, done) // (tx.value - 7) * (tx.value - 7))
+    monkeypatch.setattr(
+        chain_module._VM, "finalize_gas_used", lambda tx, done: gas_used(tx, done) // (tx.value - 7) * (tx.value - 7)
+    )
     with pytest.raises(LedgerError, match="refused the transaction: ZeroDivisionError"):
         chain.send(signed(ALICE, nonce=1, value=7))
     chain.send(signed(ALICE, nonce=1, value=11))

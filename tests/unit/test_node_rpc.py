@@ -17,17 +17,50 @@ from bahefl_flwr.ledger.database import ChainDatabase
 from bahefl_flwr.ledger.formats import InvalidParams, to_data, to_quantity
 from bahefl_flwr.ledger.rpc import MAX_BATCH, Rpc
 
-METHODS = (
-    "web3_clientVersion net_version eth_chainId eth_blockNumber eth_gasPrice eth_maxPriorityFeePerGas eth_feeHistory eth_getTransactionCount "
-    "eth_getBalance eth_getCode eth_getStorageAt eth_sendRawTransaction eth_getTransactionReceipt eth_getTransactionByHash eth_call "
-    "eth_estimateGas eth_getBlockByNumber eth_getBlockByHash eth_getLogs"
-).split()
+METHODS = [
+    "web3_clientVersion",
+    "net_version",
+    "eth_chainId",
+    "eth_blockNumber",
+    "eth_gasPrice",
+    "eth_maxPriorityFeePerGas",
+    "eth_feeHistory",
+    "eth_getTransactionCount",
+    "eth_getBalance",
+    "eth_getCode",
+    "eth_getStorageAt",
+    "eth_sendRawTransaction",
+    "eth_getTransactionReceipt",
+    "eth_getTransactionByHash",
+    "eth_call",
+    "eth_estimateGas",
+    "eth_getBlockByNumber",
+    "eth_getBlockByHash",
+    "eth_getLogs",
+]
 FEW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 HEX = st.binary(max_size=40).map(lambda data: "0x" + data.hex())
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20)
-WORDS = st.sampled_from(["latest", "pending", "earliest", "safe", "0x0", "0x1", "0x" + "ff" * 32, "0x" + "00" * 20, "0x" + "11" * 32]) | HEX
+WORDS = (
+    st.sampled_from(["latest", "pending", "earliest", "safe", "0x0", "0x1", "0x" + "ff" * 32, "0x" + "00" * 20, "0x" + "11" * 32])
+    | HEX
+)
 FIELDS = st.sampled_from(
-    ["from", "to", "data", "input", "gas", "value", "chainId", "fromBlock", "toBlock", "address", "topics", "blockHash", "blockNumber"]
+    [
+        "from",
+        "to",
+        "data",
+        "input",
+        "gas",
+        "value",
+        "chainId",
+        "fromBlock",
+        "toBlock",
+        "address",
+        "topics",
+        "blockHash",
+        "blockNumber",
+    ]
 )
 PARAMETERS = st.recursive(
     SCALARS | WORDS,
@@ -87,7 +120,11 @@ def test_bytes_that_are_no_transaction_are_refused(rpc: Rpc, raw: bytes, kind: b
     assert answer["error"]["code"] == -32000
 
 
-@pytest.mark.parametrize("body", [b"[" * 100_000, b"[" * 9_999, b"9" * 10_000, b'{"a":NaN}', b"\xff\xfe", b""], ids=["deep", "less deep", "long", "nan", "latin", "empty"])
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 100_000, b"[" * 9_999, b"9" * 10_000, b'{"a":NaN}', b"\xff\xfe", b""],
+    ids=["deep", "less deep", "long", "nan", "latin", "empty"],
+)
 def test_json_bombs_are_parse_errors(rpc: Rpc, body: bytes) -> None:
     """Deep nesting, endless numbers and non-JSON constants are refused by the parser, and the node lives on."""
     assert json.loads(rpc.handle(body))["error"]["code"] == -32700

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import rlp  # type: ignore[import-untyped]
+import rlp
 from eth.abc import AtomicWriteBatchAPI
 from eth.db.atomic import AtomicDBWriteBatch
 from eth.db.backends.base import BaseAtomicDB
@@ -27,11 +27,13 @@ _SCHEMA = """
 CREATE TABLE chain (id INTEGER NOT NULL);
 CREATE TABLE node (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE block (number INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, header BLOB NOT NULL);
-CREATE TABLE tx (hash BLOB PRIMARY KEY, block INTEGER NOT NULL, position INTEGER NOT NULL, raw BLOB NOT NULL, sender BLOB NOT NULL,
-  status INTEGER NOT NULL, gas_used INTEGER NOT NULL, cumulative_gas INTEGER NOT NULL, contract BLOB) WITHOUT ROWID;
+CREATE TABLE tx (hash BLOB PRIMARY KEY, block INTEGER NOT NULL, position INTEGER NOT NULL, raw BLOB NOT NULL,
+  sender BLOB NOT NULL, status INTEGER NOT NULL, gas_used INTEGER NOT NULL, cumulative_gas INTEGER NOT NULL,
+  contract BLOB) WITHOUT ROWID;
 CREATE UNIQUE INDEX tx_by_block ON tx (block, position);
-CREATE TABLE log (block INTEGER NOT NULL, position INTEGER NOT NULL, tx BLOB NOT NULL, tx_position INTEGER NOT NULL, address BLOB NOT NULL,
-  topic0 BLOB, topic1 BLOB, topic2 BLOB, topic3 BLOB, data BLOB NOT NULL, PRIMARY KEY (block, position)) WITHOUT ROWID;
+CREATE TABLE log (block INTEGER NOT NULL, position INTEGER NOT NULL, tx BLOB NOT NULL, tx_position INTEGER NOT NULL,
+  address BLOB NOT NULL, topic0 BLOB, topic1 BLOB, topic2 BLOB, topic3 BLOB, data BLOB NOT NULL,
+  PRIMARY KEY (block, position)) WITHOUT ROWID;
 CREATE INDEX log_by_topic ON log (topic0, address, block);
 """
 
@@ -149,7 +151,7 @@ class ChainDatabase(BaseAtomicDB):
     @contextmanager
     def atomic_batch(self) -> Iterator[AtomicWriteBatchAPI]:
         """Collect py-evm's writes and apply all or none of them (in memory)."""
-        with AtomicDBWriteBatch._commit_unless_raises(self) as batch:
+        with AtomicDBWriteBatch._commit_unless_raises(self) as batch:  # noqa: SLF001  # as py-evm's own AtomicDB does
             yield batch
 
     def _remember(self, nodes: dict[bytes, bytes]) -> None:

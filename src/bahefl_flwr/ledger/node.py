@@ -102,7 +102,8 @@ class NodeProcess:
         process, self._process = self._process, None
         if process is None:
             return
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         process.stdin.close()
         try:
             process.wait(_STOP_TIMEOUT_S)
@@ -130,14 +131,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         with LedgerServer(options.database, chain_id=options.chain_id, funded=options.fund, port=options.port) as server:
-            print(json.dumps({"url": server.url}), flush=True)
+            sys.stdout.write(json.dumps({"url": server.url}) + "\n")
+            sys.stdout.flush()
             # A forked sibling may hold our stdin open after the parent has died, so its id is watched as well.
             while not end.wait(0.5) and os.getppid() == parent and not server.stopped.is_set():
                 pass
         if server.failure:
             raise server.failure
     except (LedgerError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"error: {error}\n")
         return LedgerError.exit_code
     return 0
 
