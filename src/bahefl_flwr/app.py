@@ -8,18 +8,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import Context, MetricRecord, RecordDict
 from flwr.client import NumPyClient
 from flwr.serverapp import Grid, ServerApp
 
-from bahefl_flwr import report, run_folder
-from bahefl_flwr.federation import Federation, open_federation
-from bahefl_flwr.live import LiveView
+from bahefl_flwr import run_folder
 from bahefl_flwr.settings import from_run_config
 from bahefl_flwr.site import secure_client_app
-from bahefl_flwr.strategy import BaheflStrategy
+
+if TYPE_CHECKING:
+    from bahefl_flwr.federation import Federation
+    from bahefl_flwr.strategy import BaheflStrategy
 
 server_app = ServerApp()
 
@@ -37,6 +38,12 @@ client_app = secure_client_app(_client_fn)
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
     """Drive one run and leave its folder complete."""
+    # What only the driver needs, Ray and matplotlib among it, stays out of the sites' processes.
+    from bahefl_flwr import report
+    from bahefl_flwr.federation import open_federation
+    from bahefl_flwr.live import LiveView
+    from bahefl_flwr.strategy import BaheflStrategy
+
     settings = from_run_config(context.run_config)
     started = time.monotonic()
     folder = run_folder.create(settings.run.root, settings.run.name, context.run_id, settings.yaml())

@@ -12,11 +12,9 @@ from flwr.serverapp import Grid
 
 from bahefl_flwr.errors import RunFailed
 from bahefl_flwr.federation import Federation
-from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.records import MemberStatus
 from bahefl_flwr.replies import Reply, ask
 from bahefl_flwr.round import Action
-from bahefl_flwr.settings import Settings
 from bahefl_flwr.site.state import task_params
 
 _POLL_S = 0.2

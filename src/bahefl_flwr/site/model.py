@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from bahefl_flwr.errors import StoreError, UpdateError
 from bahefl_flwr.durable import atomic_write
+from bahefl_flwr.errors import StoreError, UpdateError
 
 Array = NDArray[np.float32]
 MODEL_FILE = "model.safetensors"

@@ -38,7 +38,7 @@ def keep(
 
 def _written(parts: Iterable[bytes], folder: Path) -> Iterator[bytes]:
     for i, part in enumerate(parts):
-        (folder / f"{i:06d}.part").write_bytes(part)
+        atomic_write(folder / f"{i:06d}.part", part)
         yield part
 
 
@@ -71,5 +71,5 @@ def kept_names(site: Site, round: int) -> tuple[str, ...]:
 def forget_before(site: Site, round: int) -> None:
     """Delete this site's copies of all rounds before `round`."""
     for folder in (site.folder / "rounds").glob("[0-9]*"):
-        if int(folder.name) < round:
+        if 0 < int(folder.name) < round:  # folder 0 holds the key ceremonies
             shutil.rmtree(folder)

@@ -22,7 +22,7 @@ from bahefl_flwr.records import LedgerView, Member, ObjectKind, RoundPhase, Roun
 from bahefl_flwr.settings import Scalar
 from bahefl_flwr.site.ceremony import public_key
 from bahefl_flwr.site.model import Array, Model
-from bahefl_flwr.site.objects import kept_names, keep, put_kept
+from bahefl_flwr.site.objects import keep, kept_names, put_kept
 from bahefl_flwr.site.opening import current_model
 from bahefl_flwr.site.state import Outcome, Request, Site, expect_round, security_params
 

@@ -21,8 +21,8 @@ from bahefl_flwr.records import (
     members_in,
 )
 from bahefl_flwr.sealing import seal, sealing_context
-from bahefl_flwr.site.ceremony import key_share
 from bahefl_flwr.site.coordination import AGGREGATE_NAME, keep_aggregate, sum_parts, usable_updates
+from bahefl_flwr.site.keys import load_key_share
 from bahefl_flwr.site.objects import keep, kept, kept_parts, put_kept
 from bahefl_flwr.site.state import Outcome, Request, Site, expect_round, security_params
 
@@ -109,14 +109,14 @@ def _release_share(site: Site, view: LedgerView, r: RoundRecord, quorum: int, ou
 
 def _sealed_share(site: Site, view: LedgerView, r: RoundRecord, quorum: int) -> Iterator[bytes]:
     params = security_params(site.settings, view.epoch)
-    share = key_share(site, view)
+    share = load_key_share(site, view.epoch)
     committee = members_in(view.epoch.committee)
     positions = tuple(committee.index(m) for m in members_in(quorum))
     recipients = {m.address: m.sealing_key for m in site.ledger.members() if m.status is MemberStatus.ACTIVE}
     context = sealing_context(
         kind=ObjectKind.SHARE, run=view.task.run_digest, round=r.number, epoch=r.epoch, sender=site.address
     )
-    for i, part in enumerate(kept_parts(site, r.number, AGGREGATE_NAME)):
+    for part in kept_parts(site, r.number, AGGREGATE_NAME):
         ciphertexts = decode_part(part, PartKind.CIPHERTEXT, params, BLOCKS_PER_PART)
-        partial = partial_decrypt(ciphertexts[:, 1], share, positions, r.aggregate, i * BLOCKS_PER_PART)
+        partial = partial_decrypt(ciphertexts[:, 1], share, positions)
         yield seal(encode_part(partial, PartKind.SHARE, params), recipients, context)

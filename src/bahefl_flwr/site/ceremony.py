@@ -1,0 +1,213 @@
+"""A committee member's part in the key ceremony. No party ever holds the whole key.
+
+Four steps, each closed on the ledger before the next one opens: commit, reveal (sealed), publish, confirm.
+Source: he/ceremony.py; the ledger's side is contracts/KeyEpochs.sol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from bahefl_flwr.errors import CeremonyError, ProtocolError, WrongEpoch, WrongRound
+from bahefl_flwr.he import ceremony as steps
+from bahefl_flwr.he.keys import PublicKey, held_subsets
+from bahefl_flwr.he.params import SecurityParams
+from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, decode_part, encode_part
+from bahefl_flwr.records import CeremonyRecord, EpochPhase, EpochRecord, LedgerView, ObjectKind, members_in
+from bahefl_flwr.sealing import seal, sealing_context
+from bahefl_flwr.site.keys import epoch_id, load_entropy, load_key_share, save_key_share
+from bahefl_flwr.site.objects import keep, put_kept
+from bahefl_flwr.site.state import Outcome, Request, Site, security_params, task_params
+
+_SEEDS_NAME = "seeds-{}"
+_PARTS_NAME = "key-parts-{}"
+# Ceremony objects belong to no round.
+_NO_ROUND = 0
+
+
+def commit_seeds(site: Site, request: Request) -> Outcome:
+    """Step 1: commit to this member's seed contributions.
+
+    Raises:
+      CeremonyError: the task's security parameters on the ledger are not those of this site's settings.
+    """
+    view, position = _expect(site, request, EpochPhase.COMMIT, "committed")
+    mine = task_params(site.settings).digest()
+    if view.task.security_params != mine:
+        raise CeremonyError(
+            f"the task was started with security parameters {view.task.security_params.hex()[:16]}, this site's settings give "
+            f"{mine.hex()[:16]}: update_range, weight_bits, threshold or committee differ; this site makes no keys for it"
+        )
+    outcome = Outcome()
+    if position is not None:
+        commitment = steps.commitment(_contributions(site, view, position))
+        outcome.gas = site.ledger.commit_seeds(view.epoch.epoch, commitment).gas_used
+    return outcome
+
+
+def reveal_seeds(site: Site, request: Request) -> Outcome:
+    """Step 2: give every member its contributions, sealed to it; the object's digest goes on the ledger."""
+    view, position = _expect(site, request, EpochPhase.REVEAL, "revealed")
+    outcome = Outcome()
+    if position is not None:
+        epoch = view.epoch
+        digest = _keep_and_put(site, view, _sealed_openings(site, view, position), ObjectKind.SEEDS, _SEEDS_NAME)
+        outcome.gas = site.ledger.reveal_seeds(epoch.epoch, digest).gas_used
+    return outcome
+
+
+def publish_key_parts(site: Site, request: Request) -> Outcome:
+    """Step 3: verify what the others revealed, derive and keep this member's key share, publish its public parts.
+
+    Raises:
+      CeremonyError: a member revealed something else than it committed to; names it.
+    """
+    view, position = _expect(site, request, EpochPhase.PUBLISH, "published")
+    outcome = Outcome()
+    if position is not None:
+        params = security_params(site.settings, view.epoch)
+        openings = _openings(site, view, position, params)
+        share = steps.derive_share(position, openings, params, epoch_id(site, view.task, view.epoch))
+        save_key_share(site, view.epoch, share)
+        parts = [part for _, part in sorted(steps.public_parts(share).items())]
+        blocks = np.stack(parts)  # (subsets, primes, N)
+        encoded = (
+            encode_part(blocks[at : at + BLOCKS_PER_PART], PartKind.KEY, params)
+            for at in range(0, len(blocks), BLOCKS_PER_PART)
+        )
+        digest = _keep_and_put(site, view, encoded, ObjectKind.PUBLIC_KEY_PARTS, _PARTS_NAME)
+        outcome.gas = site.ledger.publish_key_parts(view.epoch.epoch, digest).gas_used
+    return outcome
+
+
+def confirm_key(site: Site, request: Request) -> Outcome:
+    """Step 4: compare everybody's public parts with this member's own, and confirm the collective key.
+
+    Raises:
+      CeremonyError: parts contradict each other; names the members at fault.
+    """
+    view, position = _expect(site, request, EpochPhase.CONFIRM, "confirmed")
+    outcome = Outcome()
+    if position is not None:
+        params = security_params(site.settings, view.epoch)
+        share = load_key_share(site, view.epoch)
+        parts = public_parts(site, view, view.epoch, params)
+        steps.check_public_parts(share, parts, _openings(site, view, position, params), params)
+        key = steps.collective_key(parts, params, share.epoch_id)
+        outcome.facts["key"] = key.digest().hex()
+        outcome.gas = site.ledger.confirm_key(view.epoch.epoch, key.digest()).gas_used
+    return outcome
+
+
+def public_key(site: Site, view: LedgerView) -> PublicKey:
+    """The collective key of the current epoch, summed up from the published parts and compared with the ledger.
+
+    Raises:
+      WrongEpoch: the parts do not make the key that the committee confirmed.
+    """
+    params = security_params(site.settings, view.epoch)
+    parts = public_parts(site, view, view.epoch, params)
+    key = steps.collective_key(parts, params, epoch_id(site, view.task, view.epoch))
+    if key.digest() != view.epoch.key_digest:
+        raise WrongEpoch(
+            f"the published parts of epoch {view.epoch.epoch} make key {key.digest().hex()[:16]}, the committee confirmed "
+            f"{view.epoch.key_digest.hex()[:16]}; nothing is encrypted"
+        )
+    return key
+
+
+def public_parts(
+    site: Site, view: LedgerView, epoch: EpochRecord, params: SecurityParams
+) -> dict[int, steps.PublicParts]:
+    """Every committee member's public key parts, by position and subset index, from the store."""
+    parts: dict[int, steps.PublicParts] = {}
+    for position, record, address in _records(site, epoch):
+        manifest = site.store.expect(
+            record.key_parts, run=view.task.run_digest, round=_NO_ROUND, site=address, epoch=epoch.epoch,
+            kind=ObjectKind.PUBLIC_KEY_PARTS,
+        )  # fmt: skip
+        blocks = [decode_part(site.store.part(ref, of=manifest), PartKind.KEY, params) for ref in manifest.parts]
+        held = held_subsets(position, params.committee, params.threshold)
+        if not blocks or sum(map(len, blocks)) != len(held):
+            raise CeremonyError(f"{address} published {sum(map(len, blocks))} key parts in epoch {epoch.epoch}, it holds {len(held)}")
+        parts[position] = dict(zip(held, np.concatenate(blocks), strict=True))
+    return parts
+
+
+def _expect(site: Site, request: Request, phase: EpochPhase, done: str) -> tuple[LedgerView, int | None]:
+    """The ledger's view and this member's position in the committee, None if it has acted already.
+
+    Raises:
+      WrongRound: the message is of another run or epoch. ProtocolError: another phase, or not a committee member.
+    """
+    view = site.ledger.view()
+    epoch = view.epoch
+    if (request.run, request.number) != (view.task.run_digest, epoch.epoch):
+        raise WrongRound(f"message of key epoch {request.number}, the ledger is at epoch {epoch.epoch} of its own run; ignored")
+    committee = members_in(epoch.committee)
+    me = site.me().index
+    if epoch.phase is not phase or me not in committee:
+        raise ProtocolError(f"epoch {epoch.epoch} is in phase {epoch.phase.name} with committee {committee}; site {me} has nothing to do")
+    return view, None if int(getattr(epoch, done)) >> me & 1 else committee.index(me)
+
+
+def _contributions(site: Site, view: LedgerView, position: int) -> steps.Contributions:
+    """The same contributions every time: they derive from entropy that the site keeps on disk for this epoch."""
+    params = security_params(site.settings, view.epoch)
+    return steps.contribute(position, params, epoch_id(site, view.task, view.epoch), load_entropy(site, view.epoch))
+
+
+def _sealed_openings(site: Site, view: LedgerView, position: int) -> Iterator[bytes]:
+    """One part per committee position, each sealed to that member alone."""
+    contributions = _contributions(site, view, position)
+    for holder, (address, sealing_key) in enumerate(_committee(site, view.epoch)):
+        context = _context(view, site.address)
+        yield seal(steps.opening_for(contributions, holder), {address: sealing_key}, context)
+
+
+def _openings(site: Site, view: LedgerView, position: int, params: SecurityParams) -> dict[int, steps.Opening]:
+    openings = {}
+    for sender, record, address in _records(site, view.epoch):
+        manifest = site.store.expect(
+            record.sealed_seeds, run=view.task.run_digest, round=_NO_ROUND, site=address, epoch=view.epoch.epoch,
+            kind=ObjectKind.SEEDS,
+        )  # fmt: skip
+        if len(manifest.parts) != params.committee:
+            raise CeremonyError(f"{address} revealed {len(manifest.parts)} sealed parts in epoch {view.epoch.epoch}, not {params.committee}")
+        sealed = site.store.part(manifest.parts[position], of=manifest)
+        openings[sender] = steps.verify_opening(
+            site.identity.unseal(sealed, _context(view, address)), sender=sender, holder=position,
+            committed=record.seed_commitment, epoch_id=epoch_id(site, view.task, view.epoch), params=params,
+        )  # fmt: skip
+    return openings
+
+
+def _records(site: Site, epoch: EpochRecord) -> Iterator[tuple[int, CeremonyRecord, str]]:
+    """Position, ledger record and address of every committee member."""
+    records = {record.member: record for record in site.ledger.ceremony(epoch.epoch)}
+    for position, (member, (address, _)) in enumerate(zip(members_in(epoch.committee), _committee(site, epoch), strict=True)):
+        yield position, records[member], address
+
+
+def _committee(site: Site, epoch: EpochRecord) -> list[tuple[str, bytes]]:
+    members = {m.index: m for m in site.ledger.members()}
+    return [(members[i].address, members[i].sealing_key) for i in members_in(epoch.committee)]
+
+
+def _context(view: LedgerView, sender: str) -> bytes:
+    return sealing_context(
+        kind=ObjectKind.SEEDS, run=view.task.run_digest, round=_NO_ROUND, epoch=view.epoch.epoch, sender=sender
+    )
+
+
+def _keep_and_put(site: Site, view: LedgerView, parts: Iterator[bytes], kind: ObjectKind, name: str) -> bytes:
+    manifest = keep(
+        site, parts, run=view.task.run_digest, round=_NO_ROUND, epoch=view.epoch.epoch, kind=kind, owner=site.address,
+        name=name.format(view.epoch.epoch),
+    )  # fmt: skip
+    put_kept(site, _NO_ROUND, name.format(view.epoch.epoch))
+    return manifest.digest
+
+

@@ -1,0 +1,101 @@
+"""A Flower Grid whose sites live in this process: the real apps and messages, without SuperLink and Ray.
+
+Faults are injected between grid and site: a `Tamper` sees every message and may repeat, alter, drop or replace it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+Deliver = Callable[[Message], Message]
+Tamper = Callable[[int, Message, Deliver], Message | None]
+"""From (site, message, deliver) to the reply the driver gets; None for no reply at all."""
+
+
+def plain_delivery(site: int, message: Message, deliver: Deliver) -> Message | None:
+    """No fault."""
+    return deliver(message)
+
+
+class InProcessGrid(Grid):
+    """`sites` nodes, each serving one message at a time in a thread."""
+
+    def __init__(self, app: ClientApp, sites: int, run_config: dict[str, object], *, tamper: Tamper = plain_delivery) -> None:
+        self.run_id = secrets.randbits(63)
+        self._run = Run.create_empty(run_id=self.run_id)
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, self.run_id, 1
+        self._app, self._tamper = app, tamper
+        self._sites = {
+            1000 + i: Context(
+                self.run_id, 1000 + i, {"partition-id": i, "num-partitions": sites}, RecordDict(), dict(run_config)
+            )
+            for i in range(sites)
+        }
+        self._locks = {node: threading.Lock() for node in self._sites}
+        self._pool = ThreadPoolExecutor(2)
+        self._replies: dict[str, Message] = {}
+        self.delivered: list[tuple[int, str]] = []
+
+    def set_run(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        return self._run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self._sites)
+
+    def push_messages(self, messages: Iterable[Message]) -> Sequence[str]:
+        ids = []
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = str(uuid.uuid4())
+            ids.append(message.metadata.message_id)
+            self._pool.submit(self._serve, message)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Sequence[Message]:
+        return [self._replies.pop(i) for i in list(message_ids) if i in self._replies]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Sequence[Message]:
+        waiting, replies, until = set(self.push_messages(messages)), [], time.monotonic() + (timeout or 3600)
+        while waiting and time.monotonic() < until:
+            got = self.pull_messages(waiting)
+            waiting -= {m.metadata.reply_to_message_id for m in got}
+            replies += got
+            time.sleep(0.005)
+        return replies
+
+    def _serve(self, message: Message) -> None:
+        node = message.metadata.dst_node_id
+        with self._locks[node]:
+            self.delivered.append((node - 1000, message.metadata.message_type))
+            reply = self._tamper(node - 1000, message, lambda m: self._execute(node, m))
+        if reply is not None:
+            reply.metadata.__dict__["_message_id"] = str(uuid.uuid4())
+            self._replies[message.metadata.message_id] = reply
+
+    def _execute(self, node: int, message: Message) -> Message:
+        try:
+            return self._app(message, self._sites[node])
+        except Exception as error:
+            return Message(Error(2, f"{type(error).__name__}: {error}"), reply_to=message)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True)

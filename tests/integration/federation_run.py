@@ -1,0 +1,120 @@
+"""A whole secure run in one process: real ledger node, store, CKKS and apps; only Flower's transport is in-process.
+
+The NumPyClient is a plain function of site and round, so that tests know every update in the clear.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Context
+from flwr.client import NumPyClient
+from numpy.typing import NDArray
+from tests.in_process_grid import InProcessGrid, Tamper, plain_delivery
+
+from bahefl_flwr import run_folder
+from bahefl_flwr.federation import Federation, open_federation
+from bahefl_flwr.records import LedgerView, RoundRecord
+from bahefl_flwr.settings import Settings, compose
+from bahefl_flwr.site import secure_client_app
+from bahefl_flwr.strategy import BaheflStrategy
+
+SHAPES = ((40, 30), (7,), ())
+SMALL = ("federation.sites=4", "federation.rounds=2", "federation.min_sites=2", "he.update_range=0.25")
+
+
+class KnownClient(NumPyClient):
+    """Moves the model by `known_update(site, round)`; `misbehave` may raise or return something else instead."""
+
+    def __init__(self, site: int, misbehave: Callable[[int, int], None]) -> None:
+        self.site, self.misbehave = site, misbehave
+
+    def get_parameters(self, config: dict[str, Any]) -> list[NDArray[np.float32]]:
+        return [np.full(shape, 0.5, np.float32) for shape in SHAPES]
+
+    def get_properties(self, config: dict[str, Any]) -> dict[str, Any]:
+        return {"num-examples": examples(self.site)}
+
+    def fit(self, parameters: list[NDArray[np.float32]], config: dict[str, Any]) -> tuple[list[NDArray[np.float32]], int, dict[str, Any]]:
+        number = int(config["server-round"])
+        self.misbehave(self.site, number)
+        moved = [p + u for p, u in zip(parameters, known_update(self.site, number), strict=True)]
+        return moved, examples(self.site), {"loss": 1.0 / number}
+
+    def evaluate(self, parameters: list[NDArray[np.float32]], config: dict[str, Any]) -> tuple[float, int, dict[str, Any]]:
+        return float(np.mean(parameters[0])), 10, {"score": 0.5}
+
+
+def examples(site: int) -> int:
+    """Every site has another weight."""
+    return 10 * (site + 1)
+
+
+def known_update(site: int, number: int) -> list[NDArray[np.float32]]:
+    """Some values lie beyond the update range of 0.25, so that clipping shows."""
+    rng = np.random.default_rng([site, number])
+    return [rng.normal(0, 0.1, shape).astype(np.float32) for shape in SHAPES]
+
+
+@dataclass
+class Run:
+    """What a test may look at during and after a run."""
+
+    settings: Settings
+    folder: Path
+    federation: Federation | None = None
+    lines: list[Mapping[str, Any]] = field(default_factory=list)
+    rounds: dict[int, RoundRecord] = field(default_factory=dict)
+    view: LedgerView | None = None
+    strategy: BaheflStrategy | None = None
+    grid: InProcessGrid | None = None
+
+    def site_folder(self, site: int) -> Path:
+        return self.folder / "sites" / f"{site:03d}"
+
+    def stored(self, digest_cid: str) -> Path:
+        """The file of a stored object."""
+        return next(p for p in (self.folder / "store").rglob("*") if p.is_file() and digest_cid in p.name)
+
+
+def flip_one_byte(path: Path, at: int = -1) -> None:
+    """Exchange one byte of a file, whatever its permissions."""
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0x40
+    path.chmod(0o600)
+    path.write_bytes(data)
+
+
+def federated_run(
+    tmp_path: Path,
+    *overrides: str,
+    tamper: Callable[[Run], Tamper] | None = None,
+    misbehave: Callable[[int, int], None] = lambda site, number: None,
+) -> Run:
+    """Run the small federation to its end and return what is left of it."""
+    settings = compose([*SMALL, f"run.root={tmp_path}", *overrides])
+    random.seed(0)
+
+    def client_fn(context: Context) -> NumPyClient:
+        return KnownClient(int(context.node_config["partition-id"]), misbehave)
+
+    app = secure_client_app(client_fn)
+    grid = InProcessGrid(app, settings.federation.sites, settings.flat())
+    folder = run_folder.create(tmp_path, settings.run.name, grid.run_id, settings.yaml())
+    run = Run(settings=settings, folder=folder.path, grid=grid)
+    grid._tamper = tamper(run) if tamper else plain_delivery
+    try:
+        with open_federation(settings, folder.path) as federation:
+            run.federation = federation
+            run.strategy = BaheflStrategy(federation, on_round=run.lines.append)
+            run.strategy.start(grid=grid)
+            run.view = federation.ledger.view()
+            run.rounds = {n: federation.ledger.round(n) for n in range(1, run.view.round.number + 1)}
+    finally:
+        grid.close()
+    return run
