@@ -101,6 +101,19 @@ def test_the_node_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     assert becomes_true(lambda: is_gone(node))
 
 
+def test_the_node_dies_with_its_parent_even_if_its_stdin_stays_open(tmp_path: Path) -> None:
+    """A sibling that inherited the pipe cannot keep an orphaned node alive."""
+    script = f'exec 3<&0; "{sys.executable}" -m bahefl_flwr.ledger.node --database "$1" <&3 & echo $!; wait'
+    with subprocess.Popen(
+        ["sh", "-c", script, "sh", str(tmp_path / "db")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as shell:
+        assert shell.stdout
+        node = int(shell.stdout.readline())
+        assert b"url" in shell.stdout.readline()
+        shell.kill()
+        assert becomes_true(lambda: is_gone(node))
+
+
 def test_sigterm_ends_the_node_cleanly(tmp_path: Path) -> None:
     """An operator's SIGTERM: exit code 0, and the file can be opened again."""
     arguments = ["--database", str(tmp_path / "chain.sqlite")]
