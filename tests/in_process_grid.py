@@ -37,9 +37,7 @@ class InProcessGrid(Grid):
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, self.run_id, 1
         self._app, self._tamper = app, tamper
         self._sites = {
-            1000 + i: Context(
-                self.run_id, 1000 + i, {"partition-id": i, "num-partitions": sites}, RecordDict(), dict(run_config)
-            )
+            1000 + i: Context(self.run_id, 1000 + i, {"partition-id": i, "num-partitions": sites}, RecordDict(), dict(run_config))
             for i in range(sites)
         }
         self._locks = {node: threading.Lock() for node in self._sites}
@@ -94,7 +92,7 @@ class InProcessGrid(Grid):
     def _execute(self, node: int, message: Message) -> Message:
         try:
             return self._app(message, self._sites[node])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # as Flower does: any error of an app becomes a reply
             return Message(Error(2, f"{type(error).__name__}: {error}"), reply_to=message)
 
     def close(self) -> None:

@@ -71,6 +71,7 @@ def _summary(federation: Federation, strategy: BaheflStrategy, folder: run_folde
         folder.metrics(), experiment=federation.settings.experiment, seconds=seconds, reason=view.task.end_reason
     )
     threshold, committee = view.epoch.threshold, view.epoch.committee.bit_count()
+    single = f"single key, held by all {committee} members (the paper's experiment)"
     return {
         **summary,
         "test": strategy.test_metrics,
@@ -79,7 +80,7 @@ def _summary(federation: Federation, strategy: BaheflStrategy, folder: run_folde
         "chain_id": federation.ledger.chain_id,
         "last_round": view.round.number,
         "block_number": view.block_number,
-        "key_mode": f"threshold {threshold} of {committee}" if threshold > 1 else f"single key, held by all {committee} members (the paper's experiment)",
+        "key_mode": f"threshold {threshold} of {committee}" if threshold > 1 else single,
         "account_keys": "throw-away keys of a simulation",
     }
 

@@ -166,6 +166,4 @@ class Driver:
 
 
 def _request(command: Ask, member: int) -> Request:
-    return Request(
-        action=command.action, number=command.number, attempt=command.attempt, member=member, variant=command.variant
-    )
+    return Request(action=command.action, number=command.number, attempt=command.attempt, member=member, variant=command.variant)

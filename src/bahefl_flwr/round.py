@@ -129,15 +129,15 @@ def next_step(view: LedgerView, shares: Collection[ShareRecord], asked: Asked) -
         return Done()
     if view.epoch.phase in _CEREMONY:
         return _ceremony(view.epoch, view.chain_time, asked)
-    step = {
-        RoundPhase.COMMIT: _commit,
-        RoundPhase.AGGREGATE: _aggregate,
-        RoundPhase.VERIFY: _verify,
-        RoundPhase.VERIFIED: _verify,
-    }.get(view.round.phase)
-    if step is None:
-        return Wait(deadline=view.round.deadline, members=(), why="the ledger opens the next round")
-    return step(view, shares, asked)
+    match view.round.phase:
+        case RoundPhase.COMMIT:
+            return _commit(view, asked)
+        case RoundPhase.AGGREGATE:
+            return _aggregate(view, asked)
+        case RoundPhase.VERIFY | RoundPhase.VERIFIED:
+            return _verify(view, shares, asked)
+        case _:
+            return Wait(deadline=view.round.deadline, members=(), why="the ledger opens the next round")
 
 
 def _ceremony(epoch: EpochRecord, chain_time: int, asked: Asked) -> Command:
@@ -148,7 +148,7 @@ def _ceremony(epoch: EpochRecord, chain_time: int, asked: Asked) -> Command:
     return _ask_or_wait(action, epoch.epoch, 0, missing, epoch.deadline, asked)
 
 
-def _commit(view: LedgerView, shares: Collection[ShareRecord], asked: Asked) -> Command:
+def _commit(view: LedgerView, asked: Asked) -> Command:
     """Paper steps 2-3: every selected site trains, encrypts and commits."""
     r = view.round
     missing = r.selected & view.active & ~(r.committed | r.declined)
@@ -158,7 +158,7 @@ def _commit(view: LedgerView, shares: Collection[ShareRecord], asked: Asked) -> 
     return repair or _ask_or_wait(Action.TRAIN, r.number, r.attempt, missing, r.deadline, asked)
 
 
-def _aggregate(view: LedgerView, shares: Collection[ShareRecord], asked: Asked) -> Command:
+def _aggregate(view: LedgerView, asked: Asked) -> Command:
     """Paper steps 4-9: uploads once commits have closed, then the coordinator adds."""
     r = view.round
     if view.chain_time > r.deadline:
@@ -217,9 +217,7 @@ def _repair(action: Action, r: RoundRecord, missing: int, owners: int, asked: As
     if not failed or not owners & ~done:
         return None
     members = members_in(owners & ~done)
-    return Ask(
-        action=Action.UPLOAD, number=r.number, attempt=r.attempt, members=members, deadline=r.deadline, variant=variant
-    )
+    return Ask(action=Action.UPLOAD, number=r.number, attempt=r.attempt, members=members, deadline=r.deadline, variant=variant)
 
 
 def _ask_or_wait(

@@ -178,9 +178,8 @@ class BaheflStrategy(Strategy):
         """Every site opens the last aggregate and evaluates it, first on its validation part, then on its test part."""
         view = self.federation.ledger.view()
         if not view.finalized_count:
-            raise RunFailed(
-                f"no round was finalised; the ledger's last round {view.round.number} ended with: {view.round.abort_reason or 'no reason'}"
-            )
+            why = view.round.abort_reason or view.task.end_reason
+            raise RunFailed(f"no round was finalised; round {view.round.number} ended with: {why}")
         replies = self._evaluate_part(grid, view, "validation", timeout_s)
         self._on_evaluation(replies)
         self.final_model = next((str(r.facts["model"]) for r in replies.values() if r.ok), "")
@@ -221,9 +220,7 @@ class BaheflStrategy(Strategy):
         """Refused: the ledger decides who trains, and no arrays travel through the driver."""
         self._refuse()
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Refused: the elected site aggregates, under encryption."""
         self._refuse()
 

@@ -40,8 +40,10 @@ def gather(federation: Federation, grid: Grid, wanted: int, rounds: int) -> dict
         replies = ask(grid, Action.HELLO, dict.fromkeys(nodes, _HELLO), group="hello", timeout_s=timeout_s)
     members = {int(r.facts["member"]): r for r in replies.values() if r.ok and r.facts["status"] == MemberStatus.ACTIVE}
     if len(members) < wanted:
-        refused = "; ".join(f"node {r.node}: {r.error or 'not active on the ledger'}" for r in replies.values() if r not in members.values())
-        raise RunFailed(f"only {len(members)} of {wanted} sites registered. {refused}")
+        registered = {r.node for r in members.values()}
+        others = (r for r in replies.values() if r.node not in registered)
+        why = "; ".join(f"node {r.node}: {r.error or 'not active on the ledger'}" for r in others)
+        raise RunFailed(f"only {len(members)} of {wanted} sites registered. {why}")
     _start(federation, members, rounds)
     return {m: reply.node for m, reply in members.items()}
 

@@ -24,6 +24,7 @@ from bahefl_flwr.settings import Settings, compose
 from bahefl_flwr.site import secure_client_app
 from bahefl_flwr.strategy import BaheflStrategy
 
+Arrays = list[NDArray[np.float32]]
 SHAPES = ((40, 30), (7,), ())
 SMALL = ("federation.sites=4", "federation.rounds=2", "federation.min_sites=2", "he.update_range=0.25")
 
@@ -34,19 +35,19 @@ class KnownClient(NumPyClient):
     def __init__(self, site: int, misbehave: Callable[[int, int], None]) -> None:
         self.site, self.misbehave = site, misbehave
 
-    def get_parameters(self, config: dict[str, Any]) -> list[NDArray[np.float32]]:
+    def get_parameters(self, config: dict[str, Any]) -> Arrays:
         return [np.full(shape, 0.5, np.float32) for shape in SHAPES]
 
     def get_properties(self, config: dict[str, Any]) -> dict[str, Any]:
         return {"num-examples": examples(self.site)}
 
-    def fit(self, parameters: list[NDArray[np.float32]], config: dict[str, Any]) -> tuple[list[NDArray[np.float32]], int, dict[str, Any]]:
+    def fit(self, parameters: Arrays, config: dict[str, Any]) -> tuple[Arrays, int, dict[str, Any]]:
         number = int(config["server-round"])
         self.misbehave(self.site, number)
         moved = [p + u for p, u in zip(parameters, known_update(self.site, number), strict=True)]
         return moved, examples(self.site), {"loss": 1.0 / number}
 
-    def evaluate(self, parameters: list[NDArray[np.float32]], config: dict[str, Any]) -> tuple[float, int, dict[str, Any]]:
+    def evaluate(self, parameters: Arrays, config: dict[str, Any]) -> tuple[float, int, dict[str, Any]]:
         return float(np.mean(parameters[0])), 10, {"score": 0.5}
 
 
@@ -55,10 +56,14 @@ def examples(site: int) -> int:
     return 10 * (site + 1)
 
 
-def known_update(site: int, number: int) -> list[NDArray[np.float32]]:
+def known_update(site: int, number: int) -> Arrays:
     """Some values lie beyond the update range of 0.25, so that clipping shows."""
     rng = np.random.default_rng([site, number])
     return [rng.normal(0, 0.1, shape).astype(np.float32) for shape in SHAPES]
+
+
+def well_behaved(site: int, number: int) -> None:
+    """Raise nothing."""
 
 
 @dataclass
@@ -94,7 +99,7 @@ def federated_run(
     tmp_path: Path,
     *overrides: str,
     tamper: Callable[[Run], Tamper] | None = None,
-    misbehave: Callable[[int, int], None] = lambda site, number: None,
+    misbehave: Callable[[int, int], None] = well_behaved,
 ) -> Run:
     """Run the small federation to its end and return what is left of it."""
     settings = compose([*SMALL, f"run.root={tmp_path}", *overrides])

@@ -35,17 +35,15 @@ def round_(phase: RoundPhase, **changes: object) -> RoundRecord:
 
 
 def view(r: RoundRecord, e: EpochRecord | None = None, *, now: int = NOW, active: int = ALL, open_: bool = True) -> LedgerView:
-    task = Task(
-        number=1, run_digest=ZERO, initial_model=ZERO, security_params=ZERO, rounds=9, open=open_, end_reason=""
-    )
+    task = Task(number=1, run_digest=ZERO, initial_model=ZERO, security_params=ZERO, rounds=9, open=open_, end_reason="")
     return LedgerView(
         chain_time=now, block_number=7, task=task, epoch=e or epoch(), round=r, last_finalized=3, finalized_count=3,
         active=active,
     )  # fmt: skip
 
 
-def asked(action: Action, *members: int, number: int = 4, times: int = 1, attempt: int = 0, variant: int = 0, ok: bool = False) -> Asked:
-    requests = [Request(action=action, number=number, attempt=attempt, member=m, variant=variant) for m in members]
+def asked(action: Action, *members: int, times: int = 1, variant: int = 0, ok: bool = False) -> Asked:
+    requests = [Request(action=action, number=4, attempt=0, member=m, variant=variant) for m in members]
     return Asked(times=dict.fromkeys(requests, times), answered=frozenset(requests) if ok else frozenset())
 
 
@@ -199,7 +197,7 @@ def test_next_step_always_makes_progress(
     phase: RoundPhase, epoch_phase: EpochPhase, committed: int, declined: int, ok: int, bad: int, quorum: int,
     committee: int, active: int, threshold: int, late: bool,
 ) -> None:  # fmt: skip
-    """On any ledger, asking in vain ends: after finitely many questions the driver waits for a deadline or moves the ledger on."""
+    """On any ledger, asking in vain ends: after finitely many questions the driver waits, or moves the ledger on."""
     r = round_(
         phase, selected=255, committed=committed, declined=declined, voted_ok=ok, voted_bad=bad, open_quorum=quorum,
         deadline=PAST if late else SOON,

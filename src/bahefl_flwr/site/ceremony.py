@@ -74,8 +74,7 @@ def publish_key_parts(site: Site, request: Request) -> Outcome:
         parts = [part for _, part in sorted(steps.public_parts(share).items())]
         blocks = np.stack(parts)  # (subsets, primes, N)
         encoded = (
-            encode_part(blocks[at : at + BLOCKS_PER_PART], PartKind.KEY, params)
-            for at in range(0, len(blocks), BLOCKS_PER_PART)
+            encode_part(blocks[at : at + BLOCKS_PER_PART], PartKind.KEY, params) for at in range(0, len(blocks), BLOCKS_PER_PART)
         )
         digest = _keep_and_put(site, view, encoded, ObjectKind.PUBLIC_KEY_PARTS, _PARTS_NAME)
         outcome.gas = site.ledger.publish_key_parts(view.epoch.epoch, digest).gas_used
@@ -118,9 +117,7 @@ def public_key(site: Site, view: LedgerView) -> PublicKey:
     return key
 
 
-def public_parts(
-    site: Site, view: LedgerView, epoch: EpochRecord, params: SecurityParams
-) -> dict[int, steps.PublicParts]:
+def public_parts(site: Site, view: LedgerView, epoch: EpochRecord, params: SecurityParams) -> dict[int, steps.PublicParts]:
     """Every committee member's public key parts, by position and subset index, from the store."""
     parts: dict[int, steps.PublicParts] = {}
     for position, record, address in _records(site, epoch):
@@ -130,8 +127,9 @@ def public_parts(
         )  # fmt: skip
         blocks = [decode_part(site.store.part(ref, of=manifest), PartKind.KEY, params) for ref in manifest.parts]
         held = held_subsets(position, params.committee, params.threshold)
-        if not blocks or sum(map(len, blocks)) != len(held):
-            raise CeremonyError(f"{address} published {sum(map(len, blocks))} key parts in epoch {epoch.epoch}, it holds {len(held)}")
+        count = sum(map(len, blocks))
+        if count != len(held):
+            raise CeremonyError(f"{address} published {count} key parts in epoch {epoch.epoch}, it holds {len(held)}")
         parts[position] = dict(zip(held, np.concatenate(blocks), strict=True))
     return parts
 
@@ -149,7 +147,9 @@ def _expect(site: Site, request: Request, phase: EpochPhase, done: str) -> tuple
     committee = members_in(epoch.committee)
     me = site.me().index
     if epoch.phase is not phase or me not in committee:
-        raise ProtocolError(f"epoch {epoch.epoch} is in phase {epoch.phase.name} with committee {committee}; site {me} has nothing to do")
+        raise ProtocolError(
+            f"epoch {epoch.epoch} is in phase {epoch.phase.name} with committee {committee}; site {me} has nothing to do"
+        )
     return view, None if int(getattr(epoch, done)) >> me & 1 else committee.index(me)
 
 
@@ -175,7 +175,8 @@ def _openings(site: Site, view: LedgerView, position: int, params: SecurityParam
             kind=ObjectKind.SEEDS,
         )  # fmt: skip
         if len(manifest.parts) != params.committee:
-            raise CeremonyError(f"{address} revealed {len(manifest.parts)} sealed parts in epoch {view.epoch.epoch}, not {params.committee}")
+            revealed = f"{address} revealed {len(manifest.parts)} sealed parts in epoch {view.epoch.epoch}"
+            raise CeremonyError(f"{revealed}, one for each of {params.committee} members was due")
         sealed = site.store.part(manifest.parts[position], of=manifest)
         openings[sender] = steps.verify_opening(
             site.identity.unseal(sealed, _context(view, address)), sender=sender, holder=position,
@@ -209,5 +210,3 @@ def _keep_and_put(site: Site, view: LedgerView, parts: Iterator[bytes], kind: Ob
     )  # fmt: skip
     put_kept(site, _NO_ROUND, name.format(view.epoch.epoch))
     return manifest.digest
-
-

@@ -87,9 +87,7 @@ def keep_aggregate(site: Site, r: RoundRecord, run: bytes, parts: Iterable[bytes
     )  # fmt: skip
 
 
-def usable_updates(
-    site: Site, view: LedgerView, r: RoundRecord
-) -> tuple[dict[int, Manifest], dict[int, ExclusionReason]]:
+def usable_updates(site: Site, view: LedgerView, r: RoundRecord) -> tuple[dict[int, Manifest], dict[int, ExclusionReason]]:
     """Paper steps 5 and 6: the manifests of the round's committed updates that are what the ledger says.
 
     Returns:

@@ -45,7 +45,7 @@ def load_key_share(site: Site, epoch: EpochRecord) -> KeyShare:
     """
     path = site.epoch_folder(epoch.epoch) / _SHARE_FILE
     if not path.exists():
-        raise KeysError(f"{path} is not there: this site cannot open aggregates of epoch {epoch.epoch}; it will again in the next epoch")
+        raise KeysError(f"{path} is not there: this site cannot help to open in epoch {epoch.epoch}; it will in the next one")
     return KeyShare.from_secret_bytes(_read_secret(path), security_params(site.settings, epoch))
 
 

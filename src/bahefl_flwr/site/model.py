@@ -66,7 +66,7 @@ class Model:
         other = checked(trained, self.names, self.round)
         for name, mine, theirs in zip(self.names, self.arrays, other.arrays, strict=False):
             if mine.shape != theirs.shape:
-                raise UpdateError(f"fit changed the shape of {name} from {mine.shape} to {theirs.shape}; shapes must stay as they are")
+                raise UpdateError(f"fit changed the shape of {name} from {mine.shape} to {theirs.shape}; shapes must stay")
         if len(other.arrays) != len(self.arrays):
             raise UpdateError(f"fit returned {len(other.arrays)} arrays, the model has {len(self.arrays)}")
         return other.vector() - self.vector()
@@ -84,12 +84,11 @@ def checked(arrays: Sequence[NDArray[np.generic]], names: Sequence[str], round: 
         names = [f"parameter_{i:03d}" for i in range(len(arrays))]
     for name, a in zip(names, arrays, strict=True):
         if not np.issubdtype(np.asarray(a).dtype, np.floating):
-            raise UpdateError(f"{name} has dtype {np.asarray(a).dtype}; only floating-point arrays can be averaged: keep counters out")
+            dtype = np.asarray(a).dtype
+            raise UpdateError(f"{name} has dtype {dtype}; only floating-point arrays can be averaged: keep counters out")
         if not np.isfinite(a).all():
             raise UpdateError(f"{name} holds NaN or infinity; lower the learning rate or look at the data of this site")
-    return Model(
-        round=round, arrays=tuple(np.array(a, dtype=np.float32, order="C") for a in arrays), names=tuple(names)
-    )
+    return Model(round=round, arrays=tuple(np.array(a, dtype=np.float32, order="C") for a in arrays), names=tuple(names))
 
 
 def save_model(model: Model, path: Path) -> None:
@@ -110,7 +109,7 @@ def load_model(path: Path) -> Model:
             names = tuple(json.loads(metadata["order"]))
             model = Model(round=int(metadata["round"]), names=names, arrays=tuple(file.get_tensor(n) for n in names))
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise StoreError(f"{path} is not a model file of bahefl ({error}); delete it and the site opens its model again") from None
+        raise StoreError(f"{path} is not a model file of bahefl ({error}); delete it and the site opens it again") from None
     if model.digest().hex() != metadata["sha256"]:
         raise StoreError(f"{path} was altered: its arrays do not have the digest it names; delete it and the site opens it again")
     return model

@@ -29,9 +29,7 @@ def keep(
     folder = site.round_folder(round) / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
-    manifest = manifest_for(
-        _written(parts, folder), run=run, round=round, site=owner, epoch=epoch, kind=kind
-    )
+    manifest = manifest_for(_written(parts, folder), run=run, round=round, site=owner, epoch=epoch, kind=kind)
     atomic_write(folder / _MANIFEST, manifest.encode())
     return manifest
 

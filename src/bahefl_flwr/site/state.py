@@ -87,7 +87,7 @@ class Site:
         """
         member = self.ledger.member(self.address)
         if member is None:
-            raise ProtocolError(f"{self.address} is not registered on the ledger; ask the registrar to whitelist it, then say hello again")
+            raise ProtocolError(f"{self.address} is not registered on the ledger; the registrar must whitelist it first")
         return member
 
     def round_folder(self, number: int) -> Path:
@@ -159,9 +159,7 @@ def expect_round(site: Site, request: Request, *phases: RoundPhase) -> tuple[Led
     """
     view = site.ledger.view()
     if request.run != view.task.run_digest:
-        raise WrongRound(
-            f"message of run {request.run.hex()[:16]}, the ledger runs {view.task.run_digest.hex()[:16]}; ignored"
-        )
+        raise WrongRound(f"message of run {request.run.hex()[:16]}, the ledger runs {view.task.run_digest.hex()[:16]}; ignored")
     if request.number != view.round.number:
         raise WrongRound(f"message of round {request.number}, the ledger is at round {view.round.number}; ignored")
     if view.round.phase not in phases:

@@ -144,9 +144,7 @@ def upload(site: Site, request: Request) -> Outcome:
     Raises:
       WrongRound: the message is of another round. StoreError: the store does not take the objects.
     """
-    view, r = expect_round(
-        site, request, RoundPhase.COMMIT, RoundPhase.AGGREGATE, RoundPhase.VERIFY, RoundPhase.VERIFIED
-    )
+    view, r = expect_round(site, request, RoundPhase.COMMIT, RoundPhase.AGGREGATE, RoundPhase.VERIFY, RoundPhase.VERIFIED)
     rounds = {view.last_finalized} if r.phase is RoundPhase.COMMIT else {view.last_finalized, r.number}
     outcome = Outcome()
     with outcome.timed("upload"):
@@ -175,8 +173,8 @@ def evaluate_model(model: Model, client: NumPyClient, config: dict[str, Scalar],
     outcome.facts["model"] = model.digest().hex()
 
 
-def evaluate(site: Site, request: Request, client: NumPyClient, config: dict[str, Scalar]) -> Outcome:
-    """After the task: open the last finalised aggregate, keep the final model, evaluate it on the test part."""
+def evaluate(site: Site, client: NumPyClient, config: dict[str, Scalar]) -> Outcome:
+    """After the task: open the last finalised aggregate, keep the final model, evaluate it on the part that `config` names."""
     view = site.ledger.view()
     outcome = Outcome()
     model = current_model(site, view, client, outcome)

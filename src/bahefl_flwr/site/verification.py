@@ -113,9 +113,7 @@ def _sealed_share(site: Site, view: LedgerView, r: RoundRecord, quorum: int) -> 
     committee = members_in(view.epoch.committee)
     positions = tuple(committee.index(m) for m in members_in(quorum))
     recipients = {m.address: m.sealing_key for m in site.ledger.members() if m.status is MemberStatus.ACTIVE}
-    context = sealing_context(
-        kind=ObjectKind.SHARE, run=view.task.run_digest, round=r.number, epoch=r.epoch, sender=site.address
-    )
+    context = sealing_context(kind=ObjectKind.SHARE, run=view.task.run_digest, round=r.number, epoch=r.epoch, sender=site.address)
     for part in kept_parts(site, r.number, AGGREGATE_NAME):
         ciphertexts = decode_part(part, PartKind.CIPHERTEXT, params, BLOCKS_PER_PART)
         partial = partial_decrypt(ciphertexts[:, 1], share, positions)
