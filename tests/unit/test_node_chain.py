@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -256,8 +257,18 @@ def test_legacy_and_access_list_transactions_are_accepted(chain: Chain) -> None:
     """All three transaction types of London work."""
     common: dict[str, Any] = {"chainId": CHAIN_ID, "gas": 100_000, "gasPrice": 0, "value": 1, "to": b"\x33" * 20}
     chain.send(bytes(ALICE.sign_transaction({**common, "nonce": 0}).raw_transaction))
-    chain.send(bytes(ALICE.sign_transaction({**common, "nonce": 1, "type": 1, "accessList": []}).raw_transaction))
+    entry: Any = {"address": "0x" + "44" * 20, "storageKeys": ["0x" + "00" * 32, "0x" + "01" * 32]}
+    chain.send(bytes(ALICE.sign_transaction({**common, "nonce": 1, "type": 1, "accessList": [entry]}).raw_transaction))
     assert chain.state_at(None).get_balance(Address(b"\x33" * 20)) == 2
+
+
+def test_a_transaction_of_nested_lists_is_refused_at_once(chain: Chain) -> None:
+    """A bomb of lists within lists costs milliseconds, not the ten seconds the rlp library would take."""
+    bomb = b"\x02" + b"".join(b"\xf9" + size.to_bytes(2, "big") for size in range(60_000, 0, -3))
+    before = time.process_time()
+    with pytest.raises(LedgerError, match="nested more than 4 deep"):
+        chain.send(bomb)
+    assert time.process_time() - before < 0.5
 
 
 def test_a_fault_inside_py_evm_costs_one_transaction_only(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,7 +102,7 @@ def test_json_that_is_no_request_gets_an_error(rpc: Rpc, request: object) -> Non
     assert {each["error"]["code"] for each in answers} == {-32600}
 
 
-@settings(parent=FEW, max_examples=600)
+@settings(parent=FEW, max_examples=300)
 @given(method=st.sampled_from(METHODS), parameters=st.lists(PARAMETERS, max_size=4))
 def test_malformed_parameters_never_cause_an_internal_error(rpc: Rpc, method: str, parameters: list[object]) -> None:
     """Every method answers every parameter list with a result or with an error that says what is wrong."""

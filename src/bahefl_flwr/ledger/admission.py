@@ -15,6 +15,7 @@ from bahefl_flwr.errors import LedgerError
 
 MAX_TRANSACTION_BYTES = 131_072
 """Longest signed transaction, as in geth."""
+_DEEPEST = 4  # transaction, access list, its entry, that entry's storage keys
 
 
 def admit(raw: bytes, chain_id: int, state: StateAPI, gas_limit: int, is_known: Callable[[bytes], bool]) -> SignedTransactionAPI:
@@ -55,10 +56,37 @@ def decode_transaction(raw: bytes) -> SignedTransactionAPI:
     """
     if len(raw) > MAX_TRANSACTION_BYTES:
         raise LedgerError(f"oversized transaction: {len(raw)} bytes, at most {MAX_TRANSACTION_BYTES} are accepted")
+    _check_nesting(raw)
     try:
         return LondonTransactionBuilder.decode(raw)
     except Exception as error:  # rlp and py-evm raise a dozen unrelated types on hostile bytes
         raise LedgerError(f"the transaction does not decode: {type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _check_nesting(raw: bytes) -> None:
+    # The rlp library copies the rest of the bytes at every level: 128 KiB of nested lists take it ten seconds.
+    position, ends = int(raw[:1] in (b"\x01", b"\x02")), [len(raw)]
+    while position < len(raw):
+        while position >= ends[-1]:
+            ends.pop()
+        start, size, is_list = _item(raw, position)
+        if is_list:
+            ends.append(start + size)
+        position = start if is_list else start + size
+        if len(ends) > _DEEPEST + 1:
+            raise LedgerError(f"the transaction does not decode: lists nested more than {_DEEPEST} deep")
+
+
+def _item(raw: bytes, position: int) -> tuple[int, int, bool]:
+    """Start, size and kind of the content of the RLP item at `position`."""
+    first = raw[position]
+    if first < 0x80:
+        return position, 1, False
+    is_list = first >= 0xC0
+    size, long = first - (0xC0 if is_list else 0x80), first - (0xF7 if is_list else 0xB7)
+    if long <= 0:
+        return position + 1, size, is_list
+    return position + 1 + long, int.from_bytes(raw[position + 1 : position + 1 + long], "big"), is_list
 
 
 def _check_chain(transaction: SignedTransactionAPI, chain_id: int) -> None:
