@@ -22,6 +22,7 @@ from bahefl_flwr.he.sampling import SEED_BYTES, Generator, SecretSeed, centred_b
 
 EPOCH_ID_BYTES: Final = 32
 _SHARE_MAGIC: Final = b"BAKS\x01"
+_CHECKSUM_BYTES: Final = 32
 _SHARE_HEADER: Final = struct.Struct("<5sBH32s32s")
 
 
@@ -111,7 +112,8 @@ class KeyShare:
     def secret_bytes(self) -> bytes:
         """Canonical bytes for the member's key file, to be protected as its long-term keys are."""
         header = _SHARE_HEADER.pack(_SHARE_MAGIC, self.position, len(self._seeds), self.epoch_id, self.params.digest())
-        return header + b"".join(seed.secret_bytes() for _, seed in sorted(self._seeds.items()))
+        body = header + b"".join(seed.secret_bytes() for _, seed in sorted(self._seeds.items()))
+        return body + digest("key-share-checksum", body)
 
     @classmethod
     def from_secret_bytes(cls, data: bytes, params: SecurityParams) -> KeyShare:
@@ -120,20 +122,23 @@ class KeyShare:
         Raises:
           KeysError: the bytes are no key share, are damaged, or belong to other parameters.
         """
-        if len(data) < _SHARE_HEADER.size:
-            raise KeysError(f"a key share has at least {_SHARE_HEADER.size} bytes, got {len(data)}: restore the file")
-        magic, position, count, epoch_id, params_digest = _SHARE_HEADER.unpack_from(data)
+        content, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
+        if len(content) < _SHARE_HEADER.size or digest("key-share-checksum", content) != checksum:
+            raise KeysError(
+                f"these {len(data)} bytes are no key share, or damaged: restore the file or wait for the next key epoch"
+            )
+        magic, position, count, epoch_id, params_digest = _SHARE_HEADER.unpack_from(content)
         if magic != _SHARE_MAGIC:
-            raise KeysError("these bytes are not a key share of this version: restore the file or wait for the next key epoch")
+            raise KeysError("the key share is of another version of this package: wait for the next key epoch")
         if params_digest != params.digest():
             raise KeysError("the key share was made under other security parameters than this run's: it cannot be used here")
         held = held_subsets(position, params.committee, params.threshold)
-        if position >= params.committee or count != len(held) or len(data) != _SHARE_HEADER.size + SEED_BYTES * count:
+        if position >= params.committee or count != len(held) or len(content) != _SHARE_HEADER.size + SEED_BYTES * count:
             raise KeysError(
                 f"the key share of position {position} is damaged ({count} seeds, {len(data)} bytes): restore the file"
             )
-        body = memoryview(data)[_SHARE_HEADER.size :]
-        seeds = {i: SecretSeed(bytes(body[SEED_BYTES * k : SEED_BYTES * (k + 1)])) for k, i in enumerate(held)}
+        body = content[_SHARE_HEADER.size :]
+        seeds = {i: SecretSeed(body[SEED_BYTES * k : SEED_BYTES * (k + 1)]) for k, i in enumerate(held)}
         return cls(position=position, epoch_id=epoch_id, params=params, seeds=seeds)
 
     def __repr__(self) -> str:

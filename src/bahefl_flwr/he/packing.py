@@ -33,7 +33,8 @@ def pack(update: NDArray[np.float32], share_of_total: float, params: SecurityPar
     _check_update(update, share_of_total)
     blocks = params.blocks(update.size)
     values = np.zeros(blocks * params.parameters_per_block, dtype=np.float64)
-    np.clip(update, -params.update_range, params.update_range, out=values[: update.size])
+    values[: update.size] = update
+    np.clip(values, -params.update_range, params.update_range, out=values)
     values *= share_of_total * params.field_scale / params.update_range
     fields = np.rint(values, out=values).reshape(params.fields, blocks, params.ring_degree)  # (fields, blocks, N)
     packed: NDArray[np.int64] = fields[-1].astype(np.int64)
@@ -79,15 +80,20 @@ def unpack(packed: NDArray[np.int64], parameters: int, total_share: float, param
 
 
 def largest_packed_sum(params: SecurityParams) -> int:
-    """Bound on every coefficient of a correctly opened sum; beyond it a decryption share was wrong."""
-    field = (1 << (params.field_bits - 1)) - 1
-    return sum(field << (params.field_bits * j) for j in range(params.fields))
+    """Bound on every coefficient of a correctly opened sum, noise included; beyond it a decryption share was wrong.
+
+    A thirty-second of what a coefficient can hold lies beyond. Wrong shares make random coefficients: that none of 4096 falls
+    there has a chance of 2^-187.
+    """
+    fill = (params.field_scale + (params.sites + 1) // 2) << params.weight_bits
+    noise = 1 << (params.field_bits - 1)
+    return sum(fill << (params.field_bits * j) for j in range(params.fields)) + noise
 
 
 def _check_update(update: NDArray[np.float32], share_of_total: float) -> None:
     if update.dtype != np.float32 or update.ndim != 1 or update.size == 0:
         raise UpdateError(
-            f"an update is a non-empty float32 vector, got {update.dtype} of shape {update.shape}: flatten and cast the parameters"
+            f"an update is a non-empty float32 vector, got {update.dtype} of shape {update.shape}: flatten and cast it"
         )
     if not 0 < share_of_total <= 1:
         raise UpdateError(f"share_of_total={share_of_total} is not in (0, 1]: weight and weight_total disagree")

@@ -190,8 +190,10 @@ def opening_divergence(params: SecurityParams, blocks: int) -> float:
 
 
 def decoding_error_std(params: SecurityParams) -> float:
-    """Standard deviation of an opened parameter (weights summing to 1), in units of the update: rounding, and flooding noise
-    in the third of the parameters that lie in the lowest field."""
+    """Standard deviation of the error of an opened parameter, in units of the update, when the weights sum to 1.
+
+    Rounding at every site, and flooding noise in the third of the parameters that lie in the lowest field.
+    """
     return _error_std(params, params.field_bits)
 
 

@@ -99,7 +99,8 @@ def centred_binomial(generator: Generator, count: int) -> NDArray[np.int64]:
     words = generator.words(count)
     plus = np.bitwise_count(words & np.uint64(_CBD_WORD))
     minus = np.bitwise_count(words >> np.uint64(21) & np.uint64(_CBD_WORD))
-    return np.subtract(plus, minus, dtype=np.int64)
+    values: NDArray[np.int64] = np.subtract(plus, minus, dtype=np.int64)
+    return values
 
 
 def flooding(generator: Generator, count: int, sigma_log2: int) -> NDArray[np.int64]:
@@ -115,7 +116,7 @@ def flooding(generator: Generator, count: int, sigma_log2: int) -> NDArray[np.in
     """
     words = generator.words(3 * count)
     step = sigma_log2 - _FLOODING_STEP_LOG2
-    noise = np.bitwise_count(words[:count]).astype(np.int64)
+    noise: NDArray[np.int64] = np.bitwise_count(words[:count]).astype(np.int64)
     noise -= 32
     noise <<= step
     shift = np.uint64(64 - step)

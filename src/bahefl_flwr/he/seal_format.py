@@ -132,7 +132,7 @@ def build_vector(ciphertexts: NDArray[np.uint32], scale: float, version: tuple[i
       version: SEAL's, which refuses any other.
     """
     blocks, polynomials, primes, degree = ciphertexts.shape
-    head = _CIPHERTEXT.pack(parms_id(params), 1, polynomials, degree, primes, scale, 1)
+    head = _CIPHERTEXT.pack(parms_id(degree, params.data_primes), 1, polynomials, degree, primes, scale, 1)
     count = polynomials * primes * degree
     array_head = _seal_header(_SEAL_HEADER.size + 8 + 8 * count, version) + struct.pack("<Q", count)
     head = _seal_header(_SEAL_HEADER.size + len(head) + len(array_head) + 8 * count, version) + head + array_head
@@ -158,27 +158,32 @@ def parse_vector(data: bytes, blocks: int, params: SecurityParams) -> NDArray[np
     if len(chunks) != blocks:
         raise MalformedCiphertext(f"TenSEAL returned {len(chunks)} chunks for {blocks} blocks: is its version supported?")
     for block, chunk in zip(out, chunks, strict=True):
-        block[...] = _parse_ciphertext(_seal_body(chunk), shape[1:], params)
+        block[...] = _parse_ciphertext(chunk, shape[1:], params)
     return out
 
 
-def parms_id(params: SecurityParams) -> bytes:
-    """SEAL's identifier of the data level: BLAKE2b over scheme, degree and moduli (the plain modulus is 0)."""
-    words = (_SEAL_CKKS, params.ring_degree, *params.data_primes, 0)
+def parms_id(degree: int, moduli: tuple[int, ...]) -> bytes:
+    """SEAL's identifier of a level: BLAKE2b over scheme, degree and moduli (the plain modulus is 0)."""
+    words = (_SEAL_CKKS, degree, *moduli, 0)
     return hashlib.blake2b(struct.pack(f"<{len(words)}Q", *words), digest_size=32).digest()
 
 
-def _parse_ciphertext(body: bytes, shape: tuple[int, ...], params: SecurityParams) -> NDArray[Any]:
-    polynomials, primes, degree = shape
+def _parse_ciphertext(chunk: bytes, shape: tuple[int, ...], params: SecurityParams) -> NDArray[Any]:
     at = _CIPHERTEXT.size + _SEAL_HEADER.size + 8
-    expected = at + 8 * math.prod(shape)
-    if len(body) == expected:
-        found = _CIPHERTEXT.unpack_from(body)
-        if found[:5] == (parms_id(params), 1, polynomials, degree, primes):
-            return np.frombuffer(body, dtype="<u8", offset=at).reshape(shape)
+    body = _seal_body(chunk, at + 8 * math.prod(shape))
+    level = parms_id(params.ring_degree, params.data_primes)
+    if len(body) == at + 8 * math.prod(shape) and _CIPHERTEXT.unpack_from(body)[:5] == (level, 1, *_seal_order(shape)):
+        residues = np.frombuffer(body, dtype="<u8", offset=at).reshape(shape)
+        if all(int(residues[:, l].max()) < q for l, q in enumerate(params.data_primes)):
+            return residues
     raise MalformedCiphertext(
-        f"TenSEAL returned a chunk of {len(body)} bytes, expected {expected} of our level: is its version supported?"
+        f"TenSEAL returned a chunk of {len(body)} bytes that is not of our level: is its version supported?"
     )
+
+
+def _seal_order(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    polynomials, primes, degree = shape
+    return polynomials, degree, primes
 
 
 def _seal_header(size: int, version: tuple[int, int]) -> bytes:
@@ -189,15 +194,19 @@ def _seal_object(body: bytes, version: tuple[int, int]) -> bytes:
     return _seal_header(_SEAL_HEADER.size + len(body), version) + body
 
 
-def _seal_body(data: bytes) -> bytes:
-    compression = _SEAL_HEADER.unpack_from(data)[4]
-    body = data[_SEAL_HEADER.size :]
-    if compression != _SEAL_ZSTD:
-        return body
+def _seal_body(data: bytes, most: int) -> bytes:
+    """What follows a SEAL header, decompressed to at most `most` bytes."""
+    if len(data) < _SEAL_HEADER.size:
+        raise MalformedCiphertext(f"TenSEAL returned a chunk of {len(data)} bytes: is its version supported?")
+    if _SEAL_HEADER.unpack_from(data)[4] != _SEAL_ZSTD:
+        return data[_SEAL_HEADER.size :]
     # Imported here: needed with TenSEAL only, which compresses whatever it serializes.
     import zstandard
 
-    return zstandard.ZstdDecompressor().decompressobj().decompress(body)
+    try:
+        return zstandard.ZstdDecompressor().decompress(data[_SEAL_HEADER.size :], max_output_size=most)
+    except zstandard.ZstdError as error:
+        raise MalformedCiphertext(f"TenSEAL's compressed residues are damaged ({error}): is its version supported?") from None
 
 
 def _varint(value: int) -> bytes:

@@ -123,7 +123,7 @@ def combine(
         block = int(np.flatnonzero((np.abs(packed) > most).any(axis=1))[0])
         raise ShareError(
             f"block {block} opens to values outside the range of any sum of updates: a share of the quorum {sorted(quorum)} is "
-            "wrong; ask another quorum and compare"
+            "wrong, or an included update was; ask another quorum: if it fails alike, it is an update"
         )
     return packed
 

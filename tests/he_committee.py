@@ -1,0 +1,112 @@
+"""A committee that has gone through the real key ceremony, and a slow scheme in Python integers to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bahefl_flwr.he import ceremony
+from bahefl_flwr.he.keys import KeyShare, PublicKey
+from bahefl_flwr.he.params import SecurityParams
+from bahefl_flwr.he.ring import bit_reversal, minimal_root
+from bahefl_flwr.he.sampling import SecretSeed
+from bahefl_flwr.he.threshold import combine, partial_decrypt
+
+EPOCH = bytes(range(32))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committee:
+    """All that an honest ceremony leaves behind, of all members at once; `openings[receiver][sender]`."""
+
+    params: SecurityParams
+    contributions: tuple[ceremony.Contributions, ...]
+    openings: tuple[dict[int, ceremony.Opening], ...]
+    shares: tuple[KeyShare, ...]
+    parts: dict[int, dict[int, NDArray[np.uint32]]]
+    key: PublicKey
+
+    def open(self, aggregate: NDArray[np.uint32], quorum: Sequence[int]) -> NDArray[np.int64]:
+        """What `quorum` decrypts."""
+        shares = {p: partial_decrypt(aggregate[:, 1], self.shares[p], quorum) for p in quorum}
+        return combine(aggregate, shares, quorum, self.params)
+
+
+def toy_params(committee: int = 5, threshold: int = 3, *, degree: int = 64, weight_bits: int = 0) -> SecurityParams:
+    """Parameters of a small ring without security."""
+    return SecurityParams(
+        update_range=0.25, weight_bits=weight_bits, threshold=threshold, committee=committee,
+        sites=8, ring_degree=degree, toy=True,
+    )  # fmt: skip
+
+
+def real_params(committee: int = 5, threshold: int = 3, *, weight_bits: int = 0) -> SecurityParams:
+    """Parameters as runs use them."""
+    return SecurityParams(update_range=0.25, weight_bits=weight_bits, threshold=threshold, committee=committee, sites=committee)
+
+
+@lru_cache(maxsize=8)
+def committee(params: SecurityParams) -> Committee:
+    """The committee of these parameters, from fixed entropy; made once per test session."""
+    positions = range(params.committee)
+    contributions = tuple(ceremony.contribute(p, params, EPOCH, SecretSeed(bytes([p + 1]) * 32)) for p in positions)
+    openings = tuple({sender: received(contributions[sender], holder) for sender in positions} for holder in positions)
+    shares = tuple(ceremony.derive_share(p, openings[p], params, EPOCH) for p in positions)
+    parts = {p: ceremony.public_parts(shares[p]) for p in positions}
+    for p in positions:
+        ceremony.check_public_parts(shares[p], parts, openings[p], params)
+    key = ceremony.collective_key(parts, params, EPOCH)
+    return Committee(params=params, contributions=contributions, openings=openings, shares=shares, parts=parts, key=key)
+
+
+def received(contributions: ceremony.Contributions, holder: int) -> ceremony.Opening:
+    """What `holder` accepts from an honest sender."""
+    return ceremony.verify_opening(
+        ceremony.opening_for(contributions, holder), sender=contributions.position, holder=holder,
+        committed=ceremony.commitment(contributions), epoch_id=contributions.epoch_id, params=contributions.params,
+    )  # fmt: skip
+
+
+def updates(count: int, parameters: int, seed: int = 1) -> list[NDArray[np.float32]]:
+    """Updates as training makes them: mostly small, some beyond the range."""
+    rng = np.random.default_rng(seed)
+    return [rng.normal(0, 0.05, parameters).astype(np.float32) for _ in range(count)]
+
+
+def slow_transform(polynomial: Sequence[int], q: int) -> list[int]:
+    """Negacyclic NTT by its definition: values at the odd powers of psi, in bit-reversed order."""
+    degree = len(polynomial)
+    psi = minimal_root(q, degree)
+    points = [pow(psi, 2 * int(i) + 1, q) for i in bit_reversal(degree)]
+    return [sum(c * pow(x, k, q) for k, c in enumerate(polynomial)) % q for x in points]
+
+
+def slow_inverse(values: Sequence[int], q: int) -> list[int]:
+    """Inverse of `slow_transform` by interpolation at roots of unity."""
+    degree = len(values)
+    psi = minimal_root(q, degree)
+    points = [pow(psi, 2 * int(i) + 1, q) for i in bit_reversal(degree)]
+    return [sum(v * pow(x, -k, q) for v, x in zip(values, points, strict=True)) * pow(degree, -1, q) % q for k in range(degree)]
+
+
+def slow_product(left: Sequence[int], right: Sequence[int]) -> list[int]:
+    """Product modulo X^N + 1 over the integers, as at school."""
+    degree = len(left)
+    out = [0] * degree
+    for i, a in enumerate(left):
+        for j, b in enumerate(right):
+            sign = 1 if i + j < degree else -1
+            out[(i + j) % degree] += sign * a * b
+    return out
+
+
+def slow_crt(residues: Sequence[Sequence[int]], primes: Sequence[int]) -> list[int]:
+    """Centred integers with these residues per prime."""
+    modulus = int(np.prod([int(q) for q in primes], dtype=object))
+    basis = [modulus // q * pow(modulus // q, -1, q) for q in primes]
+    joint = [sum(int(r) * b for r, b in zip(column, basis, strict=True)) % modulus for column in zip(*residues, strict=True)]
+    return [x - modulus if x > modulus // 2 else x for x in joint]
