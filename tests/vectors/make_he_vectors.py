@@ -1,0 +1,93 @@
+"""Makes he_vectors.json, the known answers of the encryption.
+
+python tests/vectors/make_he_vectors.py > tests/vectors/he_vectors.json
+
+Made again only when the wire version changes: with other answers, sites of two releases do not understand each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bahefl_flwr.he import ceremony
+from bahefl_flwr.he.ckks import add, encrypt
+from bahefl_flwr.he.packing import pack, unpack
+from bahefl_flwr.he.params import SecurityParams
+from bahefl_flwr.he.sampling import Generator, SecretSeed, centred_binomial, flooding, ternary, uniform
+from bahefl_flwr.he.seal_format import PartKind, encode_part
+from bahefl_flwr.he.threshold import combine, partial_decrypt
+from he_committee import committee, real_params, toy_params
+
+QUORUM, WEIGHTS = (0, 2, 4), (1, 3, 2)
+
+
+def vectors() -> dict[str, dict[str, object]]:
+    """Every known answer, by name."""
+    return {
+        "samplers": _samplers(),
+        "toy ring of degree 16, 3 of 5": _scheme(toy_params(degree=16, weight_bits=2)),
+        "real ring, 3 of 5": _scheme(real_params(weight_bits=2)),
+        "real ring, single key": _ceremony(real_params(5, 1)),
+        "real ring, 2 of 2": _ceremony(real_params(2, 2)),
+    }
+
+
+def _samplers() -> dict[str, object]:
+    seed = SecretSeed(bytes(range(32)))
+    return {
+        "derived": seed.derive("label", b"context", 7).secret_bytes().hex(),
+        "bytes": Generator(seed).bytes(16).tobytes().hex(),
+        "ternary": ternary(Generator(seed), 12).tolist(),
+        "centred_binomial": centred_binomial(Generator(seed), 12).tolist(),
+        "flooding": flooding(Generator(seed), 4, 30).tolist(),
+        "uniform": uniform(Generator(seed), 1073651713, 4).tolist(),
+    }
+
+
+def _ceremony(params: SecurityParams) -> dict[str, object]:
+    members = committee(params)
+    return {
+        "params": params.digest().hex(),
+        "commitment of 0": ceremony.commitment(members.contributions[0]).hex(),
+        "opening of 0 to 1": _sha256(ceremony.opening_for(members.contributions[0], 1)),
+        "key share of 1": _sha256(members.shares[1].secret_bytes()),
+        "public key": members.key.digest().hex(),
+    }
+
+
+def _scheme(params: SecurityParams) -> dict[str, object]:
+    members = committee(params)
+    packed = [pack(_update(k), 1 / 3, params) for k in range(3)]
+    ciphertexts = [encrypt(m, members.key, params, SecretSeed(bytes([k]) * 32)) for k, m in enumerate(packed)]
+    total = add(ciphertexts, WEIGHTS, params)
+    shares = {p: partial_decrypt(total[:, 1], members.shares[p], QUORUM) for p in QUORUM}
+    opened = combine(total, shares, QUORUM, params)
+    return _ceremony(params) | {
+        "packed": _sha256(packed[0].astype("<i8").tobytes()),
+        "ciphertext": _sha256(encode_part(ciphertexts[0], PartKind.CIPHERTEXT, params)),
+        "first residues": ciphertexts[0][0, 1, :, :4].tolist(),
+        "sum": _sha256(encode_part(total, PartKind.CIPHERTEXT, params)),
+        "share of 2": _sha256(encode_part(shares[2], PartKind.SHARE, params)),
+        "opened": _sha256(opened.astype("<i8").tobytes()),
+        "mean": _sha256(unpack(opened, _update(0).size, sum(WEIGHTS) / 3, params).astype("<f4").tobytes()),
+    }
+
+
+def _update(site: int) -> np.ndarray:
+    """40 parameters in [-0.3, 0.3], without any function that differs between machines."""
+    return (((np.arange(40) + 1 + site) * 7919 % 1009) / 1009 * 0.6 - 0.3).astype(np.float32)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+if __name__ == "__main__":
+    print(json.dumps(vectors(), indent=1))  # noqa: T201 the script's output
