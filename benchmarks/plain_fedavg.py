@@ -1,4 +1,4 @@
-"""Plain FedAvg with the shipped LesionClient: no Flower, no encryption, no ledger. The reference that a secured run is compared with.
+"""Plain FedAvg with the shipped LesionClient: no Flower, no encryption, no ledger. What a secured run is compared with.
 
     python benchmarks/plain_fedavg.py experiment=smoke
     python benchmarks/plain_fedavg.py train.lr=1e-3 --clip 0.05 --json curve.json
@@ -53,7 +53,9 @@ def clients_of(settings: Settings) -> list[LesionClient]:
     return [LesionClient(settings, site_data(settings.data, site=k, sites=sites, seed=seed), site=k) for k in range(sites)]
 
 
-def federated_round(clients: list[LesionClient], model: NDArrays, settings: Settings, number: int, clip: float, part: str) -> tuple[NDArrays, RoundFigures]:
+def federated_round(
+    clients: list[LesionClient], model: NDArrays, settings: Settings, number: int, clip: float, part: str
+) -> tuple[NDArrays, RoundFigures]:
     """One round of FedAvg: fit everywhere, clip, average by examples (or evenly), evaluate everywhere."""
     config = {"server-round": number, "rounds": settings.federation.rounds}
     updates, weights, seconds = [], [], []
@@ -127,8 +129,9 @@ def main(arguments: list[str]) -> None:
 def _line(f: RoundFigures) -> str:
     update = f"|update| p99.99 {f.update_p9999:.4f} max {f.update_max:.4f}"
     seconds = f"train {sum(f.train_cpu_s):.1f} s (largest {max(f.train_cpu_s):.1f}), evaluate {f.evaluate_cpu_s:.1f} s"
-    dice = f"Dice {f.dice:.4f} recall {f.recall:.3f} precision {f.precision:.3f} per positive slice {f.mean_dice_of_positive_slices:.3f}"
-    return f"round {f.round:>3}  {dice} HD95 {f.hd95_px:.1f} px loss {f.loss:.3f}{' DEAD' if f.dead else ''}  {update}  {seconds}"
+    pooled = f"Dice {f.dice:.4f} recall {f.recall:.3f} precision {f.precision:.3f} loss {f.loss:.3f}{' DEAD' if f.dead else ''}"
+    slices = f"per positive slice: Dice {f.mean_dice_of_positive_slices:.3f} HD95 {f.hd95_px:.1f} px"
+    return f"round {f.round:>3}  {pooled}  {slices}  {update}  {seconds}"
 
 
 if __name__ == "__main__":

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from logging import INFO
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from flwr.client import NumPyClient
 from flwr.common import Context
+from flwr.common.logger import log
 from flwr.common.typing import Scalar
 
 from bahefl_flwr.errors import DataError, ProtocolError
@@ -55,7 +57,7 @@ class LesionClient(NumPyClient):
         return model.initial_weights(self._model, self._settings.run.seed)
 
     def fit(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
-        """Train for `train.local_epochs`; equal arguments give equal weights on one CPU thread, so a repeated message does no harm.
+        """Train for `train.local_epochs`; on one CPU thread equal arguments give equal weights, so repeating is harmless.
 
         Args:
           parameters: the global model, as get_parameters gives it.
@@ -90,7 +92,7 @@ class LesionClient(NumPyClient):
           config: "part": "validation" (if absent) or "test".
 
         Returns:
-          The mean loss, the number of slices, and sums that add up over sites (see metrics.Evaluation; `from_metrics` reads them).
+          The mean loss, the number of slices, and sums that add up over sites (metrics.Evaluation; `from_metrics` reads them).
 
         Raises:
           ProtocolError: no such part. UpdateError: unfit parameters.
@@ -161,8 +163,18 @@ def client_fn(context: Context) -> LesionClient:
     elif "partition-id" in node_config:
         site, sites = int(node_config["partition-id"]), int(node_config.get("num-partitions", settings.federation.sites))
     else:
-        raise DataError("this node has no data: start its SuperNode with --node-config 'data.root=\"<folder with frames/ and masks/>\"'")
-    return LesionClient(settings, site_data(settings.data, site=site, sites=sites, seed=settings.run.seed), site=site)
+        raise DataError(
+            "this node has no data: start its SuperNode with --node-config 'data.root=\"<folder with frames/ and masks/>\"'"
+        )
+    client = LesionClient(settings, site_data(settings.data, site=site, sites=sites, seed=settings.run.seed), site=site)
+    _announce(str(client.engine))
+    return client
+
+
+@lru_cache(maxsize=1)
+def _announce(engine: str) -> None:
+    """Say it once a process, not once a message."""
+    log(INFO, "lesion training in %s", engine)
 
 
 # Flower calls client_fn for every message; an actor of the simulation serves all sites.
@@ -170,9 +182,14 @@ def client_fn(context: Context) -> LesionClient:
 def site_data(settings: DataSettings, *, site: int, sites: int, seed: int) -> SiteData:
     """One site's slices per part; in a simulation its share of all slices.
 
+    Args:
+      site: from 0. sites: 1 where the folder is the site's own.
+
     Raises:
-      DataError: the slices cannot be read, or cannot be split as asked.
+      DataError: there is no such site, or the slices cannot be read, or not be split as asked.
     """
+    if not 0 <= site < sites:
+        raise DataError(f"partition-id {site} of {sites} partitions; it must be 0 to {sites - 1}")
     if settings.kind == "folder":
         everything = _folder(Path(settings.root).expanduser(), settings.image_size_px)
         scans = tuple(data.scan_of(name) for name in everything.names)
@@ -180,7 +197,9 @@ def site_data(settings: DataSettings, *, site: int, sites: int, seed: int) -> Si
         return {part: everything.take(own.part(part)) for part in partition.PARTS}
     flags = phantom.lesion_flags(seed, settings.slices)
     # Every phantom slice is a patient of its own, so both kinds of split are the same here.
-    own = partition.split(flags, [None] * len(flags), settings.model_copy(update={"split": "slice"}), sites=sites, seed=seed)[site]
+    own = partition.split(flags, [None] * len(flags), settings.model_copy(update={"split": "slice"}), sites=sites, seed=seed)[
+        site
+    ]
     cache = Path(settings.cache).expanduser() if settings.cache else data.default_cache()
     form = {"seed": seed, "site": site, "slices": settings.slices, "size_px": settings.image_size_px}
     drawn = data.load_phantoms(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 # Without this albumentations asks a package index for its newest release, at import, in a hospital.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-import albumentations as A  # type: ignore[import-untyped]  # ships no stubs
+import albumentations as A
 
 Image = npt.NDArray[np.uint8]
 
@@ -19,7 +19,7 @@ Image = npt.NDArray[np.uint8]
 def augmenter(seed: int) -> Callable[[Image, Image], tuple[Image, Image]]:
     """A function from (image, mask), both uint8 (s, s), to a changed pair of the same form.
 
-    Flip, small affine moves, brightness and contrast, noise. No elastic deformation: it doubles the cost (research/lesion.md, B5).
+    Flip, small affine moves, brightness and contrast, noise. No elastic deformation: it doubles the cost.
 
     Args:
       seed: two augmenters of one seed change the same slices in the same way.

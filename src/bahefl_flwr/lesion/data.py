@@ -108,28 +108,29 @@ def _image_names(folder: Path) -> set[str]:
 
 
 def _load_pair(root: Path, name: str) -> tuple[Images, Images]:
-    found = {folder: _read(root / folder / name) for folder in ("frames", "masks")}
-    if unreadable := [f"{folder}/{name}" for folder, values in found.items() if values is None]:
+    frame = _read(root / "frames" / name, cv2.IMREAD_GRAYSCALE)
+    mask = _read(root / "masks" / name, cv2.IMREAD_COLOR)
+    if frame is None or mask is None:
+        unreadable = [f"{part}/{name}" for part, values in (("frames", frame), ("masks", mask)) if values is None]
         raise DataError(" and ".join(unreadable) + ": cannot be read as an image")
-    frame, mask = (values for values in found.values() if values is not None)
-    if frame.shape != mask.shape:
+    if frame.shape != mask.shape[:2]:
         raise DataError(f"frames/{name} is {_size(frame)}, masks/{name} is {_size(mask)}")
     if frame.shape[0] != frame.shape[1]:
         raise DataError(f"frames/{name} is {_size(frame)}, not square")
     # The largest channel: a mask drawn in red only is grey 76 after OpenCV's own conversion, and lost.
-    grey, lesion = frame.mean(axis=2).round().astype(np.uint8), mask.max(axis=2)
+    lesion = mask.max(axis=2)
     if 0 < lesion.max() <= _LESION_ABOVE:
         raise DataError(f"masks/{name}: largest value {lesion.max()}, expected 0 and 255")
-    return grey, (lesion > _LESION_ABOVE).astype(np.uint8)
+    return frame, (lesion > _LESION_ABOVE).astype(np.uint8)
 
 
-def _read(path: Path) -> Images | None:
-    """Three channels, uint8, or None."""
+def _read(path: Path, mode: int) -> Images | None:
+    """uint8, shape (h, w) or (h, w, 3) by OpenCV's `mode`, or None."""
     try:
         encoded = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError:
         return None
-    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+    decoded = cv2.imdecode(encoded, mode) if encoded.size else None
     return None if decoded is None else np.asarray(decoded, np.uint8)
 
 
@@ -165,7 +166,14 @@ def load_phantoms(
     Raises:
       DataError: the cache folder cannot be written.
     """
-    wanted = {"version": phantom.PHANTOM_VERSION, "seed": seed, "site": site, "of": slices, "size_px": size_px, "difficulty": difficulty}
+    wanted = {
+        "version": phantom.PHANTOM_VERSION,
+        "seed": seed,
+        "site": site,
+        "of": slices,
+        "size_px": size_px,
+        "difficulty": difficulty,
+    }
     digest = hashlib.sha256(json.dumps([wanted, [int(i) for i in indices]], sort_keys=True).encode()).hexdigest()
     path = cache / f"{digest[:32]}.npz"
     names = tuple(f"phantom_site{site}_{i}" for i in indices)
@@ -173,7 +181,8 @@ def load_phantoms(
         return Slices(images=cached[0], masks=cached[1], names=names)
     scanner, flags = phantom.scanner_of(seed, site), phantom.lesion_flags(seed, slices)
     drawn = [
-        phantom.render(seed, int(i), size_px=size_px, scanner=scanner, lesion=bool(flags[i]), difficulty=difficulty) for i in indices
+        phantom.render(seed, int(i), size_px=size_px, scanner=scanner, lesion=bool(flags[i]), difficulty=difficulty)
+        for i in indices
     ]
     images, masks = (np.stack([pair[k] for pair in drawn]) for k in (0, 1))
     _write_cache(path, images, masks)
@@ -198,6 +207,6 @@ def _write_cache(path: Path, images: Images, masks: Images) -> None:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
         with os.fdopen(descriptor, "wb") as file:
             np.savez(file, images=images, masks=np.packbits(masks, axis=-1))
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
     except OSError as error:
         raise DataError(f"phantom cache {path.parent} cannot be written: {error}; set data.cache to a folder that can") from error

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage  # type: ignore[import-untyped]  # ships no stubs
+from scipy import ndimage
 
 Mask = npt.NDArray[np.bool_]
 
@@ -61,7 +61,7 @@ class Evaluation:
       slices, positive_slices: how many there were, and how many of them have lesion in truth.
       dice_sum: sum of the Dice over the positive slices.
       hd95_sum_px, hd95_pairs: over the slices where truth and prediction both have lesion.
-      missed, spurious, both_empty: slices where only the truth, only the prediction, or neither has lesion; no distance exists there.
+      missed, spurious, both_empty: slices where only the truth, only the prediction, or neither has lesion: no distance there.
       hd95_penalised_sum_px: hd95_sum_px plus the image diagonal for each missed or spurious slice.
     """
 
@@ -125,8 +125,8 @@ def count_pixels(predicted: Mask, truth: Mask) -> PixelCounts:
 def hd95(predicted: Mask, truth: Mask, spacing: tuple[float, float] = (1.0, 1.0)) -> float:
     """The larger of the two directed 95th percentiles of the distances between surfaces (MONAI's definition; equal to 1e-5).
 
-    Not the percentile of both directions pooled, which is smaller (17.9 against 22.4 px on the same masks: LESION.md). A surface is
-    what a 4-neighbour erosion removes; distances are Euclidean.
+    Not the percentile of both directions pooled, which is smaller (17.9 against 22.4 px on the same masks: LESION.md). A surface
+    is what a 4-neighbour erosion removes; distances are Euclidean.
 
     Args:
       predicted, truth: bool, shape (h, w), neither empty.

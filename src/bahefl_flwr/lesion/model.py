@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bahefl_flwr.errors import SettingsError
 from bahefl_flwr.settings import ModelSettings
 
-# A head starts at sigmoid(-2) = 0.12: about 1 % of all pixels are lesion, and a head that starts at one half spends its first round unlearning.
+# A head starts at sigmoid(-2) = 0.12: about 1 % of all pixels are lesion, and starting at a half costs a round of unlearning.
 _HEAD_BIAS = -2.0
 
 
@@ -31,7 +31,7 @@ class SimAM(nn.Module):
         self.regulariser = regulariser
 
     def forward(self, features: Tensor) -> Tensor:
-        """Weigh `features`, shape (n, c, h, w) with h * w > 1; the energy is computed in fp32 under fp16, whose squares overflow."""
+        """Weigh `features`, shape (n, c, h, w) with h * w > 1; fp16 is computed in fp32, because its squares overflow."""
         x = features.float() if features.dtype == torch.float16 else features
         distance = (x - x.mean((2, 3), keepdim=True)).square()  # (n, c, h, w)
         variance = distance.sum((2, 3), keepdim=True) / (x.shape[-1] * x.shape[-2] - 1)  # (n, c, 1, 1)
@@ -86,7 +86,7 @@ class LightUNet(nn.Module):
     Args:
       width: channels at full resolution; each of the `depth` levels below doubles them.
       depth: times the resolution is halved.
-      unshuffle: 2 folds each 2x2 pixels into channels first and unfolds the answer: 3.6x less CPU at the same output size (LESION.md).
+      unshuffle: 2 folds each 2x2 pixels into channels first and unfolds the answer: 3.6x less CPU, same output size (LESION.md).
     """
 
     def __init__(self, width: int, depth: int, unshuffle: int) -> None:
@@ -133,7 +133,7 @@ def build(settings: ModelSettings, image_size_px: int) -> LightUNet:
     folds = settings.unshuffle * 2**settings.depth
     if image_size_px % folds or image_size_px < 2 * folds:
         raise SettingsError(
-            f"data.image_size_px={image_size_px} does not fit model.depth={settings.depth} with model.unshuffle={settings.unshuffle}: "
+            f"data.image_size_px={image_size_px} does not fit model.depth={settings.depth}, unshuffle={settings.unshuffle}: "
             f"use a multiple of {folds} that is at least {2 * folds}, or a smaller model.depth"
         )
     return LightUNet(settings.width, settings.depth, settings.unshuffle)

@@ -21,8 +21,8 @@ Flags = npt.NDArray[np.bool_]
 Part = Literal["train", "validation", "test"]
 
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
-# Per site and class, where the class exists at all. Plain Dirichlet draws leave some site without one in 63 % (5 sites) to 96 % (10
-# sites) of all seeds (LESION.md).
+# Per site and class, where the class exists at all. Plain Dirichlet draws leave some site without one in 63 % (5 sites) to 96 %
+# (10 sites) of all seeds (LESION.md).
 MINIMUM: dict[Part, int] = {"train": 2, "validation": 1, "test": 0}
 _CLASSES = ("slices without lesion", "slices with lesion")
 
@@ -40,7 +40,9 @@ class SiteSlices:
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
 
-def split(has_lesion: Flags, scans: Sequence[str | None], settings: DataSettings, *, sites: int, seed: int) -> tuple[SiteSlices, ...]:
+def split(
+    has_lesion: Flags, scans: Sequence[str | None], settings: DataSettings, *, sites: int, seed: int
+) -> tuple[SiteSlices, ...]:
     """Cut all slices into parts, then deal each part to the sites by Dirichlet(alpha) per class, without replacement.
 
     The per-class minimum of every site is reserved first and only the rest is dealt, so no draw is ever rejected. The shares of a
@@ -132,7 +134,5 @@ def _deal(members: Indices, shares: npt.NDArray[np.float64], minimum: int) -> li
 
 
 def _too_few(part: Part, label: int, found: int, minimum: int, sites: int) -> str:
-    remedy = "use fewer sites, more slices, or a larger share for this part"
-    return (
-        f"the {part} part has {found} {_CLASSES[label]}, but {sites} sites need at least {minimum} each = {minimum * sites}: {remedy}"
-    )
+    needed = f"{sites} sites need at least {minimum} each = {minimum * sites}"
+    return f"the {part} part has {found} {_CLASSES[label]}, but {needed}: use fewer sites, more slices, or a larger part"

@@ -58,7 +58,7 @@ def scanner_of(seed: int, site: int) -> Scanner:
 
 
 def lesion_flags(seed: int, slices: int) -> Mask:
-    """Which slice indices carry a lesion, shape (slices,): known without rendering, so that every site can compute the split alone."""
+    """Which slices carry a lesion, shape (slices,): known without drawing, so that every site can compute the split alone."""
     return np.random.default_rng([seed, _FLAGS]).random(slices) < POSITIVE_SHARE
 
 
@@ -79,7 +79,7 @@ def render(
     view = _View.draw(rng, size_px, scanner)
     inner = view.blob(0, 0, 0.74, 0.52, wobble=view.coarse, amount=0.02)
     lung = _lungs(view, inner)
-    air = _parenchyma(view, inner, lung)
+    air = _parenchyma(view, lung)
     mask = np.zeros(lung.shape, np.bool_)
     if lesion:
         air, mask = _with_lesions(view, air, lung, max(difficulty, _EASIEST))
@@ -90,7 +90,7 @@ def render(
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """One slice being drawn: its random source, the coordinates inside the patient, and two smooth fields that wobble every contour."""
+    """One slice being drawn: its random source, coordinates inside the patient, and two fields that wobble every contour."""
 
     rng: np.random.Generator
     size: int
@@ -113,7 +113,9 @@ class _View:
         x = ((dx * np.cos(turn) + dy * np.sin(turn)) / scale).astype(np.float32)
         y = ((dy * np.cos(turn) - dx * np.sin(turn)) / scale).astype(np.float32)
         coarse, fine = _smooth_noise(rng, size, 3), _smooth_noise(rng, size, 4)
-        return _View(rng, size, table_x, table_y, x, y, rng.uniform(0.12, 1.0), 2 / size / scale, coarse, fine, rng.uniform(0.20, 0.29))
+        return _View(
+            rng, size, table_x, table_y, x, y, rng.uniform(0.12, 1.0), 2 / size / scale, coarse, fine, rng.uniform(0.20, 0.29)
+        )
 
     @property
     def edge(self) -> float:
@@ -123,7 +125,9 @@ class _View:
     def noise(self, cells: float, octaves: int = 1) -> Field:
         return _smooth_noise(self.rng, self.size, cells, octaves)
 
-    def blob(self, cx: float, cy: float, rx: float, ry: float, *, turn: float = 0.0, wobble: Field | None = None, amount: float = 0.0) -> Field:
+    def blob(
+        self, cx: float, cy: float, rx: float, ry: float, *, turn: float = 0.0, wobble: Field | None = None, amount: float = 0.0
+    ) -> Field:
         """Signed: positive inside an ellipse whose contour is moved by `amount` * `wobble`."""
         c, s = np.float32(np.cos(turn)), np.float32(np.sin(turn))
         u, v = ((self.x - cx) * c + (self.y - cy) * s) / rx, ((self.y - cy) * c - (self.x - cx) * s) / ry
@@ -163,13 +167,21 @@ def _lungs(view: _View, inner: Field) -> Field:
     tall, wide = 0.20 + 0.31 * np.sqrt(z), 0.17 + 0.17 * np.sqrt(z)
     heart_width = 0.16 + 0.18 * z * rng.uniform(0.7, 1.1)
     heart = view.blob(
-        rng.uniform(0.02, 0.1), -0.05 + 0.1 * z, heart_width, 0.16 + 0.16 * z, turn=rng.uniform(-0.4, 0.1), wobble=view.fine, amount=0.05
+        rng.uniform(0.02, 0.1),
+        -0.05 + 0.1 * z,
+        heart_width,
+        0.16 + 0.16 * z,
+        turn=rng.uniform(-0.4, 0.1),
+        wobble=view.fine,
+        amount=0.05,
     )
     lung = np.zeros_like(inner)
     for side in (-1, 1):
         rx, ry = wide * rng.uniform(0.92, 1.06), tall * rng.uniform(0.92, 1.06)
         turn = side * rng.uniform(-0.22, 0.05)
-        shape = view.blob(side * (0.13 + wide * 0.98), rng.uniform(-0.04, 0.03), rx, ry, turn=turn, wobble=view.fine, amount=0.035)
+        shape = view.blob(
+            side * (0.13 + wide * 0.98), rng.uniform(-0.04, 0.03), rx, ry, turn=turn, wobble=view.fine, amount=0.035
+        )
         lung = _f32(np.maximum(lung, _soft(np.minimum(np.minimum(shape, inner * 1.2 + 0.02), -heart * 1.1 + 0.02), view.edge)))
     if z > 0.85 and rng.random() < 0.6:
         lung = _domed(view, lung)
@@ -183,7 +195,7 @@ def _domed(view: _View, lung: Field) -> Field:
     return _f32(lung * (1 - _soft(liver, view.edge)) * (1 - _soft(spleen, view.edge)))
 
 
-def _parenchyma(view: _View, inner: Field, lung: Field) -> Field:
+def _parenchyma(view: _View, lung: Field) -> Field:
     """Healthy lung: texture, a gradient by gravity, vessels, bronchi and, at times, dependent atelectasis, which is no lesion."""
     rng = view.rng
     air = view.parenchyma + 0.03 * view.noise(6, 2) + np.float32(rng.uniform(0, 0.09)) * (view.y + 0.1)
@@ -228,17 +240,21 @@ def _vessel_tree(view: _View, hila: list[tuple[float, float]]) -> Field:
     branches = []
     for (x, y), outwards in zip(hila, (np.pi, 0.0), strict=True):
         for _ in range(rng.integers(3, 6)):
-            branches.append((x, y, outwards + rng.uniform(-1.35, 1.35), rng.uniform(0.008, 0.017), rng.uniform(0.1, 0.18), 0))
+            angle, radius, length = outwards + rng.uniform(-1.35, 1.35), rng.uniform(0.008, 0.017), rng.uniform(0.1, 0.18)
+            branches.append((x, y, angle, radius, length, 0))
     while branches:
         x, y, angle, radius, length, level = branches.pop()
         x, y, angle = _draw_vessel(view, image, x, y, angle, radius, length)
-        for turn in (-1, 1) if level < 3 else ():
-            if rng.random() < 0.85:
-                branches.append((x, y, angle + turn * rng.uniform(0.25, 0.7), radius * 0.68, length * rng.uniform(0.6, 0.85), level + 1))
+        for turn in (-1, 1):
+            if level < 3 and rng.random() < 0.85:
+                bend, shorter = turn * rng.uniform(0.25, 0.7), length * rng.uniform(0.6, 0.85)
+                branches.append((x, y, angle + bend, radius * 0.68, shorter, level + 1))
     return image
 
 
-def _draw_vessel(view: _View, image: Field, x: float, y: float, angle: float, radius: float, length: float) -> tuple[float, float, float]:
+def _draw_vessel(
+    view: _View, image: Field, x: float, y: float, angle: float, radius: float, length: float
+) -> tuple[float, float, float]:
     """Draw one branch into `image`; returns where it ends and in which direction."""
     points = [(x, y)]
     for _ in range(4):
@@ -254,7 +270,7 @@ def _draw_vessel(view: _View, image: Field, x: float, y: float, angle: float, ra
 
 
 def _with_lesions(view: _View, air: Field, lung: Field, difficulty: float) -> tuple[Field, Mask]:
-    """Lung with ground-glass and consolidated lesions, mostly peripheral and posterior, and their mask as an annotator would draw it."""
+    """Lung with ground-glass and consolidated lesions, mostly peripheral and posterior, and the mask an annotator would draw."""
     rng = view.rng
     alpha, density, mask = np.zeros_like(air), np.zeros_like(air), np.zeros(air.shape, np.bool_)
     rows, columns, cumulated = _lesion_prior(view, lung)
@@ -290,7 +306,9 @@ def _lesion(view: _View, row: int, column: int, severity: float, difficulty: flo
     radius = grow * float(np.clip(np.exp(rng.normal(-3.0 + 1.1 * severity, 0.55)), 0.014, 0.36))
     along = float(np.arctan2(cy, cx)) + np.pi / 2 + rng.uniform(-0.4, 0.4)
     rough = view.noise(float(np.clip(1.6 / radius, 3, 40)), 2)
-    shape = view.blob(cx, cy, radius * rng.uniform(1, 1.9), radius * rng.uniform(0.65, 1.1), turn=along, wobble=rough, amount=0.28)
+    shape = view.blob(
+        cx, cy, radius * rng.uniform(1, 1.9), radius * rng.uniform(0.65, 1.1), turn=along, wobble=rough, amount=0.28
+    )
     soft = _soft(shape, rng.uniform(0.06, 0.22) * difficulty)
     jitter = _soft(shape + 0.04 * difficulty * view.noise(14), 0.05)
     return soft, _lesion_grey(view, difficulty), jitter

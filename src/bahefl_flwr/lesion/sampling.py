@@ -38,5 +38,5 @@ def _drawn(members: Indices, count: int, rng: np.random.Generator) -> Indices:
 
 
 def batches(order: Indices, batch_size: int) -> list[Indices]:
-    """Cut into batches of nearly equal size, as near to `batch_size` as that allows: no single left-over slice makes a noisy step."""
+    """Batches of nearly equal size, as near to `batch_size` as that allows: no left-over slice makes a noisy step of its own."""
     return np.array_split(order, max(1, round(len(order) / batch_size)))

@@ -1,7 +1,7 @@
 """Local training and evaluation: model, slices and settings in; weights, losses and counts out.
 
-The only module that decides device and precision. It holds no state between rounds: AdamW starts afresh each time, and the schedule
-is a closed form of the global epoch.
+The only module that decides device and precision. It holds no state between rounds: AdamW starts afresh each time, and the
+schedule is a closed form of the global epoch.
 """
 
 from __future__ import annotations
@@ -127,7 +127,9 @@ def load_weights(model: LightUNet, weights: Sequence[npt.NDArray[np.float32]]) -
     """
     state = model.state_dict()
     if len(weights) != len(state):
-        raise UpdateError(f"got {len(weights)} parameter arrays, the model has {len(state)}; do all sites share the same model settings?")
+        raise UpdateError(
+            f"got {len(weights)} parameter arrays, the model has {len(state)}; do all sites share the same model settings?"
+        )
     for (name, tensor), values in zip(state.items(), weights, strict=True):
         if tuple(tensor.shape) != np.shape(values):
             raise UpdateError(f"parameter {name} has shape {np.shape(values)}, expected {tuple(tensor.shape)}")
