@@ -118,7 +118,7 @@ def test_a_pending_call_sees_the_time_and_number_of_the_next_block(chain: Chain,
     contract = deploy(chain, CLOCK)
     clock.now += 100
     latest, pending = chain.call(asked(contract), chain.head), chain.call(asked(contract), None)
-    assert latest.output == word(1_800_000_001) + word(1)
+    assert latest.output == word(1_800_000_000) + word(1)
     assert pending.output == word(1_800_000_100) + word(2)
 
 
