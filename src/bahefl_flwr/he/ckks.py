@@ -158,11 +158,6 @@ class TenSealAdder:
         return tenseal.ckks_vector_from(self._context, seal_format.build_vector(ciphertext, _SCALE, seal_version(), self._params))
 
 
-def add_with_tenseal(ciphertexts: Iterable[Ciphertexts], weights: Sequence[int], params: SecurityParams) -> Ciphertexts:
-    """`TenSealAdder(params)(ciphertexts, weights)`; keep the adder where many parts are added."""
-    return TenSealAdder(params)(ciphertexts, weights)
-
-
 def tenseal_public_context(params: SecurityParams) -> tenseal.Context:
     """A TenSEAL context with our ring and no key at all: it can add, and multiply by plain integers."""
     # Imported here: reading and verifying ciphertexts needs no TenSEAL, whose import costs 0.2 s.
