@@ -5,6 +5,7 @@ Plain assignments, because Flower reads this file's syntax tree; heavy imports w
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Mapping
 from functools import reduce
@@ -89,8 +90,15 @@ def pooled_evaluation(records: list[RecordDict], weighted_by_key: str) -> Metric
     """Sum the sites' exact pixel counts and compute the figures from the sums (LESION.md); the loss is per example."""
     from bahefl_flwr.client import from_metrics, to_metrics
 
-    sites = [dict(record["metrics"].items()) for record in records]
-    total = reduce(lambda a, b: a + b, (from_metrics(site) for site in sites))
+    sites: list[dict[str, Any]] = [dict(record["metrics"].items()) for record in records]
+    total = reduce(operator.add, (from_metrics(site) for site in sites))
     examples = sum(int(site[weighted_by_key]) for site in sites)
     loss = sum(float(site["loss"]) * int(site[weighted_by_key]) for site in sites) / examples
-    return MetricRecord({**to_metrics(total), **total.figures(), "loss": loss, weighted_by_key: examples})
+    ratios = {name: getattr(total.pixels, name) for name in ("dice", "precision", "recall", "score")}
+    means = {
+        "mean-dice-of-positive-slices": total.mean_dice_of_positive_slices,
+        "mean-hd95-px": total.mean_hd95_px,
+        "mean-penalised-hd95-px": total.mean_penalised_hd95_px,
+    }
+    sums: dict[str, Any] = to_metrics(total)
+    return MetricRecord({**sums, **ratios, **means, "loss": loss, weighted_by_key: examples})

@@ -75,13 +75,15 @@ def _read(node: int, message: Message) -> Reply:
     if not isinstance(status, ConfigRecord) or not isinstance(status.get("ok"), bool):
         return Reply(node=node, ok=False, error="malformed reply: no status record; is the site's ClientApp a secure_client_app?")
     if not status["ok"]:
-        return Reply(node=node, ok=False, error=f"{status.get('error', 'error')}: {status.get('message', '')}")
+        return Reply(node=node, ok=False, error=f"{status.get('error', 'error')!s}: {status.get('message', '')!s}")
     try:
-        numbers = {name: _numbers(message.content, name) for name in ("metrics", "evaluation", "seconds", "bytes")}
+        metrics, evaluation, seconds, sizes = (
+            _numbers(message.content, name) for name in ("metrics", "evaluation", "seconds", "bytes")
+        )
     except ValueError as error:
         return Reply(node=node, ok=False, error=f"malformed reply: {error}")
     facts = {k: v for k, v in status.items() if isinstance(v, bool | int | float | str)}
-    return Reply(node=node, ok=True, facts=facts, **numbers)
+    return Reply(node=node, ok=True, facts=facts, metrics=metrics, evaluation=evaluation, seconds=seconds, bytes=sizes)
 
 
 def _numbers(content: RecordDict, name: str) -> Numbers:

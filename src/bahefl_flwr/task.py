@@ -15,10 +15,11 @@ from bahefl_flwr.federation import Federation
 from bahefl_flwr.records import MemberStatus
 from bahefl_flwr.replies import Reply, ask
 from bahefl_flwr.round import Action
+from bahefl_flwr.settings import Scalar
 from bahefl_flwr.site.state import task_params
 
 _POLL_S = 0.2
-_HELLO = {"bahefl-run": b"", "bahefl-number": 0, "bahefl-quorum": "0", "bahefl-last-try": False}
+_HELLO: Mapping[str, Scalar | bytes] = {"bahefl-run": b"", "bahefl-number": 0, "bahefl-quorum": "0", "bahefl-last-try": False}
 
 _log = logging.getLogger("bahefl_flwr.driver")
 

@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 
 from bahefl_flwr.errors import BaheflError, SettingsError
 from bahefl_flwr.round import Action
-from bahefl_flwr.settings import Scalar, from_run_config
+from bahefl_flwr.settings import from_run_config
 from bahefl_flwr.site import ceremony, coordination, hello, training, verification
 from bahefl_flwr.site.state import Outcome, Request, Site, open_site
 
@@ -96,19 +96,18 @@ def _request(message: Message) -> Request:
         raise SettingsError(f"a message whose config lacks or garbles {error} is not from BaheflStrategy; ignored") from None
 
 
-def _client_config(message: Message) -> dict[str, Scalar]:
+def _client_config(message: Message) -> training.ClientConfig:
     """What Flower's strategies give a NumPyClient: the config record, without our own entries."""
     config = message.content["config"]
-    return {k: v for k, v in config.items() if not k.startswith("bahefl-")}  # type: ignore[union-attr]
+    return {k: v for k, v in config.items() if not k.startswith("bahefl-") and isinstance(v, bool | bytes | float | int | str)}
 
 
 def _reply(outcome: Outcome) -> RecordDict:
-    facts: dict[str, str | int | bool] = {"ok": True, "notes": "\n".join(outcome.notes), **outcome.facts}
     return RecordDict(
         {
-            "status": ConfigRecord(facts),
-            "metrics": MetricRecord(outcome.metrics),
-            "evaluation": MetricRecord(outcome.evaluation),
+            "status": ConfigRecord({"ok": True, "notes": "\n".join(outcome.notes), **outcome.facts}),
+            "metrics": MetricRecord(dict(**outcome.metrics)),
+            "evaluation": MetricRecord(dict(**outcome.evaluation)),
             "seconds": MetricRecord(dict(outcome.seconds)),
             "bytes": MetricRecord({**outcome.bytes, "gas": outcome.gas}),
         }
@@ -120,5 +119,4 @@ def _numpy_client(client_fn: ClientFn, context: Context) -> NumPyClient:
     client = getattr(client, "numpy_client", client)  # .to_client() wraps it in an object of this attribute
     if not isinstance(client, NumPyClient):
         raise SettingsError(f"client_fn returned {type(client).__name__}; secure_client_app needs a flwr.client.NumPyClient")
-    client.set_context(context)
     return client

@@ -19,17 +19,17 @@ from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, encode_part
 from bahefl_flwr.ledger.connection import Receipt
 from bahefl_flwr.records import LedgerView, Member, ObjectKind, RoundPhase, RoundRecord
-from bahefl_flwr.settings import Scalar
 from bahefl_flwr.site.ceremony import public_key
 from bahefl_flwr.site.model import Array, Model
 from bahefl_flwr.site.objects import keep, kept_names, put_kept
 from bahefl_flwr.site.opening import current_model
 from bahefl_flwr.site.state import Outcome, Request, Site, expect_round, security_params
 
+ClientConfig = dict[str, bool | bytes | float | int | str]
 UPDATE_NAME = "update"
 
 
-def train(site: Site, request: Request, client: NumPyClient, config: dict[str, Scalar]) -> Outcome:
+def train(site: Site, request: Request, client: NumPyClient, config: ClientConfig) -> Outcome:
     """Make this site's one ciphertext of the round and commit its digest; asked again, commit the same one.
 
     Raises:
@@ -51,7 +51,7 @@ def train(site: Site, request: Request, client: NumPyClient, config: dict[str, S
 
 
 def _make_update(
-    site: Site, request: Request, view: LedgerView, me: Member, client: NumPyClient, config: dict[str, Scalar]
+    site: Site, request: Request, view: LedgerView, me: Member, client: NumPyClient, config: ClientConfig
 ) -> dict[str, Any]:
     outcome = Outcome()
     try:
@@ -73,7 +73,7 @@ def _decline(site: Site, r: RoundRecord, error: BaheflError) -> None:
     site.ledger.decline(r.number, type(error).__name__)
 
 
-def _fit(base: Model, client: NumPyClient, config: dict[str, Scalar], outcome: Outcome) -> tuple[Array, int]:
+def _fit(base: Model, client: NumPyClient, config: ClientConfig, outcome: Outcome) -> tuple[Array, int]:
     """Paper step 2."""
     with outcome.timed("train"):
         try:
@@ -154,7 +154,7 @@ def upload(site: Site, request: Request) -> Outcome:
     return outcome
 
 
-def evaluate_model(model: Model, client: NumPyClient, config: dict[str, Scalar], outcome: Outcome) -> None:
+def evaluate_model(model: Model, client: NumPyClient, config: ClientConfig, outcome: Outcome) -> None:
     """Let the NumPyClient evaluate an opened model; its figures go into `outcome.evaluation`.
 
     Raises:
@@ -173,7 +173,7 @@ def evaluate_model(model: Model, client: NumPyClient, config: dict[str, Scalar],
     outcome.facts["model"] = model.digest().hex()
 
 
-def evaluate(site: Site, client: NumPyClient, config: dict[str, Scalar]) -> Outcome:
+def evaluate(site: Site, client: NumPyClient, config: ClientConfig) -> Outcome:
     """After the task: open the last finalised aggregate, keep the final model, evaluate it on the part that `config` names."""
     view = site.ledger.view()
     outcome = Outcome()

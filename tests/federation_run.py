@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bahefl_flwr.ledger.contract import FederationLedger
 from flwr.app import Context
 from flwr.client import NumPyClient
 from numpy.typing import NDArray
-from tests.in_process_grid import InProcessGrid, Tamper, plain_delivery
 
 from bahefl_flwr import run_folder
 from bahefl_flwr.federation import Federation, open_federation
-from bahefl_flwr.records import LedgerView, RoundRecord
+from bahefl_flwr.records import LedgerView, Member, RoundRecord
 from bahefl_flwr.settings import Settings, compose
 from bahefl_flwr.site import secure_client_app
+from bahefl_flwr.store import LocalStore
 from bahefl_flwr.strategy import BaheflStrategy
+from in_process_grid import InProcessGrid, Tamper, plain_delivery
 
 Arrays = list[NDArray[np.float32]]
 SHAPES = ((40, 30), (7,), ())
@@ -79,6 +81,25 @@ class Run:
     strategy: BaheflStrategy | None = None
     grid: InProcessGrid | None = None
 
+    members: tuple[Member, ...] = ()
+
+    @property
+    def ledger(self) -> FederationLedger:
+        """The driver's client of the ledger; only while the run goes on."""
+        assert self.federation
+        return self.federation.ledger
+
+    @property
+    def store(self) -> LocalStore:
+        """The run's store."""
+        return LocalStore(self.folder / "store")
+
+    @property
+    def final_model(self) -> str:
+        """Digest of the final model as the sites report it."""
+        assert self.strategy
+        return self.strategy.final_model
+
     def site_folder(self, site: int) -> Path:
         return self.folder / "sites" / f"{site:03d}"
 
@@ -119,6 +140,7 @@ def federated_run(
             run.strategy = BaheflStrategy(federation, on_round=run.lines.append)
             run.strategy.start(grid=grid)
             run.view = federation.ledger.view()
+            run.members = federation.ledger.members()
             run.rounds = {n: federation.ledger.round(n) for n in range(1, run.view.round.number + 1)}
     finally:
         grid.close()
