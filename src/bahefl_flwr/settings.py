@@ -236,12 +236,12 @@ class Settings(_Group):
     def digest(self) -> bytes:
         """SHA-256 (32 bytes) over the canonical JSON of all settings that every site must share.
 
-        Left out: `run`, paths, endpoints, and how a site uses its own hardware.
+        Left out: the run's name, paths, endpoints, and how a site uses its own hardware.
         """
         shared = self.model_dump(
             mode="json",
             exclude={
-                "run": True,
+                "run": {"name", "root"},
                 "store": True,
                 "data": {"root", "cache"},
                 "ledger": {"url", "contract"},

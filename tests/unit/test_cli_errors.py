@@ -1,0 +1,63 @@
+"""The command line before anything is started: one message, the right exit code, no traceback."""
+
+import pytest
+
+from bahefl_flwr import errors
+from bahefl_flwr.cli import main
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        (["trian.lr=1"], 2, "error: trian.lr: no such setting; did you mean train.lr?"),
+        (["experiment=papre"], 2, "did you mean paper?"),
+        (["--num-supernodes", "4", "he.threshold=9"], 2, "he.threshold=9 of a committee of 4"),
+        (["--num-supernodes", "1"], 2, "federation.sites: Input should be greater than or equal to 2 (got 1)"),
+        (["data.alpha=-1"], 2, "data.alpha"),
+        (["data=folder", "data.root=/nowhere"], 3, "'/nowhere' has no frames and no masks"),
+        (["--app", "no_such_app"], 2, "--app no_such_app: no such module"),
+        (["--app", "no_such_package.app"], 2, "--app no_such_package.app: no such module"),
+        (["--app", "bahefl_flwr.app:server_app"], 2, "give the importable module"),
+        (["-m", "train.lr=1e-4,oops"], 2, "train.lr: Input should be a valid number"),
+        (["-m", "data=folder,phantom"], 3, "data.root"),
+    ],
+)
+def test_a_mistake_costs_one_message_and_its_exit_code(
+    capsys: pytest.CaptureFixture[str], argv: list[str], code: int, message: str
+) -> None:
+    """Refused within a second, before Ray is started."""
+    assert main(argv) == code
+    output = capsys.readouterr().err
+    assert message in output
+    assert "Traceback" not in output
+
+
+def test_verbose_adds_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    """For whoever has to find the place."""
+    assert main(["--verbose", "trian.lr=1"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_unknown_option_is_exit_code_2() -> None:
+    """argparse's own code, the same as for a misspelt setting."""
+    with pytest.raises(SystemExit) as left:
+        main(["--no-such-option"])
+    assert left.value.code == 2
+
+
+def test_the_help_has_examples_and_all_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever scripts the command finds the codes of errors.py in its help."""
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    output = capsys.readouterr().out
+    codes = {e.exit_code for e in vars(errors).values() if isinstance(e, type) and issubclass(e, errors.BaheflError)}
+    assert all(f"\n  {code:<5}" in output for code in codes)
+    assert "experiments: default, paper, smoke" in output
+
+
+def test_show_prints_the_settings_and_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """The YAML shown is what the run would have."""
+    assert main(["--show", "--num-supernodes", "4", "experiment=smoke"]) == 0
+    output = capsys.readouterr().out
+    assert "experiment: smoke\n" in output
+    assert "  sites: 4\n" in output

@@ -1,0 +1,60 @@
+"""One home per library (DESIGN section 5), so that replacing one is one place's work."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "src" / "bahefl_flwr"
+# Library: files or folders of the package that may import it.
+HOMES = {
+    "tenseal": {"he/ckks.py"},
+    "web3": {"ledger/"},
+    "eth": {"ledger/"},
+    "flwr": {
+        "_flwr_compat.py", "app.py", "client.py", "driver.py", "replies.py", "round_log.py", "site/", "strategy.py", "task.py",
+    },
+    "ray": {"_flwr_compat.py"},
+    "torch": {"lesion/"},
+    "albumentations": {"lesion/augmentation.py"},
+    "cv2": {"lesion/"},
+    "scipy": {"lesion/"},
+    "hydra": {"composition.py"},
+    "omegaconf": {"composition.py"},
+    "pydantic": {"settings.py"},
+    "matplotlib": {"report.py"},
+    "rich": {"cli.py", "live.py"},
+    "safetensors": {"site/model.py"},
+}  # fmt: skip
+
+
+def imported_by(file: Path) -> set[str]:
+    """Top-level names of the libraries that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_a_library_is_imported_in_its_home_only(library: str) -> None:
+    """No other file names it."""
+    users = {str(file.relative_to(PACKAGE)) for file in PACKAGE.rglob("*.py") if library in imported_by(file)}
+    assert not {user for user in users if not user.startswith(tuple(HOMES[library]))}
+
+
+@pytest.mark.parametrize("library", ["torch", "tenseal", "web3", "albumentations", "ray", "matplotlib", "hydra"])
+def test_the_command_line_starts_without_heavy_libraries(library: str) -> None:
+    """--help and a misspelt option answer at once: nothing heavy stands at the top of a file that cli.py imports."""
+    seen, queue = set(), ["cli"]
+    while queue:
+        file = PACKAGE / f"{queue.pop()}.py"
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("bahefl_flwr."):
+                name = node.module.removeprefix("bahefl_flwr.")
+                queue += [name] if name not in seen else []
+                seen.add(name)
+            assert not (isinstance(node, (ast.Import, ast.ImportFrom)) and library in ast.unparse(node).split()[1].split("."))

@@ -1,0 +1,77 @@
+"""What a run prints: the same columns in a file and on a terminal."""
+
+import io
+import logging
+from pathlib import Path
+
+from rich.console import Console
+
+from bahefl_flwr.live import LiveView
+from bahefl_flwr.run_folder import summarise
+from run_lines import line
+
+
+def printed(*lines: dict[str, object], terminal: bool = False) -> list[str]:
+    """The text that a view prints for these rounds."""
+    file = io.StringIO()
+    view = LiveView(Console(file=file, force_terminal=terminal, width=100))
+    for each in lines:
+        view.round(each)
+    return file.getvalue().splitlines()
+
+
+def test_a_row_a_round_in_aligned_columns() -> None:
+    """The heading once, then a row a round of the same width."""
+    heading, *rows = printed(line(1, score=0.25), line(12, attempt=1, included=[0, 1]))
+    assert heading.split()[:3] == ["round", "coordinator", "updates"]
+    assert rows[0].split() == ["1", "1", "4/4", "0.5000", "0.3000", "0.2500", "0.2500", "0.2500", "3.5", "1,234,567"]
+    assert rows[1].split()[:3] == ["12", "0+1", "2/4"]
+    assert {len(row) for row in rows} == {len(heading)}
+
+
+def test_what_was_not_measured_is_a_dash() -> None:
+    """A round whose model nobody could evaluate still has its row."""
+    _, row = printed(line(1, validation={}, train_loss=None))
+    assert row.split()[3:8] == ["-"] * 5
+
+
+def test_exclusions_and_abandoned_rounds_are_explained() -> None:
+    """The reason stands below the row."""
+    output = printed(line(1, excluded={"2": "malformed"}), line(2, abandoned="too few updates (2 of 3)"))
+    assert "site 2 left out: malformed" in output[2]
+    assert "abandoned: too few updates (2 of 3)" in output[4]
+
+
+def test_colours_only_on_a_terminal() -> None:
+    """A log file holds no escape sequences."""
+    assert "\x1b" not in "".join(printed(line(1)))
+    assert "\x1b" in "".join(printed(line(1), terminal=True))
+
+
+def test_the_packages_warnings_are_shown_as_news() -> None:
+    """What the driver logs while attached appears between the rows, and nothing stays attached."""
+    file = io.StringIO()
+    logger = logging.getLogger("bahefl_flwr.driver")
+    with LiveView(Console(file=file)).attached():
+        logger.warning("site %d is late", 3)
+        logger.info("waiting")
+    logger.warning("not shown")
+    assert file.getvalue() == "site 3 is late\n"
+
+
+def test_the_end_names_result_and_files() -> None:
+    """Whoever comes back after a night finds the result and where everything lies."""
+    file = io.StringIO()
+    summary = summarise(
+        [line(1, score=0.7)], experiment="x", seconds=61.04, test={"dice": 0.8, "loss": 0.2}, reason="early stopping"
+    )
+    LiveView(Console(file=file, width=40)).finish(
+        summary, Path("/runs/a-very-long-name"), Path("/runs/a-very-long-name/report.html")
+    )
+    assert file.getvalue().splitlines() == [
+        "run      completed: 1 rounds in 61.0 s; early stopping",
+        "best     round 1: score 0.7000, pooled Dice 0.7000, recall 0.7000 (validation)",
+        "test     dice 0.8000, loss 0.2000",
+        "folder   /runs/a-very-long-name",
+        "report   /runs/a-very-long-name/report.html",
+    ]
