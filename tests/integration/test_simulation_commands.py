@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def test_a_signal_stops_the_run_and_everything_it_started(waiting: subprocess.Po
     _, errors = waiting.communicate(timeout=30)
     assert waiting.returncode == code
     assert errors == "stopped; finalised rounds are kept in the run folder\n"
-    assert not _alive(waiting.pid)
+    assert not _still_there_after(10, waiting.pid)
 
 
 @pytest.mark.slow
@@ -77,6 +78,14 @@ def test_a_sweep_runs_every_job_and_ends_with_a_table(tmp_path: Path) -> None:
     assert "run.name  outcome" in output
 
 
-def _alive(session: int) -> list[str]:
+def _still_there_after(seconds: float, session: int) -> list[str]:
+    """Processes of the session that have not ended by then."""
+    deadline = time.monotonic() + seconds
+    while (left := _processes(session)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return left
+
+
+def _processes(session: int) -> list[str]:
     listing = subprocess.run(["ps", "-o", "args=", "-s", str(session)], capture_output=True, text=True, check=False).stdout
     return [line for line in listing.splitlines() if "defunct" not in line]
