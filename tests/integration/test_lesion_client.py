@@ -24,6 +24,7 @@ SMALL = [
     "model.depth=3",
     "model.width=4",
     "data.slices=60",
+    "train.local_epochs=1",
 ]
 
 
