@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from bahefl_flwr.composition import experiments
+from bahefl_flwr.composition import expand_sweep, experiments
 from bahefl_flwr.errors import BaheflError
 from bahefl_flwr.settings import compose
 from bahefl_flwr.simulation import simulate
@@ -111,6 +111,11 @@ def _terminable() -> Iterator[None]:
 
 
 def _carry_out(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    if arguments.multirun and arguments.show:
+        for job in expand_sweep(overrides):
+            compose(job)
+            print(" ".join(job))
+        return 0
     if arguments.multirun:
         return run_sweep(arguments.app, overrides, verbose=arguments.verbose)
     settings = compose(overrides)
@@ -134,7 +139,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "-m", "--multirun", action="store_true", help="run every combination of key=a,b,... in turn and end with a table"
     )
-    parser.add_argument("--show", action="store_true", help="print the settings the run would have, and start nothing")
+    parser.add_argument("--show", action="store_true", help="print the settings (with -m: the jobs) and start nothing")
     parser.add_argument("--verbose", action="store_true", help="Flower's and the workers' logs; tracebacks of errors")
     parser.add_argument("--version", action="version", version=importlib.metadata.version("bahefl-flwr"))
     return parser

@@ -1,0 +1,119 @@
+"""Every command in the documents works: each fenced `sh` block says how it is tested, and is."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flwr.common.config import get_fused_config_from_dir, parse_config_args
+
+from bahefl_flwr.settings import compose, from_run_config
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")] + sorted(
+    (ROOT / "docs").rglob("*.md")
+)
+# run: as it stands. show: as it stands, plus --show (it would take hours). slow: as it stands, among the slow tests.
+# ci: an installation step or check that `.ci/run` performs on a clean clone. flwr: read by Flower's own parser, then by ours.
+MARKS = {"run", "show", "slow", "ci", "flwr"}
+
+
+def blocks() -> Iterator[tuple[str, str, str]]:
+    """Document, mark and command of every line in a fenced shell block."""
+    for document in DOCUMENTS:
+        for info, body in re.findall(r"^```(.*?)\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL):
+            language, _, mark = info.partition(" ")
+            if language in ("sh", "bash", "shell", "console"):
+                yield from ((document.name, mark, line) for line in body.splitlines())
+
+
+def commands(mark: str) -> list[str]:
+    """Commands of one mark, each once."""
+    return sorted({command for _, found, command in blocks() if found == mark})
+
+
+def run(command: str, folder: Path, timeout_s: float) -> subprocess.CompletedProcess[str]:
+    """Run a documented command in an empty folder, as in a shell with this environment activated."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-c", command], cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=timeout_s, check=False
+    )  # fmt: skip
+
+
+def test_every_shell_block_says_how_it_is_tested() -> None:
+    """A command that nobody runs goes stale."""
+    assert not [block for block in blocks() if block[1] not in MARKS]
+
+
+@pytest.mark.parametrize("command", commands("run"))
+def test_a_quick_command_works(tmp_path: Path, command: str) -> None:
+    """Exit code 0, and something to read."""
+    done = run(command, tmp_path, 60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize("command", commands("show"))
+def test_a_long_commands_settings_are_allowed(tmp_path: Path, command: str) -> None:
+    """Parsed, composed and checked as for the run itself."""
+    done = run(f"{command} --show", tmp_path, 60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("command", commands("slow"))
+def test_a_whole_run_works(tmp_path: Path, command: str) -> None:
+    """It ends well and leaves a report."""
+    done = run(command, tmp_path, 800)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(tmp_path.glob("runs/*-*/report.html"))
+
+
+@pytest.mark.parametrize("command", commands("flwr"))
+def test_plain_flower_gets_the_same_settings(command: str) -> None:
+    """Flower's parser accepts the run-config, and our settings make of it what flower-simulation would."""
+    words = shlex.split(command)
+    overrides = parse_config_args([words[words.index("--run-config") + 1]])
+    settings = from_run_config(get_fused_config_from_dir(ROOT, overrides))
+    assert settings == compose([f"{key}={value}" for key, value in overrides.items()])
+
+
+def test_the_installation_steps_are_what_ci_does() -> None:
+    """The documents install what `.ci/run` installs on a clean clone, under the same constraints."""
+    ci = (ROOT / ".ci" / "run").read_text()
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert "PIP_CONSTRAINT=constraints.txt" in ci
+    for command in commands("ci"):
+        assert command == ".ci/run" or command.startswith("pip install ")
+        for requirement in re.findall(r"[a-z]+==[0-9.]+|-e \.", command):
+            assert requirement in ci
+
+
+def test_constraints_satisfy_the_declared_dependencies() -> None:
+    """Every direct dependency is pinned."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    pinned = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    names = {re.match(r"[A-Za-z0-9-]+", text)[0].lower() for text in declared}  # type: ignore[index]
+    assert names <= pinned
+
+
+def test_no_committed_file_names_a_registry_host() -> None:
+    """An installation asks whatever index its machine is configured for."""
+    hosts = re.compile(rb"(?:pypi|npmjs|pythonhosted|yarnpkg)\.(?:org|com)|registry\.npm")
+    files = (
+        subprocess.run(["git", "-c", "safe.directory=*", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+        .stdout.decode()
+        .split("\0")
+    )
+    existing = [
+        ROOT / name
+        for name in files
+        if name and (ROOT / name).is_file() and name != "tests/integration/test_documented_commands.py"
+    ]
+    assert not [path.name for path in existing if hosts.search(path.read_bytes())]
