@@ -90,7 +90,7 @@ def run_simulation(
             is_app=True,
             run=run,
             server_app_context=Context(run.run_id, 0, {}, RecordDict(), dict(run_config)),
-            backend_config={"client_resources": {"num_cpus": 1, "num_gpus": _gpu_share(workers) if use_gpu else 0.0}},
+            backend_config={"client_resources": {"num_cpus": 1, "num_gpus": gpu_share(_gpus(), workers) if use_gpu else 0.0}},
             verbose_logging=verbose,
         )
 
@@ -128,10 +128,13 @@ def _local_ray(workers: int, verbose: bool) -> Iterator[None]:
         ray.shutdown()
 
 
-def _gpu_share(workers: int) -> float:
-    """Fraction of one GPU per worker such that all workers fit, 0 without a GPU. Ray counts in steps of 0.0001."""
-    gpus = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
+def gpu_share(gpus: int, workers: int) -> float:
+    """Fraction of one GPU per worker such that all workers fit on `gpus`, 0 without any. Ray counts in steps of 0.0001."""
     return floor(10_000 / ceil(workers / gpus)) / 10_000 if gpus else 0.0
+
+
+def _gpus() -> int:
+    return int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
 
 
 def _write_app(folder: Path, app_module: str, run_config: Mapping[str, Scalar]) -> None:

@@ -40,9 +40,9 @@ def commands(mark: str) -> list[str]:
 def run(command: str, folder: Path, timeout_s: float) -> subprocess.CompletedProcess[str]:
     """Run a documented command in an empty folder, as in a shell with this environment activated."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.run(
-        ["bash", "-c", command], cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=timeout_s, check=False
-    )  # fmt: skip
+    environment = {**os.environ, "PATH": path}
+    shell = ["bash", "-c", command]
+    return subprocess.run(shell, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
 def test_every_shell_block_says_how_it_is_tested() -> None:
