@@ -88,7 +88,7 @@ def _summary(federation: Federation, strategy: BaheflStrategy, folder: run_folde
 
 def pooled_evaluation(records: list[RecordDict], weighted_by_key: str) -> MetricRecord:
     """Sum the sites' exact pixel counts and compute the figures from the sums (LESION.md); the loss is per example."""
-    from bahefl_flwr.client import from_metrics, to_metrics
+    from bahefl_flwr.lesion.metrics import from_metrics, to_metrics
 
     sites: list[dict[str, Any]] = [dict(record["metrics"].items()) for record in records]
     total = reduce(operator.add, (from_metrics(site) for site in sites))

@@ -19,7 +19,7 @@ from flwr.common.typing import Scalar
 
 from bahefl_flwr.errors import DataError, ProtocolError
 from bahefl_flwr.lesion import data, model, partition, phantom, training
-from bahefl_flwr.lesion.metrics import Evaluation, PixelCounts
+from bahefl_flwr.lesion.metrics import to_metrics
 from bahefl_flwr.settings import DataSettings, Settings, from_run_config
 
 NDArrays = list[npt.NDArray[np.float32]]
@@ -92,7 +92,7 @@ class LesionClient(NumPyClient):
           config: "part": "validation" (if absent) or "test".
 
         Returns:
-          The mean loss, the number of slices, and sums that add up over sites (metrics.Evaluation; `from_metrics` reads them).
+          The mean loss, the number of slices, and sums that add up over sites (metrics.from_metrics reads them).
 
         Raises:
           ProtocolError: no such part. UpdateError: unfit parameters.
@@ -104,43 +104,6 @@ class LesionClient(NumPyClient):
         slices = self._data[part]  # type: ignore[index]  # one of the two, as just checked
         loss, evaluation = training.evaluate(self._model, slices, self._settings.train, self.engine)
         return loss, len(slices), to_metrics(evaluation)
-
-
-def to_metrics(evaluation: Evaluation) -> dict[str, Scalar]:
-    """An evaluation as the flat sums that travel."""
-    pixels = evaluation.pixels
-    return {
-        "tp": pixels.tp,
-        "fp": pixels.fp,
-        "fn": pixels.fn,
-        "tn": pixels.tn,
-        "num-slices": evaluation.slices,
-        "num-positive": evaluation.positive_slices,
-        "dice-sum": evaluation.dice_sum,
-        "hd95-sum-px": evaluation.hd95_sum_px,
-        "hd95-pairs": evaluation.hd95_pairs,
-        "hd95-penalised-sum-px": evaluation.hd95_penalised_sum_px,
-        "num-missed": evaluation.missed,
-        "num-spurious": evaluation.spurious,
-        "num-both-empty": evaluation.both_empty,
-    }
-
-
-def from_metrics(metrics: Mapping[str, Scalar]) -> Evaluation:
-    """The inverse of to_metrics; further entries are passed over."""
-    whole = {name: int(metrics[name]) for name in ("tp", "fp", "fn", "tn")}
-    return Evaluation(
-        pixels=PixelCounts(**whole),
-        slices=int(metrics["num-slices"]),
-        positive_slices=int(metrics["num-positive"]),
-        dice_sum=float(metrics["dice-sum"]),
-        hd95_sum_px=float(metrics["hd95-sum-px"]),
-        hd95_pairs=int(metrics["hd95-pairs"]),
-        hd95_penalised_sum_px=float(metrics["hd95-penalised-sum-px"]),
-        missed=int(metrics["num-missed"]),
-        spurious=int(metrics["num-spurious"]),
-        both_empty=int(metrics["num-both-empty"]),
-    )
 
 
 def client_fn(context: Context) -> LesionClient:

@@ -6,8 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 
-from bahefl_flwr.client import from_metrics, to_metrics
-from bahefl_flwr.lesion.metrics import Evaluation, PixelCounts, count_pixels, hd95, judge
+from bahefl_flwr.lesion.metrics import Evaluation, PixelCounts, count_pixels, from_metrics, hd95, judge, to_metrics
 
 MASKS = arrays(np.bool_, (3, 9, 7))
 

@@ -5,6 +5,7 @@ Pooled figures and means per slice are never mixed, and each carries its name. n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 Mask = npt.NDArray[np.bool_]
+Scalar = bool | bytes | float | int | str  # as Flower's metrics have it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +96,43 @@ class Evaluation:
         """Over all slices with lesion in truth or prediction; nan where there is none."""
         judged = self.hd95_pairs + self.missed + self.spurious
         return self.hd95_penalised_sum_px / judged if judged else float("nan")
+
+
+def to_metrics(evaluation: Evaluation) -> dict[str, Scalar]:
+    """An evaluation as the flat sums that travel."""
+    pixels = evaluation.pixels
+    return {
+        "tp": pixels.tp,
+        "fp": pixels.fp,
+        "fn": pixels.fn,
+        "tn": pixels.tn,
+        "num-slices": evaluation.slices,
+        "num-positive": evaluation.positive_slices,
+        "dice-sum": evaluation.dice_sum,
+        "hd95-sum-px": evaluation.hd95_sum_px,
+        "hd95-pairs": evaluation.hd95_pairs,
+        "hd95-penalised-sum-px": evaluation.hd95_penalised_sum_px,
+        "num-missed": evaluation.missed,
+        "num-spurious": evaluation.spurious,
+        "num-both-empty": evaluation.both_empty,
+    }
+
+
+def from_metrics(metrics: Mapping[str, Scalar]) -> Evaluation:
+    """The inverse of to_metrics; further entries are passed over."""
+    whole = {name: int(metrics[name]) for name in ("tp", "fp", "fn", "tn")}
+    return Evaluation(
+        pixels=PixelCounts(**whole),
+        slices=int(metrics["num-slices"]),
+        positive_slices=int(metrics["num-positive"]),
+        dice_sum=float(metrics["dice-sum"]),
+        hd95_sum_px=float(metrics["hd95-sum-px"]),
+        hd95_pairs=int(metrics["hd95-pairs"]),
+        hd95_penalised_sum_px=float(metrics["hd95-penalised-sum-px"]),
+        missed=int(metrics["num-missed"]),
+        spurious=int(metrics["num-spurious"]),
+        both_empty=int(metrics["num-both-empty"]),
+    )
 
 
 def judge(predicted: Mask, truth: Mask) -> Evaluation:
