@@ -36,3 +36,10 @@ def test_the_wheel_has_types_and_licence(installed: Path) -> None:
     """Type checkers and lawyers both look here."""
     assert (installed / "bahefl_flwr" / "py.typed").is_file()
     assert next(installed.glob("*.dist-info/licenses/LICENSE")).read_text().lstrip().startswith("Apache License")
+
+
+def test_every_file_of_the_package_is_in_the_wheel(installed: Path) -> None:
+    """The contract's artifacts included: nothing is compiled or fetched after an installation."""
+    source = ROOT / "src"
+    files = {p.relative_to(source) for p in source.rglob("*") if p.is_file() and p.suffix in (".py", ".json", ".typed")}
+    assert not {path for path in files if not (installed / path).is_file()}
