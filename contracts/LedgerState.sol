@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {AccessControl} from "@openzeppelin/contracts/access/AccessControl.sol";
+import {Ceremony, Config, Epoch, EpochPhase, Member, MemberStatus, Round, RoundPhase, Share, Task, Update} from "./Types.sol";
+import "./Errors.sol";
+
+/// @title All storage and events of the ledger, and the questions every part asks of them
+/// @notice The parts above (Membership, Succession, KeyEpochs, Rounds) change this state; nothing here does.
+abstract contract LedgerState is AccessControl {
+    bytes32 public constant REGISTRAR_ROLE = keccak256("REGISTRAR_ROLE");
+    uint256 internal constant MAX_MEMBERS = 255;
+    uint256 internal constant MAX_REASON_BYTES = 200;
+
+    Config public config;
+    mapping(address who => uint32 maxWeight) public allowance;      // 0 = not whitelisted
+    uint256 internal _currentRound;                  // numbers of rounds and epochs go on from task to task
+    uint256 internal _currentEpoch;
+    uint256 internal _currentTask;
+    uint256 internal _activeMask;
+    mapping(uint256 task => Task) internal _tasks;
+    Member[] internal _members;
+    mapping(address who => uint256) internal _slot;              // index + 1, 0 = not registered
+    mapping(uint256 epoch => Epoch) internal _epochs;
+    mapping(uint256 epoch => mapping(uint256 index => Ceremony)) internal _ceremonies;
+    mapping(uint256 epoch => mapping(uint256 culprit => uint256)) internal _accusers;
+    mapping(uint256 round => Round) internal _rounds;
+    mapping(uint256 round => mapping(uint256 index => Update)) internal _updates;
+    mapping(uint256 round => Share[]) internal _shares;
+    mapping(uint256 round => mapping(uint256 quorum => uint256)) internal _releases;
+    mapping(bytes32 digest => bool) internal _digestUsed;
+
+    event ConfigChanged();
+    event Whitelisted(address indexed member, address indexed by, uint32 maxWeight);
+    event Registered(address indexed member, uint256 indexed index, bytes32 sealingKey, bytes32 onionAnchor);
+    event Suspended(address indexed member, address indexed by, string reason);
+    event Reinstated(address indexed member, address indexed by);
+    event OnionRotated(address indexed member, bytes32 onionAnchor);
+    event TaskStarted(uint256 indexed task, bytes32 indexed runDigest);
+    event TaskEnded(uint256 indexed task);
+    event EpochOpened(uint256 indexed epoch, uint256 committee);
+    event CeremonyStep(uint256 indexed epoch, address indexed member, uint8 indexed phase, bytes32 digest);
+    event Accused(uint256 indexed epoch, address indexed culprit, address indexed accuser, string reason);
+    event EpochActive(uint256 indexed epoch, bytes32 keyDigest);
+    event EpochFailed(uint256 indexed epoch, uint256 culprits, string reason);
+    event RoundOpened(uint256 indexed round, address indexed coordinator, uint256 selected);
+    event SitesSelected(uint256 indexed round, uint256 selected);
+    event UpdateCommitted(uint256 indexed round, address indexed member, bytes32 digest);
+    event Declined(uint256 indexed round, address indexed member, string reason);
+    event CommitsClosed(uint256 indexed round, uint256 committed);
+    event AggregateSubmitted(uint256 indexed round, address indexed coordinator, uint8 attempt, bytes32 digest, uint256 included);
+    event Attested(uint256 indexed round, address indexed member, uint8 attempt, bool ok, bytes32 layer);
+    event AggregateVerified(uint256 indexed round, bytes32 digest);
+    event AggregateRejected(uint256 indexed round, address indexed coordinator, uint8 attempt, bytes32 digest);
+    event WrongVotes(uint256 indexed round, uint8 attempt, uint256 members);
+    event Resigned(uint256 indexed round, address indexed coordinator, string reason);
+    event CoordinatorReplaced(uint256 indexed round, address indexed former, address indexed next, uint8 attempt);
+    event ShareReleased(uint256 indexed round, address indexed member, uint256 quorum, bytes32 digest);
+    event QuorumOpened(uint256 indexed round, uint256 quorum);
+    event RoundFinalized(uint256 indexed round, bytes32 aggregate);
+    event RoundAborted(uint256 indexed round);
+
+    // ---- what the parts ask of each other
+
+    /// @dev Opens the next round of the task, or a new key epoch where too few key holders are left.
+    function _openRound() internal virtual;
+
+    /// @dev Ends the open round, if there is one, without opening another.
+    function _stopRound(string memory reason) internal virtual;
+
+    /// @dev Opens a key epoch with a fresh committee, or ends the task if none can be formed.
+    function _openEpoch() internal virtual;
+
+    /// @dev Closes the task; the caller has already ended its round and ceremony.
+    function _closeTask(string memory reason) internal {
+        _task().open = false;
+        _task().endReason = reason;
+        emit TaskEnded(_currentTask);
+    }
+
+    // ---- questions
+
+    function _task() internal view returns (Task storage) {
+        return _tasks[_currentTask];
+    }
+
+    function _indexOf(address who) internal view returns (uint256) {
+        uint256 slot = _slot[who];
+        if (slot == 0) revert NotMember(who);
+        return slot - 1;
+    }
+
+    function _activeIndex(address who) internal view returns (uint256 i) {
+        i = _indexOf(who);
+        if (_members[i].status != MemberStatus.ACTIVE) revert NotMember(who);
+    }
+
+    function _roundIn(uint256 round, uint8 expected) internal view returns (Round storage r) {
+        r = _roundNow(round);
+        if (r.phase != expected) revert WrongPhase(round, r.phase, expected);
+    }
+
+    function _roundNow(uint256 round) internal view returns (Round storage) {
+        if (round == 0 || round != _currentRound) revert NotCurrentRound(round, _currentRound);
+        return _rounds[round];
+    }
+
+    function _roundLive(Round storage r) internal view returns (bool) {
+        return r.phase >= RoundPhase.COMMIT && r.phase <= RoundPhase.VERIFIED;
+    }
+
+    function _ceremonyLive(Epoch storage e) internal view returns (bool) {
+        return e.phase >= EpochPhase.COMMIT && e.phase <= EpochPhase.CONFIRM;
+    }
+
+    function _notAfter(uint256 deadline) internal view {
+        if (block.timestamp > deadline) revert DeadlinePassed(deadline);
+    }
+
+    function _onlyAfter(uint256 deadline) internal view {
+        if (block.timestamp <= deadline) revert DeadlineNotReached(deadline);
+    }
+
+    function _in(uint256 window) internal view returns (uint64) {
+        return uint64(block.timestamp + window);
+    }
+
+    function _checkReason(string calldata reason) internal pure {
+        uint256 length = bytes(reason).length;
+        if (length == 0 || length > MAX_REASON_BYTES) revert BadReason(length);
+    }
+}

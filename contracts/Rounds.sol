@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {Bits} from "./Bits.sol";
+import {KeyEpochs} from "./KeyEpochs.sol";
+import {Epoch, EpochPhase, Member, MemberStatus, Round, RoundPhase, Share, Update} from "./Types.sol";
+import "./Errors.sol";
+
+/// @title Rounds: commit, aggregate, verify, open
+/// @notice COMMIT -> AGGREGATE -> VERIFY -> VERIFIED -> FINALIZED, or ABORTED with a reason from any of them. While a task is
+/// open there is exactly one live round or one live key ceremony, and every phase has a deadline after which anyone may act.
+abstract contract Rounds is KeyEpochs {
+    using Bits for uint256;
+
+    uint8 internal constant COEFFICIENT_MAX = 8;
+
+    // ---- COMMIT
+
+    /// @notice Narrow the open round to some of the active members, before anybody has answered.
+    /// @dev weightTotal stays what it was when the round opened: a site may already have packed its update with it.
+    function selectSites(uint256 round, uint256 mask) external onlyRole(DEFAULT_ADMIN_ROLE) {
+        Round storage r = _roundIn(round, RoundPhase.COMMIT);
+        if (r.committed | r.declined != 0) revert SelectionFixed(round);
+        if (mask & ~(r.selected & _activeMask) != 0 || mask.count() < config.minCommits) revert BadSelection(mask, r.selected & _activeMask);
+        r.selected = mask;
+        emit SitesSelected(round, mask);
+        if (!mask.has(r.coordinator)) _handOver(r, mask);
+    }
+
+    /// @notice Commit to an encrypted update before anybody can read it. `weight` is the site's own, up to its cap; `base`
+    /// the digest of the model it started from.
+    /// @dev A digest can be committed once, ever: copying or replaying another site's update is refused.
+    function commitUpdate(uint256 round, bytes32 digest, uint64 size, uint32 weight, bytes32 base) external {
+        (Round storage r, uint256 i) = _answer(round);
+        if (digest == 0) revert ZeroDigest();
+        uint32 maxWeight = _members[i].maxWeight;
+        if (weight == 0 || weight > maxWeight) revert BadWeight(weight, maxWeight);
+        if (_digestUsed[digest]) revert DigestTaken(digest);
+        _digestUsed[digest] = true;
+        r.committed |= 1 << i;
+        _updates[round][i] = Update({member: uint8(i), size: size, weight: weight, digest: digest, base: base});
+        emit UpdateCommitted(round, msg.sender, digest);
+        _closeIfAnswered(r);
+    }
+
+    /// @notice A selected site says that it cannot take part in this round, so that nobody waits for it. Costs no score.
+    function decline(uint256 round, string calldata reason) external {
+        (Round storage r, uint256 i) = _answer(round);
+        _checkReason(reason);
+        r.declined |= 1 << i;
+        emit Declined(round, msg.sender, reason);
+        _closeIfAnswered(r);
+    }
+
+    /// @notice Anyone, after the deadline. (Commits close by themselves once every selected site has answered.)
+    function closeCommits(uint256 round) external {
+        Round storage r = _roundIn(round, RoundPhase.COMMIT);
+        _onlyAfter(r.deadline);
+        _closeCommits(r);
+    }
+
+    // ---- AGGREGATE
+
+    /// @notice The coordinator names the aggregate, whose updates are in it with which integer weight (one byte, 1..8, per
+    /// included member in ascending order), and why each other committed one is not (one nonzero byte, likewise).
+    function submitAggregate(
+        uint256 round, bytes32 digest, uint64 size, uint256 included, bytes calldata weights, bytes calldata reasons
+    ) external {
+        Round storage r = _roundIn(round, RoundPhase.AGGREGATE);
+        _onlyCoordinator(r);
+        _notAfter(r.deadline);
+        if (digest == 0) revert ZeroDigest();
+        if (included & ~r.committed != 0 || included.count() < config.minCommits) revert BadInclusion(included, r.committed);
+        _checkBytes(weights, included.count(), COEFFICIENT_MAX);
+        _checkBytes(reasons, (r.committed & ~included).count(), type(uint8).max);
+        (r.phase, r.aggregate, r.aggregateSize, r.included) = (RoundPhase.VERIFY, digest, size, included);
+        r.verdicts = bytes.concat(weights, reasons);
+        r.deadline = _in(config.verifyWindow);
+        emit AggregateSubmitted(round, msg.sender, r.attempt, digest, included);
+    }
+
+    /// @notice The coordinator gives up its office for this round; cheaper for it than silence.
+    function resign(uint256 round, string calldata reason) external {
+        Round storage r = _roundNow(round);
+        if (r.phase != RoundPhase.COMMIT && r.phase != RoundPhase.AGGREGATE) revert WrongPhase(round, r.phase, RoundPhase.AGGREGATE);
+        _onlyCoordinator(r);
+        _checkReason(reason);
+        if (r.failed.has(r.coordinator)) revert NotCoordinator(round, msg.sender, address(0));
+        _lose(_members[r.coordinator], RESIGNED);
+        emit Resigned(round, msg.sender, reason);
+        _replaceCoordinator(r);
+    }
+
+    /// @notice Anyone, after the deadline of AGGREGATE, or of VERIFY without a majority.
+    function replaceCoordinator(uint256 round) external {
+        Round storage r = _roundNow(round);
+        if (r.phase != RoundPhase.AGGREGATE && r.phase != RoundPhase.VERIFY) revert WrongPhase(round, r.phase, RoundPhase.AGGREGATE);
+        _onlyAfter(r.deadline);
+        _coordinatorFault(r);
+        _replaceCoordinator(r);
+    }
+
+    // ---- VERIFY
+
+    /// @notice A committed site says whether it recomputed the aggregate to this digest, and reveals its next onion layer
+    /// (checked and used once per round, whatever the attempt).
+    function attest(uint256 round, bytes32 digest, bool ok, bytes32 reveal) external {
+        Round storage r = _roundNow(round);
+        if (r.phase != RoundPhase.VERIFY && r.phase != RoundPhase.VERIFIED) revert WrongPhase(round, r.phase, RoundPhase.VERIFY);
+        _notAfter(r.deadline);
+        if (digest != r.aggregate) revert DigestMismatch(digest, r.aggregate);
+        uint256 i = _activeIndex(msg.sender);
+        if (!r.committed.has(i)) revert NotCommitted(round, msg.sender);
+        if ((r.votedOk | r.votedBad).has(i)) revert AlreadyAttested(round, msg.sender);
+        if (ok) r.votedOk |= 1 << i;
+        else r.votedBad |= 1 << i;
+        if (!r.revealed.has(i)) _reveal(r, _members[i], reveal);
+        emit Attested(round, msg.sender, r.attempt, ok, reveal);
+        if (r.phase == RoundPhase.VERIFY) _settleVerification(r);
+    }
+
+    // ---- opening
+
+    /// @notice A key holder names the stored object with its share of the decryption, computed for one quorum of exactly
+    /// `threshold` committee members. Holders that committed an update must have attested the aggregate in this attempt;
+    /// the others (not selected, or declined) may only help once a majority has.
+    function releaseShare(uint256 round, uint256 quorum, bytes32 digest) external {
+        Round storage r = _roundNow(round);
+        if (r.phase != RoundPhase.VERIFY && r.phase != RoundPhase.VERIFIED) revert WrongPhase(round, r.phase, RoundPhase.VERIFIED);
+        if (r.phase == RoundPhase.VERIFY) _notAfter(r.deadline);    // once verified, a late share still saves the round
+        uint256 i = _activeIndex(msg.sender);
+        _checkQuorum(_epochs[r.epoch], quorum, i);
+        if (!r.votedOk.has(i) && (r.committed.has(i) || r.phase != RoundPhase.VERIFIED)) revert NotAttested(round, msg.sender);
+        if (digest == 0) revert ZeroDigest();
+        uint256 releases = _releases[round][quorum];
+        if (releases.has(i)) revert AlreadyReleased(round, msg.sender, quorum);
+        releases |= 1 << i;
+        _releases[round][quorum] = releases;
+        r.released |= 1 << i;
+        _shares[round].push(Share({member: uint8(i), quorum: quorum, digest: digest}));
+        emit ShareReleased(round, msg.sender, quorum, digest);
+        if (releases == quorum && r.openQuorum == 0) _quorumComplete(r, quorum);
+    }
+
+    /// @notice Anyone: settle a verified and opened round, and open the next one or end the task.
+    function finalize(uint256 round) external {
+        Round storage r = _roundIn(round, RoundPhase.VERIFIED);
+        if (r.openQuorum == 0) revert NotOpened(round);
+        if (r.votedOk | r.votedBad != r.committed) _onlyAfter(r.deadline);
+        _settleScores(r);
+        r.phase = RoundPhase.FINALIZED;
+        _task().lastFinalized = uint32(round);
+        ++_task().finalizedCount;
+        emit RoundFinalized(round, r.aggregate);
+        if (_task().finalizedCount == _task().rounds) _closeTask("");
+        else _openRound();
+    }
+
+    /// @notice Give the round up: anyone, once it is verified and no quorum opened it in time; the administrator at any time
+    /// before it is verified.
+    function abandon(uint256 round, string calldata reason) external {
+        Round storage r = _roundNow(round);
+        _checkReason(reason);
+        if (!_roundLive(r)) revert WrongPhase(round, r.phase, RoundPhase.VERIFIED);
+        if (r.phase == RoundPhase.VERIFIED) {
+            if (r.openQuorum != 0) revert AlreadyOpened(round);
+            _onlyAfter(r.deadline);
+        } else {
+            _checkRole(DEFAULT_ADMIN_ROLE);
+        }
+        _abortRound(reason);
+    }
+
+    // ---- internals: COMMIT
+
+    /// @dev The checks commitUpdate and decline share.
+    function _answer(uint256 round) private view returns (Round storage r, uint256 i) {
+        r = _roundIn(round, RoundPhase.COMMIT);
+        i = _activeIndex(msg.sender);
+        if (!r.selected.has(i)) revert NotSelected(round, msg.sender);
+        if (r.committed.has(i)) revert AlreadyCommitted(round, msg.sender);
+        if (r.declined.has(i)) revert AlreadyDeclined(round, msg.sender);
+        _notAfter(r.deadline);
+    }
+
+    function _closeIfAnswered(Round storage r) private {
+        if (r.committed | r.declined == r.selected) _closeCommits(r);
+    }
+
+    function _closeCommits(Round storage r) private {
+        uint256 commits = r.committed.count();
+        if (commits < config.minCommits) {
+            _abortRound(string.concat("too few updates (", _decimal(commits), " of ", _decimal(config.minCommits), ")"));
+            return;
+        }
+        if (!r.committed.has(r.coordinator) && !_replaceAbsent(r)) {
+            _abortRound("no site is left that could coordinate");
+            return;
+        }
+        r.phase = RoundPhase.AGGREGATE;
+        r.deadline = _in(config.aggregateWindow);
+        emit CommitsClosed(r.number, r.committed);
+    }
+
+    /// @dev The coordinator must be a site that committed. One that stayed silent is at fault; one that declined is not.
+    function _replaceAbsent(Round storage r) private returns (bool) {
+        bool silent = !r.declined.has(r.coordinator) && !r.failed.has(r.coordinator);
+        if (silent) _coordinatorFault(r);
+        r.failed |= 1 << r.coordinator;
+        return _handOver(r, r.committed);
+    }
+
+    // ---- internals: VERIFY and opening
+
+    function _reveal(Round storage r, Member storage m, bytes32 layer) private {
+        if (keccak256(abi.encode(layer)) != m.onionAnchor) revert BadReveal(m.account);
+        m.onionAnchor = layer;
+        r.entropy ^= layer;
+        r.revealed |= 1 << m.index;
+        _enterLottery(r, m, layer);
+    }
+
+    function _settleVerification(Round storage r) private {
+        uint256 votes = r.committed.count();
+        uint256 needed = (votes * config.quorumBps + 9999) / 10000;
+        if (r.votedOk.count() >= needed) {
+            r.phase = RoundPhase.VERIFIED;
+            r.deadline = _in(r.openQuorum == 0 ? config.verifyWindow : config.openGrace);
+            emit AggregateVerified(r.number, r.aggregate);
+        } else if (r.votedBad.count() > votes - needed) {
+            emit AggregateRejected(r.number, _members[r.coordinator].account, r.attempt, r.aggregate);
+            _punishVotes(r, r.votedOk);
+            _coordinatorFault(r);
+            _replaceCoordinator(r);
+        }
+    }
+
+    function _checkQuorum(Epoch storage e, uint256 quorum, uint256 i) private view {
+        if (!e.committee.has(i)) revert NotInCommittee(e.number, msg.sender);
+        bool fits = quorum & ~e.committee == 0 && quorum.count() == e.threshold && quorum.has(i);
+        if (!fits) revert BadQuorum(quorum, e.committee, e.threshold);
+    }
+
+    function _quorumComplete(Round storage r, uint256 quorum) private {
+        r.openQuorum = quorum;
+        emit QuorumOpened(r.number, quorum);
+        if (r.phase != RoundPhase.VERIFIED) return;
+        uint256 grace = _in(config.openGrace);
+        if (grace < r.deadline) r.deadline = grace;
+    }
+
+    // ---- internals: opening and ending rounds
+
+    function _openRound() internal override {
+        if (_activeMask.count() < config.minCommits) {
+            _closeTask("too few active members for a round");
+            return;
+        }
+        Epoch storage e = _epochs[_currentEpoch];
+        if ((e.committee & _activeMask).count() < e.threshold) {       // nobody could open an aggregate any more
+            e.phase = EpochPhase.FAILED;
+            emit EpochFailed(e.number, e.committee & ~_activeMask, "too few active key holders");
+            _openEpoch();
+            return;
+        }
+        Round storage last = _rounds[_currentRound];
+        Round storage r = _rounds[++_currentRound];
+        r.number = uint32(_currentRound);
+        r.phase = RoundPhase.COMMIT;
+        r.epoch = uint32(e.number);
+        (r.openedAt, r.deadline) = (uint64(block.timestamp), _in(config.commitWindow));
+        r.selected = _activeMask;
+        r.weightTotal = _totalWeight(_activeMask);
+        r.parentRound = _task().lastFinalized;
+        r.parent = _rounds[r.parentRound].aggregate;
+        r.beacon = keccak256(abi.encode(last.beacon, last.entropy, e.keyDigest, _currentRound));
+        r.coordinator = _firstCoordinator(last, r.beacon);
+        emit RoundOpened(_currentRound, _members[r.coordinator].account, r.selected);
+    }
+
+    function _totalWeight(uint256 mask) private view returns (uint64 total) {
+        for (uint256 x = mask; x != 0; x &= x - 1) total += _members[x.lowest()].maxWeight;
+    }
+
+    function _abortRound(string memory reason) internal override {
+        _stopRound(reason);
+        _openRound();
+    }
+
+    function _stopRound(string memory reason) internal override {
+        Round storage r = _rounds[_currentRound];
+        if (!_roundLive(r)) return;
+        r.phase = RoundPhase.ABORTED;
+        r.abortReason = reason;
+        emit RoundAborted(r.number);
+    }
+
+    /// @dev A suspended member is not waited for, and does not coordinate.
+    function _roundLost(uint256 index) internal override {
+        Round storage r = _rounds[_currentRound];
+        if (!_roundLive(r) || r.phase == RoundPhase.VERIFIED) return;
+        if (r.coordinator == index && !r.failed.has(index)) {
+            if (r.phase != RoundPhase.COMMIT) _coordinatorFault(r);
+            _replaceCoordinator(r);
+        }
+        if (r.phase == RoundPhase.COMMIT && (r.selected & ~r.committed & ~r.declined).has(index)) {
+            r.selected &= ~(1 << index);
+            _closeIfAnswered(r);
+        }
+    }
+
+    function _onlyCoordinator(Round storage r) private view {
+        Member storage m = _members[r.coordinator];
+        if (m.account != msg.sender || m.status != MemberStatus.ACTIVE) revert NotCoordinator(r.number, msg.sender, m.account);
+    }
+
+    function _checkBytes(bytes calldata data, uint256 length, uint8 highest) private pure {
+        if (data.length != length) revert BadLength(data.length, length);
+        for (uint256 k; k < length; ++k) {
+            if (data[k] == 0 || uint8(data[k]) > highest) revert BadWeight(uint8(data[k]), highest);
+        }
+    }
+
+    /// @dev Decimal text of 0..255.
+    function _decimal(uint256 value) private pure returns (string memory) {
+        bytes memory digits = bytes(value > 99 ? "000" : value > 9 ? "00" : "0");
+        for (uint256 k = digits.length; k != 0; value /= 10) digits[--k] = bytes1(uint8(48 + value % 10));
+        return string(digits);
+    }
+}
