@@ -6,7 +6,8 @@ from importlib.metadata import version
 
 from flwr.client import NumPyClient
 
-from bahefl_flwr.records import MemberStatus
+from bahefl_flwr.errors import TransactionReverted
+from bahefl_flwr.records import Member, MemberStatus
 from bahefl_flwr.site.opening import initial_model
 from bahefl_flwr.site.state import Outcome, Site
 
@@ -17,17 +18,14 @@ def hello(site: Site, client: NumPyClient) -> Outcome:
     Asked again it changes nothing.
     """
     outcome = Outcome()
-    status = site.ledger.status(site.address)
-    if status is MemberStatus.WHITELISTED:
-        outcome.gas = site.ledger.register(site.identity.sealing_public, site.identity.onion.tip).gas_used
-        status = MemberStatus.ACTIVE
+    member = site.ledger.member(site.address) or _register(site, outcome)
     model = initial_model(client)
     examples = client.get_properties({}).get("num-examples", 1)
     outcome.facts.update(
         {
             "address": site.address,
-            "member": site.me().index if status is not MemberStatus.NONE else -1,
-            "status": int(status),
+            "member": member.index if member else -1,
+            "status": int(member.status if member else MemberStatus.NONE),
             "model": model.digest().hex(),
             "parameters": model.parameters,
             "num-examples": max(1, int(examples)),
@@ -35,3 +33,14 @@ def hello(site: Site, client: NumPyClient) -> Outcome:
         }
     )
     return outcome
+
+
+def _register(site: Site, outcome: Outcome) -> Member | None:
+    """Enter the whitelisted site into the roster; None where the registrar has not whitelisted it."""
+    try:
+        outcome.gas += site.ledger.register(site.identity.sealing_public, site.identity.onion.tip).gas_used
+    except TransactionReverted as error:
+        if error.reason == "NotWhitelisted":
+            return None
+        raise
+    return site.ledger.member(site.address)

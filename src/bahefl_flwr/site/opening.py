@@ -12,7 +12,7 @@ from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, decode_part
 from bahefl_flwr.he.threshold import combine
 from bahefl_flwr.ledger.contract import FederationLedger
-from bahefl_flwr.records import LedgerView, ObjectKind, RoundPhase, RoundRecord, members_in
+from bahefl_flwr.records import LedgerView, ObjectKind, RoundRecord, members_in
 from bahefl_flwr.sealing import sealing_context
 from bahefl_flwr.site.coordination import AGGREGATE_NAME
 from bahefl_flwr.site.model import MODEL_FILE, Array, Model, checked, load_model, save_model
@@ -45,15 +45,24 @@ def current_model(site: Site, view: LedgerView, client: NumPyClient, outcome: Ou
             "seed the NumPyClient's get_parameters so that all sites start from the same weights"
         )
     with outcome.timed("open"):
-        for number in range(model.round + 1, view.last_finalized + 1):
-            r = site.ledger.round(number)
-            if r.phase is RoundPhase.FINALIZED:
-                model = model.plus(open_aggregate(site, view, r, model.parameters, outcome), number)
-                save_model(model, path)
+        for number in _unopened(site, view, model.round):
+            mean = open_aggregate(site, view, site.ledger.round(number), model.parameters, outcome)
+            model = model.plus(mean, number)
+            save_model(model, path)
     if not path.exists():
         save_model(model, path)
     forget_before(site, view.last_finalized)
     return model
+
+
+def _unopened(site: Site, view: LedgerView, newest: int) -> list[int]:
+    """The task's finalised rounds after `newest`, in order: each names the one it builds on."""
+    rounds: list[int] = []
+    number = view.last_finalized
+    while number > newest:
+        rounds.insert(0, number)
+        number = site.ledger.finalized_before(number)
+    return rounds
 
 
 def open_aggregate(site: Site, view: LedgerView, r: RoundRecord, parameters: int, outcome: Outcome) -> Array:
