@@ -42,7 +42,7 @@ class LiveView:
 
     def say(self, text: str) -> None:
         """Print one line of news, e.g. a replaced coordinator."""
-        self._console.print(Text(text))
+        self._print(Text(text))
 
     def step(self, text: str) -> None:
         """Show what is being waited for, on a terminal only."""
@@ -72,14 +72,14 @@ class LiveView:
     def round(self, line: RoundLine) -> None:
         """Add the row of a round that ended; below it, why an update was left out."""
         if not self._headed:
-            self._console.print(Text("  ".join(name.rjust(width) for name, width in _COLUMNS), style="bold"))
+            self._print(Text("  ".join(name.rjust(width) for name, width in _COLUMNS), style="bold"))
             self._headed = True
         cells = "  ".join(cell.rjust(width) for cell, (_, width) in zip(_cells(line), _COLUMNS, strict=True))
-        self._console.print(Text(cells, style=self._style(line)))
+        self._print(Text(cells, style=self._style(line)))
         if line["abandoned"]:
-            self._console.print(Text(f"       abandoned: {line['abandoned']}", style="red"))
+            self._print(Text(f"       abandoned: {line['abandoned']}", style="red"))
         for index, reason in line["excluded"].items():
-            self._console.print(Text(f"       site {index} left out: {reason}", style="yellow"))
+            self._print(Text(f"       site {index} left out: {reason}", style="yellow"))
 
     def _style(self, line: RoundLine) -> str:
         score = line["validation"].get("score")
@@ -92,7 +92,11 @@ class LiveView:
         """Print the result and where everything lies."""
         self.close()
         for name, value in _result_rows(summary, folder, report):
-            self._console.print(Text(f"{name:<9}", style="bold") + Text(value), soft_wrap=True)
+            self._print(Text(f"{name:<9}", style="bold") + Text(value))
+
+    def _print(self, text: Text) -> None:
+        # A log file may claim to be 80 columns wide; a broken row or path is of no use to anybody.
+        self._console.print(text, soft_wrap=True)
 
     def close(self) -> None:
         """Give the terminal back. Idempotent."""

@@ -48,7 +48,7 @@ def _page(name: str, summary: RunSummary, lines: Sequence[RoundLine]) -> str:
     figures = "".join(_section(heading, draw, lines) for heading, draw in _FIGURES) if lines else "<p>No round ended.</p>"
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head><body>'
-        f"<h1>{title}</h1>{_table(('', ''), _facts(summary))}{figures}"
+        f"<h1>{title}</h1>{_table(('', ''), _facts(summary))}{figures}{_test(summary)}"
         f"<h2>Left out and abandoned</h2>{_incidents(lines)}</body></html>\n"
     )
 
@@ -63,9 +63,15 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
     if (best := summary["best"]) is not None:
         figures = f"score {best['score']:.4f}, pooled Dice {best['dice']:.4f}, recall {best['recall']:.4f}"
         facts.append(("best round on validation", f"round {best['round']}: {figures}"))
-    if summary["test"]:
-        facts.append(("final model on test, pooled", ", ".join(f"{k} {v:g}" for k, v in summary["test"].items())))
     return facts
+
+
+def _test(summary: RunSummary) -> str:
+    if not summary["test"]:
+        return ""
+    # Counts are exact and shown so; ratios get four digits.
+    rows = [(name, str(value) if isinstance(value, int) else f"{value:.4f}") for name, value in summary["test"].items()]
+    return f"<h2>Final model on the test parts, pooled over sites</h2>{_table(('', ''), rows)}"
 
 
 def _convergence(axes: Axes, lines: Sequence[RoundLine]) -> None:

@@ -14,7 +14,7 @@ from run_lines import line
 def printed(*lines: dict[str, object], terminal: bool = False) -> list[str]:
     """The text that a view prints for these rounds."""
     file = io.StringIO()
-    view = LiveView(Console(file=file, force_terminal=terminal, width=100))
+    view = LiveView(Console(file=file, force_terminal=terminal, width=40))
     for each in lines:
         view.round(each)
     return file.getvalue().splitlines()

@@ -17,7 +17,7 @@ def ended(tmp_path: Path, lines: list[dict[str, Any]]) -> RunFolder:
     folder = create(tmp_path, "x", 1, "")
     for each in lines:
         folder.append_metrics(each)
-    folder.write_summary(summarise(lines, experiment="<x>", seconds=2.0, test={"dice": 0.75}))
+    folder.write_summary(summarise(lines, experiment="<x>", seconds=2.0, test={"dice": 0.75, "tp": 201}))
     return folder
 
 
@@ -27,7 +27,8 @@ def test_the_page_is_self_contained_and_complete(tmp_path: Path) -> None:
     assert len(re.findall(r'src="data:image/png;base64,[A-Za-z0-9+/=]{2000,}"', page)) == 5
     assert not re.search(r"https?://|<script|<link", page)
     assert "round 1: score 0.5000" in page
-    assert "dice 0.75" in page
+    assert "<td>dice</td><td>0.7500</td>" in page
+    assert "<td>tp</td><td>201</td>" in page
 
 
 def test_incidents_are_listed_in_order(tmp_path: Path) -> None:
