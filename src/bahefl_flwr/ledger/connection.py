@@ -14,6 +14,7 @@ from eth_abi.abi import decode as abi_decode
 from eth_abi.exceptions import DecodingError
 from eth_account.signers.local import LocalAccount
 from eth_typing import ChecksumAddress
+from eth_utils.address import is_address, to_checksum_address
 from eth_utils.crypto import keccak
 from hexbytes import HexBytes
 from requests.exceptions import ConnectionError as RequestsConnectionError
@@ -171,7 +172,7 @@ class Connection:
 
     def _transaction(self, function: ContractFunction | ContractConstructor, sender: ChecksumAddress) -> TxParams:
         base_fee = self.read(lambda: self.web3.eth.get_block("latest"))["baseFeePerGas"]
-        estimate = self.read(lambda: function.estimate_gas({"from": sender}))
+        estimate = self.read(lambda: function.estimate_gas({"from": sender}, "pending"))
         common: Any = {
             "from": sender,
             "chainId": self.chain_id,
@@ -209,7 +210,7 @@ class Connection:
         """Ask again what the contract has against it, now that the state is the one it met (or a later one)."""
         where = f"{_name(function)} had no effect in block {receipt['blockNumber']}"
         try:
-            self.read(lambda: function.estimate_gas({"from": self.account.address}))
+            self.read(lambda: function.estimate_gas({"from": self.account.address}, "pending"))
         except ContractLogicError as error:
             refusal = _refusal(function, error)
             return TransactionReverted(f"{where}: {refusal}", reason=refusal.reason)
@@ -225,6 +226,8 @@ def _name(function: ContractFunction | ContractConstructor) -> str:
 
 
 def _short(value: object) -> str:
+    if isinstance(value, str) and is_address(value):
+        return to_checksum_address(value)
     if isinstance(value, bytes):
         return "0x" + value.hex()[:16]
     text = str(value)
