@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Mapping
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from bahefl_flwr.site import secure_client_app
 
 if TYPE_CHECKING:
     from bahefl_flwr.federation import Federation
+    from bahefl_flwr.run_folder import RoundLine, RunFolder, RunSummary
     from bahefl_flwr.strategy import BaheflStrategy
 
 server_app = ServerApp()
@@ -48,42 +48,42 @@ def main(grid: Grid, context: Context) -> None:
     settings = from_run_config(context.run_config)
     started = time.monotonic()
     folder = run_folder.create(settings.run.root, settings.run.name, context.run_id, settings.yaml())
-    view = LiveView()
-    view.say(f"run folder {folder.path}")
+    live = LiveView()
+    live.say(f"run folder {folder.path}")
 
-    def on_round(line: Mapping[str, Any]) -> None:
+    def on_round(line: RoundLine) -> None:
         folder.append_metrics(line)
-        view.round(line)
+        live.round(line)
 
-    try:
-        with open_federation(settings, folder.path) as federation:
-            strategy = BaheflStrategy(federation, evaluate_metrics_aggr_fn=pooled_evaluation, on_round=on_round)
-            strategy.start(grid=grid, num_rounds=settings.federation.rounds)
-            summary = _summary(federation, strategy, folder, time.monotonic() - started)
-    finally:
-        view.close()
+    with live.attached(), open_federation(settings, folder.path) as federation:
+        strategy = BaheflStrategy(federation, evaluate_metrics_aggr_fn=pooled_evaluation, on_round=on_round)
+        strategy.start(grid=grid, num_rounds=settings.federation.rounds)
+        summary = _summary(federation, strategy, folder, time.monotonic() - started)
     folder.write_summary(summary)
-    view.finish(summary, folder.path, report.write(folder))
+    live.finish(summary, folder.path, report.write(folder))
 
 
-def _summary(federation: Federation, strategy: BaheflStrategy, folder: run_folder.RunFolder, seconds: float) -> Any:
+def _summary(federation: Federation, strategy: BaheflStrategy, folder: RunFolder, seconds: float) -> RunSummary:
     view = federation.ledger.view()
-    summary = run_folder.summarise(
-        folder.metrics(), experiment=federation.settings.experiment, seconds=seconds, reason=view.task.end_reason
-    )
     threshold, committee = view.epoch.threshold, view.epoch.committee.bit_count()
     single = f"single key, held by all {committee} members (the paper's experiment)"
-    return {
-        **summary,
-        "test": strategy.test_metrics,
-        "model_digest": strategy.final_model,
+    summary = run_folder.summarise(
+        folder.metrics(),
+        experiment=federation.settings.experiment,
+        seconds=seconds,
+        test=strategy.test_metrics,
+        reason=view.task.end_reason,
+    )
+    summary["ledger"] = {
         "contract": federation.ledger.address,
         "chain_id": federation.ledger.chain_id,
         "last_round": view.round.number,
         "block_number": view.block_number,
+        "model_digest": strategy.final_model,
         "key_mode": f"threshold {threshold} of {committee}" if threshold > 1 else single,
         "account_keys": "throw-away keys of a simulation",
     }
+    return summary
 
 
 def pooled_evaluation(records: list[RecordDict], weighted_by_key: str) -> MetricRecord:

@@ -70,7 +70,7 @@ def ask(
 def _read(node: int, message: Message) -> Reply:
     """Check the form of a reply: the records we know, finite numbers, nothing else is looked at."""
     if message.has_error():
-        return Reply(node=node, ok=False, error=f"Flower error {message.error.code}: {message.error.reason}")
+        return Reply(node=node, ok=False, error=f"Flower error {message.error.code}: {_last_line(message.error.reason)}")
     status = message.content.get("status")
     if not isinstance(status, ConfigRecord) or not isinstance(status.get("ok"), bool):
         return Reply(node=node, ok=False, error="malformed reply: no status record; is the site's ClientApp a secure_client_app?")
@@ -94,3 +94,9 @@ def _numbers(content: RecordDict, name: str) -> Numbers:
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError(f"{name}.{key} is {value!r}, not a finite number")
     return dict(record.items())  # type: ignore[arg-type]
+
+
+def _last_line(reason: str | None) -> str:
+    """A ClientApp that raised is reported with its whole traceback; what happened stands in the last line."""
+    lines = [line.strip() for line in (reason or "no reason given").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "no reason given"

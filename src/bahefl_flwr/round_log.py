@@ -26,19 +26,19 @@ class RoundFigures:
     train: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, phase: str, wall_s: float, replies: Iterable[Reply]) -> None:
+    def add(self, phase: str, wall_s: float, replies: Mapping[int, Reply]) -> None:
         """Book a message phase: its wall time under `phase`, split by what the sites say they did where it is training."""
-        replies = [r for r in replies if r.ok]
+        answered = {member: r for member, r in replies.items() if r.ok}
         if phase == "train":
-            self._split(wall_s, replies)
+            self._split(wall_s, list(answered.values()))
         else:
             self.seconds[phase] += wall_s
-        for reply in replies:
+        for member, reply in answered.items():
             self.gas += int(reply.bytes.get("gas", 0))
             for name in ("update", "aggregate", "share"):
                 # An update is made in `train` and sent in `upload`; it counts when it is sent.
                 self.bytes[name] += int(reply.bytes.get(name, 0)) if phase != "train" else 0
-            self.notes.extend(f"site {reply.facts['member']}: {n}" for n in str(reply.facts.get("notes", "")).splitlines())
+            self.notes.extend(f"site {member}: {n}" for n in str(reply.facts.get("notes", "")).splitlines())
 
     def _split(self, wall_s: float, replies: list[Reply]) -> None:
         """Sites share the machine in a simulation, so wall time is dealt out in proportion to the sites' own seconds."""

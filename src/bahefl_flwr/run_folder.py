@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from bahefl_flwr.durable import atomic_write
 from bahefl_flwr.errors import RunFailed, StoreError
@@ -37,6 +37,21 @@ class Best(TypedDict):
     recall: float
 
 
+class LedgerFacts(TypedDict):
+    """Where the ledger stands at the end of a run, and which keys it used.
+
+    `model_digest` names the final model at every site; `key_mode` says how many key holders open an aggregate.
+    """
+
+    contract: str
+    chain_id: int
+    last_round: int
+    block_number: int
+    model_digest: str
+    key_mode: str
+    account_keys: str
+
+
 class RunSummary(TypedDict):
     """`summary.json`. `reason` says why the run ended early, "" if it did not; `test` is the final model's on the test parts."""
 
@@ -48,6 +63,7 @@ class RunSummary(TypedDict):
     best: Best | None
     test: Mapping[str, float]
     seconds: float
+    ledger: NotRequired[LedgerFacts]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,7 +129,7 @@ class BaheflStrategy(Strategy):
         if phase is None:
             return
         figures = self._figures[command.number]
-        figures.add(phase, wall_s, replies.values())
+        figures.add(phase, wall_s, replies)
         if command.action is Action.TRAIN:
             metrics = self._aggregated(self.train_metrics_aggr_fn, {m: r.metrics for m, r in replies.items() if r.ok})
             figures.train.update(metrics)

@@ -53,12 +53,13 @@ def kept_parts(site: Site, round: int, name: str) -> Iterator[bytes]:
 
 
 def put_kept(site: Site, round: int, name: str) -> int:
-    """Put a kept object into the store; harmless if it is there, and heals it if it was altered. Returns its bytes."""
+    """Put a kept object into the store; heals it if it was altered. Returns the bytes sent: 0 if the store had them all."""
     manifest = kept(site, round, name)
     if manifest is None:
         return 0
+    known = site.store.has(manifest.digest)
     site.store.put(manifest, kept_parts(site, round, name))
-    return manifest.size_bytes
+    return 0 if known else manifest.size_bytes
 
 
 def kept_names(site: Site, round: int) -> tuple[str, ...]:
