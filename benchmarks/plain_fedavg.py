@@ -113,7 +113,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--clip", type=float, default=0.0, help="clip updates per parameter; 0 does not")
     parser.add_argument("--part", default="validation", choices=["validation", "test"])
     parser.add_argument("--json", type=Path, help="also write the curve here")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     settings = compose(options.overrides)
     clients = clients_of(settings)
     print("slices:", [client.get_properties({})["num-examples"] for client in clients], "engine:", clients[0].engine, flush=True)
