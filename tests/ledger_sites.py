@@ -1,28 +1,85 @@
-"""A federation of bare ledger accounts on a real node: real contract, real transactions, made-up digests."""
+"""A federation of bare ledger accounts on a real chain: real contract, real transactions, made-up digests.
+
+Only the chain's clock is ours: deadlines pass when a test says so, not when a busy machine lets them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, TypeVar
+from unittest.mock import patch
 
+import pytest
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_utils.crypto import keccak
 
+from bahefl_flwr.errors import TransactionReverted
+from bahefl_flwr.ledger import server
 from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import ContractConfig, FederationLedger
-from bahefl_flwr.records import EpochPhase, LedgerView, RoundPhase, RoundRecord, mask_of, members_in
+from bahefl_flwr.records import EpochPhase, LedgerView, Member, RoundPhase, RoundRecord, mask_of, members_in
 
 CHAIN_ID = 20260
+WINDOW_S = 600
 ADMIN: LocalAccount = Account.from_key(keccak(text="driver"))
+STRANGER: LocalAccount = Account.from_key(keccak(text="stranger"))
 CONFIG = ContractConfig(
-    commit_window_s=600, aggregate_window_s=600, verify_window_s=600, open_grace_s=600, ceremony_window_s=600,
-    min_commits=3, committee_max=4,
+    commit_window_s=WINDOW_S, aggregate_window_s=WINDOW_S, verify_window_s=WINDOW_S, open_grace_s=WINDOW_S,
+    ceremony_window_s=WINDOW_S, min_commits=3, committee_max=3,
 )  # fmt: skip
-WEIGHTS = (100, 50, 70, 30, 20, 60, 10, 40)
-_LAYERS = 64
+WEIGHTS = (100, 50, 70, 30, 20)
+N = len(WEIGHTS)
+NO_LAYER = bytes(32)
+_LAYERS = 32
 _T = TypeVar("_T")
+
+
+class Clock:
+    """Wall clock that can be put forward."""
+
+    def __init__(self) -> None:
+        self._ahead = 0
+
+    def __call__(self) -> float:
+        return time.time() + self._ahead
+
+    def advance(self, seconds: int) -> None:
+        """Let this much chain time pass at once."""
+        self._ahead += seconds
+
+
+@dataclass(frozen=True, slots=True)
+class RunningChain:
+    """Endpoint and clock of a chain."""
+
+    url: str
+    clock: Clock
+
+
+@contextmanager
+def running_chain(database: Path) -> Iterator[RunningChain]:
+    """The embedded ledger, in this process, with our clock; blocks are sealed at once, since nobody shares them."""
+    with (
+        patch.object(server, "COALESCE_S", 0.002),
+        server.LedgerServer(database, chain_id=CHAIN_ID, funded=(), port=0) as running,
+    ):
+        clock = Clock()
+        running._chain._clock = clock
+        yield RunningChain(running.url, clock)
+
+
+@contextmanager
+def refused(reason: str) -> Iterator[None]:
+    """The block must be refused by the contract with this custom error."""
+    with pytest.raises(TransactionReverted) as caught:
+        yield
+    assert caught.value.reason == reason, str(caught.value)
 
 
 def digest(*what: object) -> bytes:
@@ -30,42 +87,49 @@ def digest(*what: object) -> bytes:
     return keccak(text=" ".join(map(str, what)))
 
 
-class Onion:
-    """A member's hash onion; `reveal` peels it as Identity does."""
-
-    def __init__(self, seed: bytes) -> None:
-        layers = [seed]
-        for _ in range(_LAYERS):
-            layers.append(keccak(layers[-1]))
-        self.tip = layers[-1]
-        self._inner = dict(zip(layers[1:], layers[:-1], strict=True))
-
-    def reveal(self, anchor: bytes) -> bytes:
-        """The preimage of an anchor."""
-        return self._inner[anchor]
+def onion(i: int) -> list[bytes]:
+    """Member i's hash onion: the seed first, the tip last."""
+    layers = [digest("onion", i)]
+    for _ in range(_LAYERS):
+        layers.append(keccak(layers[-1]))
+    return layers
 
 
 class Sites:
-    """`n` members of a fresh contract, registered and with an open task whose ceremony is still to come."""
+    """The N members and the administrator of one contract.
 
-    def __init__(self, url: str, n: int = 4, config: ContractConfig = CONFIG) -> None:
-        self.url, self.n = url, n
-        self.admin = FederationLedger.deploy(Connection(url, CHAIN_ID, account=ADMIN), config)
-        self.accounts = [Account.from_key(digest("account", self.admin.address, i)) for i in range(n)]
-        self.onions = [Onion(digest("onion", i)) for i in range(n)]
+    Attributes:
+      admin: the contract as administrator and registrar. ledgers: as each member. stranger: as nobody.
+    """
+
+    def __init__(self, chain: RunningChain, address: str) -> None:
+        self.chain = chain
+        self.accounts = [Account.from_key(digest("account", i)) for i in range(N)]
+        self._address = address
+        self.admin = self.ledger_of(ADMIN)
         self.ledgers = [self.ledger_of(account) for account in self.accounts]
+        self.stranger = self.ledger_of(STRANGER)
+
+    @classmethod
+    def deployed(cls, chain: RunningChain, config: ContractConfig) -> Self:
+        """A federation on a new contract."""
+        return cls(chain, FederationLedger.deploy(Connection(chain.url, CHAIN_ID, account=ADMIN), config).address)
 
     def ledger_of(self, account: LocalAccount) -> FederationLedger:
-        """The contract as another account sees it."""
-        return FederationLedger.attach(Connection(self.url, CHAIN_ID, account=account), self.admin.address)
+        """The contract as an account sees it."""
+        return FederationLedger(Connection(self.chain.url, CHAIN_ID, account=account), self._address)
 
     # ---- steps
 
+    def pass_deadline(self) -> None:
+        """Let the present deadline pass, whatever it is."""
+        self.chain.clock.advance(WINDOW_S + 2)
+
     def register(self) -> None:
         """Whitelist and register everybody, in the order of their numbers."""
-        self.admin.whitelist([a.address for a in self.accounts], WEIGHTS[: self.n])
+        self.admin.whitelist([a.address for a in self.accounts], WEIGHTS)
         for i, ledger in enumerate(self.ledgers):
-            ledger.register(digest("sealing", i), self.onions[i].tip)
+            ledger.register(digest("sealing", i), onion(i)[-1])
 
     def start(self, *, rounds: int = 2, threshold: int = 0) -> None:
         """Start a task."""
@@ -76,61 +140,62 @@ class Sites:
 
     def ceremony(self) -> None:
         """Every committee member takes every step."""
-        epoch = self.view().epoch.epoch
-        for step in (EpochPhase.COMMIT, EpochPhase.REVEAL, EpochPhase.PUBLISH):
+        for step in (EpochPhase.COMMIT, EpochPhase.REVEAL, EpochPhase.PUBLISH, EpochPhase.CONFIRM):
             self.take(step)
-        self.each(self.committee(), lambda i: self.ledgers[i].confirm_key(epoch, digest("key", epoch)))
 
-    def take(self, step: EpochPhase, members: Iterable[int] | None = None) -> None:
-        """One step of the ceremony by some members (all of the committee)."""
+    def take(self, step: EpochPhase, *members: int, key: str = "key") -> None:
+        """One step of the ceremony by some members (the committee if none is named)."""
         epoch = self.view().epoch.epoch
         send = {
             EpochPhase.COMMIT: FederationLedger.commit_seeds,
             EpochPhase.REVEAL: FederationLedger.reveal_seeds,
             EpochPhase.PUBLISH: FederationLedger.publish_key_parts,
+            EpochPhase.CONFIRM: FederationLedger.confirm_key,
         }[step]
-        self.each(self.committee() if members is None else members, lambda i: send(self.ledgers[i], epoch, digest(step.name, i)))
+        for i in members or self.committee():
+            send(self.ledgers[i], epoch, digest(key, epoch) if step is EpochPhase.CONFIRM else digest(step.name, epoch, i))
 
     def commit(self, *members: int) -> None:
         """These members commit (everybody if none is named)."""
         number = self.view().round.number
-        self.each(members or range(self.n), lambda i: self.commit_one(i, number))
-
-    def commit_one(self, i: int, number: int) -> None:
-        """Member i commits its update of a round."""
-        self.ledgers[i].commit_update(number, digest("update", number, i), 1000 + i, WEIGHTS[i], digest("base", number))
+        for i in members or range(N):
+            self.ledgers[i].commit_update(number, digest("update", number, i), 1000 + i, WEIGHTS[i], digest("base", number))
 
     def aggregate(self, name: str = "aggregate", included: int | None = None, reasons: bytes = b"") -> None:
-        """The coordinator submits an aggregate of everybody (or of a mask)."""
+        """The coordinator submits an aggregate of all committed updates (or of a mask)."""
         r = self.view().round
         mask = r.committed if included is None else included
-        weights = bytes([1]) * mask.bit_count()
-        self.ledgers[r.coordinator].submit_aggregate(r.number, digest(name, r.number), 5000, mask, weights, reasons)
+        self.coordinator().submit_aggregate(
+            r.number, digest(name, r.number), 5000, mask, bytes([1]) * mask.bit_count(), reasons
+        )  # fmt: skip
 
     def attest(self, members: Sequence[int] | None = None, *, ok: bool = True) -> None:
-        """These members vote on the present aggregate, in this order (all that committed)."""
+        """These members vote on the present aggregate, in this order (all that committed), with their next layer."""
         r = self.view().round
         for i in members_in(r.committed) if members is None else members:
-            self.attest_one(i, r, ok=ok)
+            self.ledgers[i].attest(r.number, r.aggregate, ok, NO_LAYER if r.revealed >> i & 1 else self.layer(i))
 
-    def attest_one(self, i: int, r: RoundRecord, *, ok: bool = True) -> None:
-        """Member i votes and reveals its next layer."""
-        anchor = self.admin.members()[i].onion_anchor
-        layer = bytes(32) if self.view().round.revealed >> i & 1 else self.onions[i].reveal(anchor)
-        self.ledgers[i].attest(r.number, r.aggregate, ok, layer)
+    def layer(self, i: int) -> bytes:
+        """The layer under member i's present anchor."""
+        layers = onion(i)
+        return layers[layers.index(self.member(i).onion_anchor) - 1]
 
-    def release(self, *members: int) -> None:
-        """These members are a quorum and release their shares."""
-        number, quorum = self.view().round.number, mask_of(members)
-        self.each(members, lambda i: self.ledgers[i].release_share(number, quorum, digest("share", number, i, quorum)))
+    def release(self, *members: int, quorum: int | None = None) -> None:
+        """These members release their shares for a quorum (themselves)."""
+        number, mask = self.view().round.number, mask_of(members) if quorum is None else quorum
+        for i in members:
+            self.ledgers[i].release_share(number, mask, digest("share", number, i, mask))
+
+    def open(self) -> None:
+        """The first possible quorum of the committee releases its shares."""
+        self.release(*self.committee()[: self.view().epoch.threshold])
 
     def whole_round(self) -> None:
         """Commit, aggregate, attest, open and finalise the open round."""
         self.commit()
         self.aggregate()
         self.attest()
-        epoch = self.view().epoch
-        self.release(*members_in(epoch.committee)[: epoch.threshold])
+        self.open()
         self.admin.finalize(self.view().round.number)
 
     # ---- reading
@@ -139,19 +204,32 @@ class Sites:
         """The ledger as the administrator reads it."""
         return self.admin.view()
 
-    def committee(self) -> tuple[int, ...]:
-        """Members of the newest epoch's committee."""
-        return members_in(self.view().epoch.committee)
+    def round(self) -> RoundRecord:
+        """The newest round."""
+        return self.view().round
 
     def phase(self) -> RoundPhase:
         """Phase of the newest round."""
         return self.view().round.phase
 
-    def others(self, *members: int) -> tuple[int, ...]:
-        """Everybody else."""
-        return tuple(i for i in range(self.n) if i not in members)
+    def member(self, i: int) -> Member:
+        """Member i on the ledger."""
+        return self.admin.members()[i]
 
-    def each(self, members: Iterable[int], action: Callable[[int], _T]) -> list[_T]:
-        """Do something for several members at the same time, as sites do."""
-        with ThreadPoolExecutor(8) as pool:
-            return list(pool.map(action, members))
+    def coordinator(self) -> FederationLedger:
+        """The contract as the present coordinator sees it."""
+        return self.ledgers[self.view().round.coordinator]
+
+    def committee(self) -> tuple[int, ...]:
+        """Members of the newest epoch's committee, ascending."""
+        return members_in(self.view().epoch.committee)
+
+    def others(self, *members: int) -> tuple[int, ...]:
+        """Everybody else, ascending."""
+        return tuple(i for i in range(N) if i not in members)
+
+
+def at_once(members: Iterable[int], action: Callable[[int], _T]) -> list[_T]:
+    """Do something for several members at the same time, as sites do."""
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(action, members))

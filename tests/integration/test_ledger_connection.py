@@ -1,0 +1,109 @@
+"""Claims about the way to the chain: retries, refusals in words, and sites that act at the same time."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ledger_sites import ADMIN, CHAIN_ID, CONFIG, N, WINDOW_S, Clock, RunningChain, Sites, at_once, digest
+
+from bahefl_flwr.errors import LedgerError, LedgerUnreachable, TransactionReverted
+from bahefl_flwr.ledger.connection import Connection
+from bahefl_flwr.ledger.contract import FederationLedger
+from bahefl_flwr.ledger.node import NodeProcess
+from bahefl_flwr.records import RoundPhase
+
+
+def test_a_refusal_names_the_call_the_error_and_its_arguments(sites: Sites) -> None:
+    """The message says what was asked, what the contract answered, and about whom."""
+    sites.commit(0)
+    with pytest.raises(TransactionReverted) as caught:
+        sites.commit(0)
+    assert "commitUpdate(1, 0x" in str(caught.value)
+    assert f"AlreadyCommitted(round=1, who={sites.accounts[0].address})" in str(caught.value)
+
+
+def test_an_endpoint_that_does_not_answer_is_unreachable() -> None:
+    """After five attempts, and with a hint."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(LedgerUnreachable, match="5 attempts.*is the ledger node running"):
+            Connection(url, CHAIN_ID).check()
+
+
+def test_a_short_absence_is_bridged(sites: Sites) -> None:
+    """A node that comes back within the retries is not noticed by the caller."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+    connection = Connection(f"http://127.0.0.1:{port}", CHAIN_ID)
+    server = socket.create_server
+    listening = threading.Timer(0.4, lambda: _relay(server(("127.0.0.1", port)), sites.chain.url))
+    listening.start()
+    connection.check()
+
+
+def test_a_connection_without_an_account_only_reads(sites: Sites) -> None:
+    """It answers views and refuses to send."""
+    reader = FederationLedger(Connection(sites.chain.url, CHAIN_ID), sites.admin.address)
+    assert reader.view().round.number == 1
+    with pytest.raises(LedgerError, match="no account"):
+        reader.finalize(1)
+
+
+def test_gas_covers_what_others_set_off(sites: Sites) -> None:
+    """All sites answer at once: whoever comes last pays for closing, and none runs out of gas."""
+    at_once(range(N), lambda i: sites.commit(i))
+    assert sites.phase() is RoundPhase.AGGREGATE
+
+
+def test_whole_rounds_on_a_ledger_node_of_its_own(tmp_path: Path) -> None:
+    """The node as runs start it, real time: ceremony, a round, and a deadline of one second that anyone enforces."""
+    with NodeProcess(tmp_path / "ledger.sqlite", chain_id=CHAIN_ID) as node:
+        brief = replace(CONFIG, commit_window_s=1, open_grace_s=0)
+        sites = Sites.deployed(RunningChain(node.url, Clock()), replace(CONFIG, commit_window_s=WINDOW_S))
+        sites.register()
+        sites.start(rounds=1)
+        at_once([0], lambda _: sites.ceremony())
+        sites.whole_round()
+        assert not sites.view().task.open
+        sites.admin.set_config(brief)
+        sites.start(rounds=1)
+        sites.ceremony()
+        number = sites.round().number
+        while sites.view().chain_time <= sites.round().deadline:
+            threading.Event().wait(0.2)
+        sites.admin.close_commits(number)
+        assert sites.admin.round(number).abort_reason == "too few updates (0 of 3)"
+
+
+def test_deploying_reports_what_is_wrong(registered: Sites) -> None:
+    """Settings out of range are refused before anything is on the chain."""
+    connection = Connection(registered.chain.url, CHAIN_ID, account=ADMIN)
+    with pytest.raises(TransactionReverted, match="the deployment.*BadConfig"):
+        FederationLedger.deploy(connection, replace(CONFIG, min_commits=1))
+
+
+def test_the_account_is_not_printed(sites: Sites) -> None:
+    """repr shows the address, never a key."""
+    connection = Connection(sites.chain.url, CHAIN_ID, account=ADMIN)
+    assert ADMIN.key.hex() not in repr(connection)
+    assert digest("never") != ADMIN.key
+
+
+def _relay(listener: socket.socket, url: str) -> None:
+    """Pass one HTTP exchange on to the real node."""
+    with listener, listener.accept()[0] as client:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as node:
+            threading.Thread(target=_pump, args=(client, node), daemon=True).start()
+            _pump(node, client)
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    while data := source.recv(65536):
+        target.sendall(data)
