@@ -1,0 +1,94 @@
+"""What the driver makes of replies: a broken one drops one site, never the run."""
+
+from __future__ import annotations
+
+import pytest
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from bahefl_flwr.replies import Reply, ask
+from bahefl_flwr.round import Action
+from in_process_grid import InProcessGrid
+
+GOOD = {
+    "status": ConfigRecord({"ok": True, "digest": "ab"}),
+    "metrics": MetricRecord({"loss": 0.5}),
+    "evaluation": MetricRecord({}),
+    "seconds": MetricRecord({"train": 1.5}),
+    "bytes": MetricRecord({"update": 10, "gas": 7}),
+}
+
+
+def answered_with(content: dict[str, ConfigRecord | MetricRecord]) -> Reply:
+    """The driver's reading of one node's reply with that content."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return Message(RecordDict(content), reply_to=message)
+
+    grid = InProcessGrid(app, 1, {})
+    try:
+        (reply,) = ask(grid, Action.TRAIN, {1000: {"x": 1}}, group="1", timeout_s=20).values()
+    finally:
+        grid.close()
+    return reply
+
+
+def test_good_reply_is_read() -> None:
+    """Facts and figures of a well-formed reply arrive as they are."""
+    reply = answered_with(GOOD)
+    assert (reply.ok, reply.facts["digest"], reply.metrics, reply.bytes["gas"]) == (True, "ab", {"loss": 0.5}, 7)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"status": MetricRecord({"ok": 1})}, "no status record"),
+        ({"status": ConfigRecord({"ok": "yes"})}, "no status record"),
+        ({"status": ConfigRecord({"ok": False, "error": "UpdateError", "message": "NaN"})}, "UpdateError: NaN"),
+        ({"metrics": ConfigRecord({"loss": 1.0})}, "not a MetricRecord"),
+        ({"metrics": MetricRecord({"loss": float("nan")})}, "not a finite number"),
+        ({"seconds": MetricRecord({"train": [1.0, 2.0]})}, "not a finite number"),
+    ],
+)
+def test_malformed_reply_is_a_failed_one(change: dict[str, ConfigRecord | MetricRecord], complaint: str) -> None:
+    """A reply of another form, or with figures that are not finite, becomes a failed reply that says so."""
+    reply = answered_with({**GOOD, **change})
+    assert not reply.ok
+    assert complaint in reply.error
+
+
+def test_missing_record_is_a_failed_reply() -> None:
+    """A reply without one of the records is a failed one."""
+    reply = answered_with({k: v for k, v in GOOD.items() if k != "evaluation"})
+    assert "evaluation" in reply.error
+
+
+def test_client_app_that_raises_is_named_by_its_last_line() -> None:
+    """An exception of a ClientApp arrives as one line, not as a traceback."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        raise RuntimeError("first line\nlast line")
+
+    grid = InProcessGrid(app, 1, {})
+    (reply,) = ask(grid, Action.TRAIN, {1000: {}}, group="1", timeout_s=20).values()
+    grid.close()
+    assert (reply.ok, reply.error) == (False, "Flower error 2: last line")
+
+
+def test_silent_node_is_reported_after_the_time_out() -> None:
+    """A node that never replies is reported, after the time-out, and the others' replies are kept."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return Message(RecordDict(dict(GOOD)), reply_to=message)
+
+    grid = InProcessGrid(app, 2, {}, tamper=lambda site, message, deliver: None if site else deliver(message))
+    replies = ask(grid, Action.TRAIN, {1000: {}, 1001: {}}, group="1", timeout_s=1)
+    grid.close()
+    assert replies[1000].ok
+    assert "no reply within 1 s" in replies[1001].error

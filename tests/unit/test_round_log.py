@@ -1,0 +1,42 @@
+"""Figures of a round and its line in metrics.jsonl."""
+
+from __future__ import annotations
+
+import pytest
+
+from bahefl_flwr.replies import Reply
+from bahefl_flwr.round_log import RoundFigures
+
+
+def reply(node: int = 1, **records: dict[str, float]) -> Reply:
+    return Reply(node=node, ok=True, **records)  # type: ignore[arg-type]
+
+
+def test_training_time_is_dealt_out_by_what_the_sites_did() -> None:
+    """The wall time of the train phase is split in proportion to the sites' own seconds and adds up to it."""
+    figures = RoundFigures()
+    figures.add("train", 10.0, {0: reply(seconds={"train": 3.0, "encrypt": 1.0}), 1: reply(seconds={"train": 3.0, "open": 1.0})})
+    assert figures.seconds["train"] == pytest.approx(7.5)
+    assert sum(figures.seconds.values()) == pytest.approx(10.0)
+
+
+def test_an_update_counts_when_it_is_sent() -> None:
+    """Bytes of an update are booked at upload, not when it is made; gas is booked always."""
+    figures = RoundFigures()
+    figures.add("train", 1.0, {0: reply(bytes={"update": 100, "gas": 5})})
+    figures.add("upload", 1.0, {0: reply(bytes={"update": 100, "gas": 0}), 1: reply(bytes={"update": 50})})
+    assert (figures.bytes["update"], figures.gas) == (150, 5)
+
+
+def test_failed_replies_count_nothing() -> None:
+    """Whatever a failed reply claims is not booked."""
+    figures = RoundFigures()
+    figures.add("upload", 1.0, {0: Reply(node=1, ok=False, error="x", bytes={"update": 100})})
+    assert figures.bytes["update"] == 0
+
+
+def test_notes_name_their_site() -> None:
+    """A note of a site stands in the line with the site's index."""
+    figures = RoundFigures()
+    figures.add("verify", 1.0, {3: Reply(node=9, ok=True, facts={"ok": True, "notes": "a\nb"})})
+    assert figures.notes == ["site 3: a", "site 3: b"]

@@ -1,0 +1,58 @@
+"""BaheflStrategy as Flower's users see it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+
+from bahefl_flwr.errors import SettingsError
+from bahefl_flwr.federation import Federation
+from bahefl_flwr.settings import compose
+from bahefl_flwr.strategy import BaheflStrategy
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Federation:
+    """A federation whose ledger is never asked."""
+    return Federation(settings=compose([]), folder=tmp_path, ledger=SimpleNamespace(address="0x0"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.5, 1.1])
+def test_impossible_fraction_is_refused(federation: Federation, fraction: float) -> None:
+    """A fraction outside (0, 1] is refused when the strategy is made."""
+    with pytest.raises(SettingsError, match="fraction_train"):
+        BaheflStrategy(federation, fraction_train=fraction)
+
+
+def test_driver_takes_no_model(federation: Federation) -> None:
+    """Initial arrays and a server-side evaluation, which would need the model at the driver, are refused."""
+    strategy = BaheflStrategy(federation)
+    with pytest.raises(SettingsError, match="holds no model"):
+        strategy.start(grid=None, initial_arrays=ArrayRecord([np.zeros(2)]))  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="holds no model"):
+        strategy.start(grid=None, evaluate_fn=lambda *_: MetricRecord({}))  # type: ignore[arg-type]
+
+
+def test_stock_loop_hooks_say_what_to_call(federation: Federation) -> None:
+    """Flower's hooks for server-side aggregation are refused with the call that works."""
+    strategy = BaheflStrategy(federation)
+    for hook in (
+        lambda: strategy.configure_train(1, ArrayRecord(), ConfigRecord(), None),  # type: ignore[arg-type]
+        lambda: strategy.configure_evaluate(1, ArrayRecord(), ConfigRecord(), None),  # type: ignore[arg-type]
+        lambda: strategy.aggregate_train(1, []),
+        lambda: strategy.aggregate_evaluate(1, []),
+    ):
+        with pytest.raises(SettingsError, match=r"strategy\.start"):
+            hook()
+
+
+def test_site_with_other_metric_names_is_left_out_of_the_metrics(federation: Federation) -> None:
+    """Metrics are aggregated over the sites that agree on their names; an odd one cannot spoil the round."""
+    strategy = BaheflStrategy(federation)
+    usual = {"num-examples": 1, "loss": 1.0}
+    by_site = {0: usual, 1: {"num-examples": 3, "loss": 2.0}, 2: {"num-examples": 5, "other": 9.0}}
+    assert strategy._aggregated(strategy.train_metrics_aggr_fn, by_site)["loss"] == pytest.approx(1.75)
