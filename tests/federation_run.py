@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bahefl_flwr.ledger.contract import FederationLedger
 from flwr.app import Context
 from flwr.client import NumPyClient
 from numpy.typing import NDArray
 
 from bahefl_flwr import run_folder
 from bahefl_flwr.federation import Federation, open_federation
+from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.records import LedgerView, Member, RoundRecord
 from bahefl_flwr.settings import Settings, compose
 from bahefl_flwr.site import secure_client_app

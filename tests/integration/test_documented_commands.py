@@ -20,7 +20,10 @@ DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.
 )
 # run: as it stands. show: as it stands, plus --show (it would take hours). slow: as it stands, among the slow tests.
 # ci: an installation step or check that `.ci/run` performs on a clean clone. flwr: read by Flower's own parser, then by ours.
-MARKS = {"run", "show", "slow", "ci", "flwr"}
+# fresh: as it stands, in a clean copy of the checkout with an empty environment, slow. folder: as show, with the real slices.
+# nox: its default sessions are what `.ci/run` checks.
+MARKS = {"run", "show", "slow", "ci", "flwr", "fresh", "folder", "nox"}
+REAL_SLICES = ROOT.parent / "shared" / "data" / "ct-slices"
 
 
 def blocks() -> Iterator[tuple[str, str, str]]:
@@ -73,6 +76,40 @@ def test_a_whole_run_works(tmp_path: Path, command: str) -> None:
     done = run(command, tmp_path, 800)
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(tmp_path.glob("runs/*-*/report.html"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("command", commands("fresh"))
+def test_a_new_users_first_command_works(tmp_path: Path, command: str) -> None:
+    """A clean copy of the committed files and an empty environment are all it needs."""
+    archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, capture_output=True, check=True).stdout
+    subprocess.run(["tar", "-x"], cwd=tmp_path, input=archive, check=True)
+    subprocess.run([sys.executable, "-m", "venv", "venv"], cwd=tmp_path, check=True)
+    done = run(f"source venv/bin/activate && {command}", tmp_path, 1500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(tmp_path.glob("runs/*-default/report.html"))
+
+
+@pytest.mark.skipif(not REAL_SLICES.is_dir(), reason="needs the real slices beside the checkout")
+@pytest.mark.parametrize("command", commands("folder"))
+def test_a_run_on_a_folder_is_allowed(tmp_path: Path, command: str) -> None:
+    """With a folder in the documented layout the settings are accepted."""
+    done = run(f"{command.replace('<folder>', str(REAL_SLICES))} --show", tmp_path, 60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_nox_alone_checks_what_ci_checks() -> None:
+    """The documented `nox` runs the sessions that `.ci/run` runs."""
+    (command,) = commands("nox")
+    assert command == "pip install nox && nox"
+    sessions = re.search(r"nox.options.sessions = \[(.*)\]", (ROOT / "noxfile.py").read_text())
+    assert sessions
+    ci = (ROOT / ".ci" / "run").read_text()
+    names = re.findall(r'"(\w+)"', sessions[1])
+    assert f"--sessions {' '.join(names[:-1])} ||" in ci
+    assert names[-1] == "tests"
+    assert 'pytest "$@"' in ci
 
 
 @pytest.mark.parametrize("command", commands("flwr"))
