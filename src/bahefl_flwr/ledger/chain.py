@@ -133,7 +133,8 @@ class Chain:
             difficulty=0,
             block_number=BlockNumber(self.head.block_number + 1),
             gas_limit=GAS_LIMIT,
-            # Never back, even when the clock goes back. Equal times are allowed, unlike on main net: several blocks a second must not push deadlines ahead of the clock.
+            # Never back, even when the clock is. Equal times are allowed, unlike on main net: several blocks a second must
+            # not push deadlines ahead of the clock.
             timestamp=max(self.head.timestamp, int(self._clock())),
             parent_hash=self.head.hash,
             state_root=self.head.state_root,
