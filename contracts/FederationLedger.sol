@@ -115,6 +115,6 @@ contract FederationLedger is Rounds {
         for (uint256 k; x != 0; x &= x - 1) updates[k++] = _updates[round][x.lowest()];
     }
 
-    /// @notice The released decryption shares of a round, in order of release.
-    function getShares(uint256 round) external view returns (Share[] memory) { return _shares[round]; }
+    /// @notice The decryption shares released of a round's present (or last) aggregate, in order of release.
+    function getShares(uint256 round) external view returns (Share[] memory) { return _shares[_attemptKey(_rounds[round])]; }
 }

@@ -26,8 +26,8 @@ abstract contract LedgerState is AccessControl {
     mapping(uint256 epoch => mapping(uint256 culprit => uint256)) internal _accusers;
     mapping(uint256 round => Round) internal _rounds;
     mapping(uint256 round => mapping(uint256 index => Update)) internal _updates;
-    mapping(uint256 round => Share[]) internal _shares;
-    mapping(uint256 round => mapping(uint256 quorum => uint256)) internal _releases;
+    mapping(uint256 attempt => Share[]) internal _shares;        // by _attemptKey: shares of one aggregate never serve another
+    mapping(uint256 attempt => mapping(uint256 quorum => uint256)) internal _releases;
     mapping(bytes32 digest => bool) internal _digestUsed;
 
     event ConfigChanged();
@@ -103,6 +103,10 @@ abstract contract LedgerState is AccessControl {
     function _roundNow(uint256 round) internal view returns (Round storage) {
         if (round == 0 || round != _currentRound) revert NotCurrentRound(round, _currentRound);
         return _rounds[round];
+    }
+
+    function _attemptKey(Round storage r) internal view returns (uint256) {
+        return uint256(r.number) << 8 | r.attempt;
     }
 
     function _roundLive(Round storage r) internal view returns (bool) {

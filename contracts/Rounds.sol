@@ -132,12 +132,13 @@ abstract contract Rounds is KeyEpochs {
         _checkQuorum(_epochs[r.epoch], quorum, i);
         if (!r.votedOk.has(i) && (r.committed.has(i) || r.phase != RoundPhase.VERIFIED)) revert NotAttested(round, msg.sender);
         if (digest == 0) revert ZeroDigest();
-        uint256 releases = _releases[round][quorum];
+        uint256 attempt = _attemptKey(r);
+        uint256 releases = _releases[attempt][quorum];
         if (releases.has(i)) revert AlreadyReleased(round, msg.sender, quorum);
         releases |= 1 << i;
-        _releases[round][quorum] = releases;
+        _releases[attempt][quorum] = releases;
         r.released |= 1 << i;
-        _shares[round].push(Share({member: uint8(i), quorum: quorum, digest: digest}));
+        _shares[attempt].push(Share({member: uint8(i), quorum: quorum, digest: digest}));
         emit ShareReleased(round, msg.sender, quorum, digest);
         if (releases == quorum && r.openQuorum == 0) _quorumComplete(r, quorum);
     }
@@ -230,6 +231,8 @@ abstract contract Rounds is KeyEpochs {
         } else if (r.votedBad.count() > votes - needed) {
             emit AggregateRejected(r.number, _members[r.coordinator].account, r.attempt, r.aggregate);
             _punishVotes(r, r.votedOk);
+            // A majority found it wrong, so no honest holder released a share of it, and a new attempt gives nothing away.
+            if (r.openQuorum == 0) r.released = 0;
             _coordinatorFault(r);
             _replaceCoordinator(r);
         }

@@ -91,8 +91,9 @@ abstract contract Succession is Membership {
         return true;
     }
 
-    /// @dev Returns false, with the round aborted, if there can be no further attempt. An attempt whose shares are partly
-    /// out must be the last: a second aggregate of the same updates would give away their difference (DESIGN rule 4).
+    /// @dev Returns false, with the round aborted, if there can be no further attempt. An attempt that honest holders may
+    /// have released shares of must be the last: a second aggregate of the same updates would give away their difference
+    /// (DESIGN rule 4).
     function _newAttempt(Round storage r) private returns (bool) {
         if (r.released != 0) { _abortRound("aggregate failed after shares of it were released"); return false; }
         if (r.attempt + 1 >= config.maxAttempts) { _abortRound("no coordinator produced a verified aggregate"); return false; }

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from ledger_sites import CONFIG, Sites, digest, refused
 
 from bahefl_flwr.records import EpochPhase, RoundPhase, mask_of
+from ledger_sites import CONFIG, Sites, digest, refused
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ledger_sites import ADMIN, CHAIN_ID, CONFIG, N, WINDOW_S, Clock, RunningChain, Sites, at_once, digest
 
 from bahefl_flwr.errors import LedgerError, LedgerUnreachable, TransactionReverted
 from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.ledger.node import NodeProcess
 from bahefl_flwr.records import RoundPhase
+from ledger_sites import ADMIN, CHAIN_ID, CONFIG, WINDOW_S, Clock, N, RunningChain, Sites, at_once
 
 
 def test_a_refusal_names_the_call_the_error_and_its_arguments(sites: Sites) -> None:
@@ -31,7 +31,7 @@ def test_an_endpoint_that_does_not_answer_is_unreachable() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        with pytest.raises(LedgerUnreachable, match="5 attempts.*is the ledger node running"):
+        with pytest.raises(LedgerUnreachable, match=r"5 attempts.*is the ledger node running"):
             Connection(url, CHAIN_ID).check()
 
 
@@ -57,7 +57,7 @@ def test_a_connection_without_an_account_only_reads(sites: Sites) -> None:
 
 def test_gas_covers_what_others_set_off(sites: Sites) -> None:
     """All sites answer at once: whoever comes last pays for closing, and none runs out of gas."""
-    at_once(range(N), lambda i: sites.commit(i))
+    at_once(range(N), sites.commit)
     assert sites.phase() is RoundPhase.AGGREGATE
 
 
@@ -68,7 +68,7 @@ def test_whole_rounds_on_a_ledger_node_of_its_own(tmp_path: Path) -> None:
         sites = Sites.deployed(RunningChain(node.url, Clock()), replace(CONFIG, commit_window_s=WINDOW_S))
         sites.register()
         sites.start(rounds=1)
-        at_once([0], lambda _: sites.ceremony())
+        sites.ceremony()
         sites.whole_round()
         assert not sites.view().task.open
         sites.admin.set_config(brief)
@@ -84,15 +84,15 @@ def test_whole_rounds_on_a_ledger_node_of_its_own(tmp_path: Path) -> None:
 def test_deploying_reports_what_is_wrong(registered: Sites) -> None:
     """Settings out of range are refused before anything is on the chain."""
     connection = Connection(registered.chain.url, CHAIN_ID, account=ADMIN)
-    with pytest.raises(TransactionReverted, match="the deployment.*BadConfig"):
+    with pytest.raises(TransactionReverted, match=r"the deployment.*BadConfig"):
         FederationLedger.deploy(connection, replace(CONFIG, min_commits=1))
 
 
-def test_the_account_is_not_printed(sites: Sites) -> None:
+def test_the_account_is_not_printed() -> None:
     """repr shows the address, never a key."""
-    connection = Connection(sites.chain.url, CHAIN_ID, account=ADMIN)
-    assert ADMIN.key.hex() not in repr(connection)
-    assert digest("never") != ADMIN.key
+    shown = repr(Connection("http://127.0.0.1:1", CHAIN_ID, account=ADMIN))
+    assert ADMIN.address in shown
+    assert ADMIN.key.hex() not in shown
 
 
 def _relay(listener: socket.socket, url: str) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from ledger_sites import ADMIN, CHAIN_ID, CONFIG, N, STRANGER, WEIGHTS, Sites, digest, onion, refused
 
 from bahefl_flwr.errors import LedgerError
 from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.records import Member, MemberStatus, RoundPhase
+from ledger_sites import ADMIN, CHAIN_ID, CONFIG, STRANGER, WEIGHTS, N, Sites, digest, onion, refused
 
 
 def test_members_are_read_as_they_registered(registered: Sites) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from ledger_sites import CONFIG, N, WEIGHTS, Sites, digest, refused
 from web3 import HTTPProvider, Web3
 
 from bahefl_flwr.ledger.contract import MAX_REASON_BYTES
 from bahefl_flwr.records import EpochPhase, RoundPhase, RoundRecord, Task, UpdateRecord, mask_of, members_in
+from ledger_sites import CONFIG, WEIGHTS, N, Sites, digest, refused
 
 ALL = 2**N - 1
 ZERO = bytes(32)
@@ -311,4 +311,6 @@ def test_every_step_leaves_an_event(sites: Sites) -> None:
     addresses = [m.address for m in ledger.members()]
     assert [log["args"]["member"] for log in logs["UpdateCommitted"]] == addresses
     assert [log["args"]["member"] for log in logs["Attested"]] == addresses
-    assert [log["args"]["member"] for log in logs["ShareReleased"]] == [addresses[i] for i in members_in(ledger.round(1).open_quorum)]
+    assert [log["args"]["member"] for log in logs["ShareReleased"]] == [
+        addresses[i] for i in members_in(ledger.round(1).open_quorum)
+    ]

@@ -6,9 +6,9 @@ from functools import reduce
 
 from eth_abi.abi import encode
 from eth_utils.crypto import keccak
-from ledger_sites import CONFIG, N, Sites, refused
 
 from bahefl_flwr.records import RoundPhase
+from ledger_sites import CONFIG, N, Sites, refused
 
 
 def test_a_coordinator_that_misses_its_deadline_is_replaced(sites: Sites) -> None:

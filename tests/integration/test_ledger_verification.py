@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from ledger_sites import CONFIG, NO_LAYER, N, Sites, digest, refused
 
 from bahefl_flwr.records import RoundPhase, mask_of
+from ledger_sites import CONFIG, NO_LAYER, N, Sites, digest, refused
 
 
 @pytest.fixture
@@ -174,9 +174,38 @@ def test_an_aggregate_with_shares_out_is_the_last_of_its_round(verifying: Sites)
     holder, partner, _ = verifying.committee()
     verifying.attest([holder])
     verifying.release(holder, quorum=mask_of((holder, partner)))
-    verifying.attest([i for i in range(N) if i != holder][:3], ok=False)
+    verifying.pass_deadline()
+    with refused("DeadlinePassed"):
+        verifying.release(partner, quorum=mask_of((holder, partner)))
+    verifying.admin.replace_coordinator(1)
     assert verifying.admin.round(1).abort_reason == "aggregate failed after shares of it were released"
     assert verifying.round().number == 2
+
+
+def test_shares_of_a_rejected_aggregate_serve_no_other(verifying: Sites) -> None:
+    """A majority found it wrong, so no honest holder released one: the round goes on, and shares are counted anew."""
+    liar, partner, _ = verifying.committee()
+    verifying.attest([liar])
+    verifying.release(liar, quorum=mask_of((liar, partner)))
+    verifying.attest([i for i in range(N) if i != liar][:3], ok=False)
+    assert verifying.round().attempt == 1
+    verifying.aggregate("right")
+    assert verifying.admin.shares(1) == ()
+    verifying.attest()
+    verifying.release(partner, quorum=mask_of((liar, partner)))
+    assert verifying.round().open_quorum == 0
+    verifying.release(liar, quorum=mask_of((liar, partner)))
+    assert verifying.round().open_quorum == mask_of((liar, partner))
+
+
+def test_an_opened_aggregate_is_the_last_even_if_rejected(verifying: Sites) -> None:
+    """Once a quorum's shares are out somebody may have read it, whatever the majority says."""
+    first, second, _ = verifying.committee()
+    verifying.attest([first, second])
+    verifying.release(first, second)
+    assert verifying.phase() is RoundPhase.VERIFY
+    verifying.attest(verifying.others(first, second), ok=False)
+    assert verifying.admin.round(1).abort_reason == "aggregate failed after shares of it were released"
 
 
 def test_finalising_needs_a_complete_quorum(verified: Sites) -> None:

@@ -1,0 +1,75 @@
+"""Claims about the compiled contract in the package: it is what contracts/ says, and what the typed client expects."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bahefl_flwr.ledger.contract import ContractConfig, artifact
+from bahefl_flwr.records import EpochPhase, MemberStatus, RoundPhase
+
+ROOT = Path(__file__).parents[2]
+SIZE_LIMIT = 24_576
+STANDARD = json.loads((ROOT / "src/bahefl_flwr/ledger/artifacts/FederationLedger.input.json").read_text(encoding="utf-8"))
+
+
+def functions() -> dict[str, dict[str, Any]]:
+    """Functions of the ABI by name."""
+    return {entry["name"]: entry for entry in artifact()["abi"] if entry["type"] == "function"}
+
+
+def test_the_artifact_was_compiled_from_these_sources() -> None:
+    """Its digest is that of the standard input's sources, and those of ours are the files in contracts/."""
+    digest = hashlib.sha256()
+    for name, source in sorted(STANDARD["sources"].items()):
+        content = source["content"].encode()
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    assert artifact()["sourceSha256"] == digest.hexdigest()
+    ours = {name: source["content"] for name, source in STANDARD["sources"].items() if name.startswith("contracts/")}
+    assert ours == {f"contracts/{p.name}": p.read_text(encoding="utf-8") for p in (ROOT / "contracts").glob("*.sol")}
+
+
+def test_the_contract_fits_every_ethereum_chain() -> None:
+    """EIP-170's limit, and London code, which all EVMs in use run."""
+    assert len(bytes.fromhex(artifact()["deployedBytecode"].removeprefix("0x"))) <= SIZE_LIMIT
+    assert artifact()["settings"]["evmVersion"] == STANDARD["settings"]["evmVersion"] == "london"
+
+
+def test_the_compiler_is_pinned_without_naming_a_registry() -> None:
+    """package.json and its lock name exact versions with checksums, and no host to fetch them from."""
+    package = json.loads((ROOT / "contracts/package.json").read_text(encoding="utf-8"))
+    lock = (ROOT / "contracts/package-lock.json").read_text(encoding="utf-8")
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in package["dependencies"].values())
+    assert artifact()["compiler"].startswith(package["dependencies"]["solc"])
+    assert "integrity" in lock
+    assert "://" not in re.sub(r'"(?:url|homepage)": "[^"]*"', "", lock)
+
+
+@pytest.mark.parametrize(("library", "phases"), [("RoundPhase", RoundPhase), ("EpochPhase", EpochPhase)])
+def test_phases_have_the_contracts_numbers(library: str, phases: type[RoundPhase | EpochPhase]) -> None:
+    """The numbers in Types.sol are those of records.py."""
+    assert numbers_of(library) == {p.name: p.value for p in phases if p.value}
+
+
+def test_standings_have_the_contracts_numbers() -> None:
+    """Only ACTIVE and SUSPENDED are ever stored."""
+    assert numbers_of("MemberStatus") == {s.name: s.value for s in (MemberStatus.ACTIVE, MemberStatus.SUSPENDED)}
+
+
+def test_settings_have_the_contracts_order() -> None:
+    """ContractConfig's fields are the contract's `Config`, in the same order."""
+    components = [c["name"] for c in functions()["setConfig"]["inputs"][0]["components"]]
+    names = [re.sub(r"[A-Z]", lambda m: "_" + m[0].lower(), name) for name in components]
+    assert [re.sub(r"_(s|rounds)$", "", name) for name in ContractConfig.__dataclass_fields__] == names
+
+
+def numbers_of(library: str) -> dict[str, int]:
+    """The constants of a library in Types.sol."""
+    text = (ROOT / "contracts/Types.sol").read_text(encoding="utf-8")
+    body = text.split(f"library {library} {{")[1].split("}")[0]
+    return {name: int(value) for name, value in re.findall(r"constant (\w+) = (\d+);", body)}
