@@ -52,7 +52,7 @@ def secure_client_app(client_fn: ClientFn) -> ClientApp:
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         client = partial(_numpy_client, client_fn, context)
-        return _answer(message, context, lambda s, _: training.evaluate(s, client(), _client_config(message)))
+        return _answer(message, context, lambda s, r: training.evaluate(s, r, client(), _client_config(message)))
 
     @app.query(_name(Action.HELLO))
     def greet(message: Message, context: Context) -> Message:

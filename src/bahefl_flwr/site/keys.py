@@ -1,17 +1,19 @@
 """The encryption keys a site keeps for a key epoch: its seed entropy and its key share.
 
-Secret files are 0600 in a 0700 folder and belong to one epoch; nothing here is ever sent.
+Each is a key file that opens for this site, this epoch and this ledger only, protected as the site's identity is; nothing here is
+ever sent.
 """
 
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+import shutil
 
-from bahefl_flwr.durable import atomic_write, create_once
+from bahefl_flwr.durable import fsync_folder
 from bahefl_flwr.errors import KeysError
 from bahefl_flwr.he.keys import KeyShare
 from bahefl_flwr.he.sampling import SecretSeed
+from bahefl_flwr.key_files import Binding, SecretKind, create_secret, read_secret, write_secret
 from bahefl_flwr.records import EpochRecord, Task
 from bahefl_flwr.site.state import Site, security_params
 
@@ -26,30 +28,61 @@ def epoch_id(site: Site, task: Task, epoch: EpochRecord) -> bytes:
 
 
 def load_entropy(site: Site, epoch: EpochRecord) -> SecretSeed:
-    """This site's entropy of an epoch, drawn once: a repeated step makes the same contributions."""
+    """This site's entropy of an epoch, drawn once: a repeated step makes the same contributions.
+
+    Raises:
+      KeysError: its file is readable by others, damaged, or of another site, epoch or ledger.
+    """
     path = site.epoch_folder(epoch.epoch) / _ENTROPY_FILE
-    create_once(path, SecretSeed.random().secret_bytes())
-    return SecretSeed(_read_secret(path))
+    binding = _binding(site, epoch, SecretKind.EPOCH_ENTROPY)
+    create_secret(path, SecretSeed.random().secret_bytes(), site.identity.protection, binding)
+    return SecretSeed(read_secret(path, site.identity.protection, binding))
 
 
 def save_key_share(site: Site, epoch: EpochRecord, share: KeyShare) -> None:
     """Keep this site's share of an epoch's key."""
-    atomic_write(site.epoch_folder(epoch.epoch) / _SHARE_FILE, share.secret_bytes())
+    path = site.epoch_folder(epoch.epoch) / _SHARE_FILE
+    write_secret(path, share.secret_bytes(), site.identity.protection, _binding(site, epoch, SecretKind.KEY_SHARE))
 
 
 def load_key_share(site: Site, epoch: EpochRecord) -> KeyShare:
     """This site's share of an epoch's key.
 
     Raises:
-      KeysError: there is none, or its file is readable by others or damaged.
+      KeysError: there is none, or its file is readable by others, damaged, or of another site, epoch or ledger.
     """
     path = site.epoch_folder(epoch.epoch) / _SHARE_FILE
     if not path.exists():
         raise KeysError(f"{path} is not there: this site cannot help to open in epoch {epoch.epoch}; it will in the next one")
-    return KeyShare.from_secret_bytes(_read_secret(path), security_params(site.settings, epoch))
+    secret = read_secret(path, site.identity.protection, _binding(site, epoch, SecretKind.KEY_SHARE))
+    return KeyShare.from_secret_bytes(secret, security_params(site.settings, epoch))
 
 
-def _read_secret(path: Path) -> bytes:
-    if path.stat().st_mode & 0o077:
-        raise KeysError(f"{path} can be read by others; run: chmod 600 {path}")
-    return path.read_bytes()
+def forget_epochs_before(site: Site, epoch: int) -> tuple[int, ...]:
+    """Delete this site's entropy and key share of every epoch before `epoch`, once their last aggregate has been opened.
+
+    Deleting is all that is done. Overwriting first would be useless: journaling and copy-on-write file systems and flash memory
+    write the new bytes elsewhere, and backups keep theirs. The leftover blocks of a deployment's files are encrypted under its
+    passphrase. This alone is not forward secrecy: a member's share can be derived again from the sealed seeds in the store by
+    whoever gets that member's long-term sealing key.
+
+    Returns:
+      The epochs deleted, in order; none when repeated.
+
+    Raises:
+      KeysError: the disk refused; repeat it, what was deleted stays deleted.
+    """
+    folder = site.folder / "epochs"
+    old = sorted(number for path in folder.glob("*") if path.name.isdecimal() and (number := int(path.name)) < epoch)
+    try:
+        for number in old:
+            shutil.rmtree(folder / f"{number:05d}")
+        if old:
+            fsync_folder(folder)
+    except OSError as error:
+        raise KeysError(f"cannot delete the keys of epochs before {epoch} in {folder}: {error}; mend the folder") from error
+    return tuple(old)
+
+
+def _binding(site: Site, epoch: EpochRecord, kind: SecretKind) -> Binding:
+    return Binding(kind=kind, site=site.address, chain_id=site.ledger.chain_id, contract=site.ledger.address, epoch=epoch.epoch)

@@ -150,6 +150,18 @@ def _params(settings: Settings, threshold: int, committee: int) -> SecurityParam
     )
 
 
+def expect_run(site: Site, request: Request) -> LedgerView:
+    """The ledger's present state, if the request is about its present task.
+
+    Raises:
+      WrongRound: the message is of another run.
+    """
+    view = site.ledger.view()
+    if request.run != view.task.run_digest:
+        raise WrongRound(f"message of run {request.run.hex()[:16]}, the ledger runs {view.task.run_digest.hex()[:16]}; ignored")
+    return view
+
+
 def expect_round(site: Site, request: Request, *phases: RoundPhase) -> tuple[LedgerView, RoundRecord]:
     """The ledger's open round, if the request is about it.
 
@@ -157,9 +169,7 @@ def expect_round(site: Site, request: Request, *phases: RoundPhase) -> tuple[Led
       WrongRound: the message is of another run or round (a replay, a late or a forged message).
       ProtocolError: the round is in another phase than the action belongs to.
     """
-    view = site.ledger.view()
-    if request.run != view.task.run_digest:
-        raise WrongRound(f"message of run {request.run.hex()[:16]}, the ledger runs {view.task.run_digest.hex()[:16]}; ignored")
+    view = expect_run(site, request)
     if request.number != view.round.number:
         raise WrongRound(f"message of round {request.number}, the ledger is at round {view.round.number}; ignored")
     if view.round.phase not in phases:

@@ -23,7 +23,7 @@ from bahefl_flwr.site.ceremony import public_key
 from bahefl_flwr.site.model import Array, Model
 from bahefl_flwr.site.objects import keep, kept_names, put_kept
 from bahefl_flwr.site.opening import current_model
-from bahefl_flwr.site.state import Outcome, Request, Site, expect_round, security_params
+from bahefl_flwr.site.state import Outcome, Request, Site, expect_round, expect_run, security_params
 
 ClientConfig = dict[str, bool | bytes | float | int | str]
 UPDATE_NAME = "update"
@@ -173,9 +173,9 @@ def evaluate_model(model: Model, client: NumPyClient, config: ClientConfig, outc
     outcome.facts["model"] = model.digest().hex()
 
 
-def evaluate(site: Site, client: NumPyClient, config: ClientConfig) -> Outcome:
+def evaluate(site: Site, request: Request, client: NumPyClient, config: ClientConfig) -> Outcome:
     """After the task: open the last finalised aggregate, keep the final model, evaluate it on the part that `config` names."""
-    view = site.ledger.view()
+    view = expect_run(site, request)
     outcome = Outcome()
     model = current_model(site, view, client, outcome)
     evaluate_model(model, client, config, outcome)

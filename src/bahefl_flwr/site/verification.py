@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bahefl_flwr.errors import UnusableUpdate
+from bahefl_flwr.errors import ProtocolError, UnusableUpdate
 from bahefl_flwr.he.ckks import add
 from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, decode_part, encode_part
 from bahefl_flwr.he.threshold import partial_decrypt
 from bahefl_flwr.records import (
     ExclusionReason,
     LedgerView,
+    Member,
     MemberStatus,
     ObjectKind,
     RoundPhase,
@@ -42,7 +43,7 @@ def verify_and_open(site: Site, request: Request) -> Outcome:
         agrees = _recompute(site, view, r, outcome)
     if not (r.voted_ok | r.voted_bad) >> me.index & 1 and r.committed >> me.index & 1:
         with outcome.timed("attest"):
-            _attest(site, request, r, agrees, me.onion_anchor, outcome)
+            _attest(site, r, me, agrees, outcome)
     if agrees and request.quorum >> me.index & 1:
         with outcome.timed("share"):
             _release_share(site, view, r, request.quorum, outcome)
@@ -54,6 +55,9 @@ def _recompute(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcome) -
 
     The result is kept, so a second request costs nothing and a lost aggregate can be put again.
     """
+    if any(weight != 1 for weight in r.weights):
+        outcome.notes.append(f"round {r.number}: the coordinator weighed updates by {list(r.weights)}; nothing allows that")
+        return False
     mine = kept(site, r.number, AGGREGATE_NAME)
     if mine is not None and mine.digest == r.aggregate:
         return True
@@ -81,17 +85,16 @@ def _recompute(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcome) -
         return False
 
 
-def _attest(site: Site, request: Request, r: RoundRecord, agrees: bool, anchor: bytes, outcome: Outcome) -> None:
+def _attest(site: Site, r: RoundRecord, me: Member, agrees: bool, outcome: Outcome) -> None:
     """Vote, and reveal one onion layer for the election: one layer a round, whatever the attempt."""
-    key = (request.run.hex(), r.number, "reveal")
-    reveal = _NO_REVEAL if site.journal.get(key) else site.identity.onion.reveal(anchor)
+    reveal = _NO_REVEAL if r.revealed >> me.index & 1 else site.identity.onion.reveal(me.onion_anchor)
     outcome.gas += site.ledger.attest(r.number, r.aggregate, agrees, reveal).gas_used
-    site.journal.put(key, {"attempt": r.attempt})
     outcome.facts["agrees"] = int(agrees)
 
 
 def _release_share(site: Site, view: LedgerView, r: RoundRecord, quorum: int, outcome: Outcome) -> None:
     """Seal this site's partial decryption to all active sites, put it, name it on the ledger. Repeats are the same bytes."""
+    _decrypt_once(site, view, r)
     me = site.me().index
     name = f"share-{quorum:x}"
     if any(s.member == me and s.quorum == quorum for s in site.ledger.shares(r.number)):
@@ -105,6 +108,22 @@ def _release_share(site: Site, view: LedgerView, r: RoundRecord, quorum: int, ou
         )  # fmt: skip
     outcome.bytes["share"] = put_kept(site, r.number, name)
     outcome.gas += site.ledger.release_share(r.number, quorum, manifest.digest).gas_used
+
+
+def _decrypt_once(site: Site, view: LedgerView, r: RoundRecord) -> None:
+    """DESIGN rule 4: this site helps to open one aggregate of a round and no other, whatever the ledger or the driver say.
+
+    Raises:
+      ProtocolError: it has released a share of another aggregate of this round.
+    """
+    key = (view.task.run_digest.hex(), r.number, "share")
+    recorded = site.journal.get(key)
+    if recorded is not None and recorded["aggregate"] != r.aggregate.hex():
+        raise ProtocolError(
+            f"round {r.number}: this site already helped to open aggregate {recorded['aggregate'][:16]}; the difference to "
+            f"{r.aggregate.hex()[:16]} could show a single update, so it opens no second one"
+        )
+    site.journal.put(key, {"aggregate": r.aggregate.hex()})
 
 
 def _sealed_share(site: Site, view: LedgerView, r: RoundRecord, quorum: int) -> Iterator[bytes]:
