@@ -1,6 +1,7 @@
 """Checks and builds: `nox` runs lint, types, imports and tests; `nox -l` lists the rest."""
 
 import sys
+from pathlib import Path
 
 import nox
 
@@ -63,3 +64,14 @@ def build(session: nox.Session) -> None:
     """Wheel and source distribution; the wheel must carry conf/ and the contract."""
     _install(session, "build", package=False)
     session.run("python", "-m", "build", "--outdir", "dist")
+
+
+@nox.session
+def bench_he(session: nox.Session) -> None:
+    """Our encryption beside TenSEAL and NVIDIA FLARE; writes docs/benchmarks.md. About ten minutes, on an idle machine."""
+    _install(session)
+    # FLARE pins an older TenSEAL, hence an environment of its own.
+    peer = Path(session.create_tmp()) / "nvflare"
+    session.run("python", "-m", "venv", str(peer))
+    session.run(str(peer / "bin" / "pip"), "install", "--quiet", "nvflare[HE]==2.9.0", external=True)
+    session.run("python", "benchmarks/he.py", "--nvflare", str(peer / "bin" / "python"), "--write", *session.posargs)
