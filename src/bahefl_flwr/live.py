@@ -145,6 +145,9 @@ def _result_rows(summary: RunSummary, folder: Path, report: Path | None) -> list
     if test := summary["test"]:
         names = [name for name in ("dice", "precision", "recall", "loss") if name in test]
         rows.append(("test", ", ".join(f"{name} {test[name]:.4f}" for name in names)))
+    if ledger := summary.get("ledger"):
+        rows.append(("keys", f"{ledger['key_mode']}; {ledger['account_keys']}"))
+        rows.append(("ledger", f"contract {ledger['contract']} on chain {ledger['chain_id']}"))
     rows.append(("folder", str(folder)))
     if report is not None:
         rows.append(("report", str(report)))

@@ -63,6 +63,12 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
     if (best := summary["best"]) is not None:
         figures = f"score {best['score']:.4f}, pooled Dice {best['dice']:.4f}, recall {best['recall']:.4f}"
         facts.append(("best round on validation", f"round {best['round']}: {figures}"))
+    if ledger := summary.get("ledger"):
+        facts += [
+            ("keys", f"{ledger['key_mode']}; accounts: {ledger['account_keys']}"),
+            ("ledger", f"contract {ledger['contract']} on chain {ledger['chain_id']}, block {ledger['block_number']}"),
+            ("final model, SHA-256", ledger["model_digest"]),
+        ]
     return facts
 
 
