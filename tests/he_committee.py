@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bahefl_flwr.he import ceremony
 from bahefl_flwr.he.keys import KeyShare, PublicKey
 from bahefl_flwr.he.params import SecurityParams
-from bahefl_flwr.he.ring import bit_reversal, minimal_root
+from bahefl_flwr.he.ring import bit_reversal, minimal_root, ring
 from bahefl_flwr.he.sampling import SecretSeed
 from bahefl_flwr.he.threshold import combine, partial_decrypt
 
@@ -47,6 +47,30 @@ def toy_params(committee: int = 5, threshold: int = 3, *, degree: int = 64, weig
 def real_params(committee: int = 5, threshold: int = 3, *, weight_bits: int = 0) -> SecurityParams:
     """Parameters as runs use them."""
     return SecurityParams(update_range=0.25, weight_bits=weight_bits, threshold=threshold, committee=committee, sites=committee)
+
+
+def decrypted(members: Committee, ciphertext: NDArray[np.uint32], quorum: Sequence[int] | None = None) -> NDArray[np.float64]:
+    """Message and noise together, before rounding, shape (blocks, N): by the whole key, or by the shares of a quorum."""
+    keys = {i: key for share in members.shares for i, key in share.keys.items()}
+    if quorum is None:
+        whole = np.sum([key.secret.astype(object) for key in keys.values()], axis=0)  # (primes, N)
+        parts = [ciphertext[:, 1].astype(object) * whole]
+    else:
+        parts = [partial_decrypt(ciphertext[:, 1], members.shares[p], quorum) for p in quorum]
+    return centred(members.params, sum((part.astype(object) for part in parts), ciphertext[:, 0].astype(object)))
+
+
+def centred(params: SecurityParams, residues: NDArray[np.object_]) -> NDArray[np.float64]:
+    """Centred coefficients of polynomials in NTT domain, shape (blocks, primes, N) to (blocks, N)."""
+    primes = params.data_primes
+    modulus = int(np.prod([int(q) for q in primes], dtype=object))
+    joint = np.zeros((len(residues), params.ring_degree), dtype=object)
+    for l, q in enumerate(primes):
+        row = np.ascontiguousarray(residues[:, l] % q, dtype=np.int64)
+        ring(params).inverse(row, l)
+        joint += row.astype(object) * (modulus // q * pow(modulus // q, -1, q))
+    joint %= modulus
+    return np.where(joint > modulus // 2, joint - modulus, joint).astype(np.float64)
 
 
 @lru_cache(maxsize=8)
