@@ -1,4 +1,4 @@
-"""A site's long-term secrets: Ethereum key, X25519 key and hash-onion seed, in one file that only the site's user may read.
+"""A site's long-term secrets: Ethereum key, X25519 key and hash-onion seed, in one key file.
 
 The secrets are used here and stay here: no other module takes them as bytes. Key shares of an epoch are not long-term.
 """
@@ -6,19 +6,18 @@ The secrets are used here and stay here: no other module takes them as bytes. Ke
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
+from coincurve import PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from eth_hash.auto import keccak
 
-from bahefl_flwr.durable import create_once
 from bahefl_flwr.errors import KeysError
+from bahefl_flwr.key_files import THROW_AWAY, Binding, Protection, SecretKind, create_secret, read_secret, stated_site
 from bahefl_flwr.sealing import unseal
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 FILE_NAME = "identity.key"
 DEFAULT_LAYERS = 4096
 _MAX_LAYERS = 1 << 20
-_MAX_FILE_BYTES = 4096
 # The order of secp256k1: Ethereum keys are 1 to one less than it.
 _SECP256K1_ORDER = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
 _FIELDS = frozenset(("version", "ethereum", "sealing", "onion", "layers"))
@@ -87,20 +85,31 @@ class Onion(_Secret):
 
 
 class Identity(_Secret):
-    """A site's long-term secrets, loaded from its folder."""
+    """A site's long-term secrets, loaded from its folder.
 
-    __slots__ = ("_account", "_ethereum", "_sealing", "folder", "onion")
+    Attributes:
+      folder: where its file lies.
+      onion: the hash onion of its attestations.
+      protection: what its file opens with, and the site's other key files too: they are encrypted if and only if it is.
+    """
 
-    def __init__(self, folder: Path, *, ethereum: bytes, sealing: bytes, onion: Onion) -> None:
+    __slots__ = ("_account", "_ethereum", "_sealing", "folder", "onion", "protection")
+
+    def __init__(self, folder: Path, *, ethereum: bytes, sealing: bytes, onion: Onion, protection: Protection) -> None:
         self.folder = folder
         self.onion = onion
+        self.protection = protection
         self._ethereum = ethereum
         self._sealing = X25519PrivateKey.from_private_bytes(sealing)
         self._account: LocalAccount | None = None
 
     @classmethod
-    def create_or_load(cls, folder: Path | str) -> Self:
+    def create_or_load(cls, folder: Path | str, passphrase: Protection = THROW_AWAY) -> Self:
         """The identity in `folder`, made first (folder 0700, file 0600) where there is none; two processes may call it at once.
+
+        Args:
+          folder: made if missing.
+          passphrase: a deployment's passphrase; without it, throw-away keys for a simulation, which no passphrase opens.
 
         Raises:
           KeysError: as `load`, or the folder cannot be written.
@@ -108,27 +117,33 @@ class Identity(_Secret):
         folder = Path(folder)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _refuse_others(folder, folder.stat().st_mode, "700")
-            if not (folder / FILE_NAME).exists():
-                create_once(folder / FILE_NAME, _encode(_fresh()))
         except OSError as error:
             raise KeysError(f"cannot create an identity in {folder}: {error}; name a folder this user may write") from error
-        return cls.load(folder)
+        if not (folder / FILE_NAME).exists():
+            fields = _fresh()
+            create_secret(folder / FILE_NAME, _encode(fields), passphrase, _binding(_address(fields["ethereum"])))
+        return cls.load(folder, passphrase)
 
     @classmethod
-    def load(cls, folder: Path | str) -> Self:
+    def load(cls, folder: Path | str, passphrase: Protection = THROW_AWAY) -> Self:
         """The identity in `folder`.
 
         Raises:
-          KeysError: no file, a file or folder that others may read (with the command that mends it), or unusable contents.
+          KeysError: no file, a file or folder that others may read (with the command that mends it), a wrong, missing or
+            needless passphrase, or unusable contents.
         """
         folder = Path(folder)
-        fields = _decode(_read_private(folder / FILE_NAME), folder / FILE_NAME)
+        path = folder / FILE_NAME
+        stated = stated_site(path)
+        fields = _decode(read_secret(path, passphrase, _binding(stated)), path)
+        if _address(fields["ethereum"]) != stated:
+            raise KeysError(f"{path} names {stated} but holds the key of another address: restore it from a backup")
         return cls(
             folder,
             ethereum=fields["ethereum"],
             sealing=fields["sealing"],
             onion=Onion(fields["onion"], fields["layers"]),
+            protection=passphrase,
         )
 
     def __repr__(self) -> str:
@@ -171,8 +186,17 @@ def _ethereum_key() -> bytes:
     return (1 + secrets.randbelow(_SECP256K1_ORDER - 1)).to_bytes(32, "big")
 
 
+def _address(ethereum: bytes) -> str:
+    """Lower-case Ethereum address of a private key, without the 0.8 s that importing eth_account takes."""
+    return f"0x{keccak(PublicKey.from_valid_secret(ethereum).format(compressed=False)[1:])[-20:].hex()}"
+
+
+def _binding(address: str) -> Binding:
+    return Binding(kind=SecretKind.IDENTITY, site=address)
+
+
 def _encode(fields: dict[str, Any]) -> bytes:
-    """The file's bytes. Encryption at rest belongs here and in `_decode`, and nowhere else."""
+    """The secret of the key file; `key_files` encrypts it."""
     written = {name: value.hex() if isinstance(value, bytes) else value for name, value in fields.items()}
     return json.dumps({"version": 1} | written, indent=1).encode("ascii")
 
@@ -190,21 +214,5 @@ def _decode(data: bytes, path: Path) -> dict[str, Any]:
         if not 0 < int.from_bytes(fields["ethereum"], "big") < _SECP256K1_ORDER:
             raise ValueError
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
-        raise KeysError(f"{path} is not an identity file of version 1; restore it from a backup, or move it away") from None
+        raise KeysError(f"{path} holds no identity of version 1; restore it from a backup, or move it away") from None
     return fields | {"layers": layers}
-
-
-def _read_private(path: Path) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            _refuse_others(path.parent, path.parent.stat().st_mode, "700")
-            _refuse_others(path, os.fstat(file.fileno()).st_mode, "600")
-            return file.read(_MAX_FILE_BYTES)
-    except OSError as error:
-        raise KeysError(f"cannot read the identity {path}: {error}; create it with `bahefl keys`, or mend the folder") from error
-
-
-def _refuse_others(path: Path, mode: int, wanted: str) -> None:
-    if stat.S_IMODE(mode) & 0o077:
-        found = f"{stat.S_IMODE(mode):03o}"
-        raise KeysError(f"{path} has mode {found}: others may read this site's secrets; run: chmod {wanted} {path}")

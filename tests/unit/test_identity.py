@@ -14,9 +14,11 @@ from eth_hash.auto import keccak
 
 from bahefl_flwr.errors import KeysError, SealError
 from bahefl_flwr.identity import FILE_NAME, Identity, Onion
+from bahefl_flwr.key_files import THROW_AWAY, Binding, Passphrase, SecretKind, read_secret, stated_site, write_secret
 from bahefl_flwr.sealing import seal
 
 SEED = bytes(range(32))
+PASSPHRASE = Passphrase("correct horse battery")
 CREATE = "import sys; from bahefl_flwr.identity import Identity as I; print(I.create_or_load(sys.argv[1]).sealing_public.hex())"
 
 
@@ -27,10 +29,23 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "keys"
 
 
+def content_of(folder: Path) -> dict[str, Any]:
+    """What the identity's key file holds."""
+    path = folder / FILE_NAME
+    secret = read_secret(path, THROW_AWAY, Binding(kind=SecretKind.IDENTITY, site=stated_site(path)))
+    return dict(json.loads(secret))
+
+
+def put_content(folder: Path, content: bytes) -> None:
+    """Give the identity's key file another content, under the same binding."""
+    path = folder / FILE_NAME
+    write_secret(path, content, THROW_AWAY, Binding(kind=SecretKind.IDENTITY, site=stated_site(path)))
+
+
 def secrets_in(folder: Path) -> list[str]:
     """The secret hex texts of the identity file."""
-    written = json.loads((folder / FILE_NAME).read_text())
-    return [written[name] for name in ("ethereum", "sealing", "onion")]
+    content = content_of(folder)
+    return [content[name] for name in ("ethereum", "sealing", "onion")]
 
 
 def test_the_identity_is_the_same_every_time(folder: Path) -> None:
@@ -116,20 +131,48 @@ def test_nothing_secret_is_printed_or_pickled(folder: Path) -> None:
 )
 def test_unusable_contents_are_refused_without_showing_them(folder: Path, change: dict[str, Any]) -> None:
     """A damaged identity file is a KeysError that names the file and quotes nothing of it."""
-    path = folder / FILE_NAME
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(KeysError, match="not an identity file") as caught:
+    put_content(folder, json.dumps(content_of(folder) | change).encode())
+    with pytest.raises(KeysError, match="holds no identity") as caught:
         Identity.load(folder)
     assert caught.value.__cause__ is None
     assert not any(secret in str(caught.value) for secret in secrets_in(folder) if isinstance(secret, str))
 
 
-@pytest.mark.parametrize("data", [b"", b"null", b"[]", b"{}", b"\xff", b"[" * 4000, b'{"version": 1'])
-def test_arbitrary_bytes_are_refused(folder: Path, data: bytes) -> None:
-    """No file content fails in another way."""
-    (folder / FILE_NAME).write_bytes(data)
-    with pytest.raises(KeysError, match="not an identity file"):
+@pytest.mark.parametrize("data", [b"null", b"[]", b"{}", b"\xff", b"[" * 4000, b'{"version": 1'])
+def test_arbitrary_contents_are_refused(folder: Path, data: bytes) -> None:
+    """No content of the key file fails in another way."""
+    put_content(folder, data)
+    with pytest.raises(KeysError, match="holds no identity"):
         Identity.load(folder)
+
+
+def test_a_key_of_another_address_than_the_file_names_is_refused(folder: Path, tmp_path: Path) -> None:
+    """The address in the file's binding is the one its Ethereum key has."""
+    Identity.create_or_load(tmp_path / "other")
+    put_content(folder, json.dumps(content_of(tmp_path / "other")).encode())
+    with pytest.raises(KeysError, match="holds the key of another address"):
+        Identity.load(folder)
+
+
+def test_a_deployment_identity_is_the_same_every_time_and_never_plain(tmp_path: Path) -> None:
+    """Made with a passphrase, an identity opens with it to the same site, names its address, and shows no key in its file."""
+    first = Identity.create_or_load(tmp_path / "keys", PASSPHRASE)
+    again = Identity.create_or_load(tmp_path / "keys", PASSPHRASE)
+    assert (first.address, first.sealing_public, first.onion.tip) == (again.address, again.sealing_public, again.onion.tip)
+    assert stated_site(tmp_path / "keys" / FILE_NAME) == first.address.lower()
+    assert b"ethereum" not in (tmp_path / "keys" / FILE_NAME).read_bytes()
+
+
+def test_a_deployment_never_uses_throw_away_keys(folder: Path, tmp_path: Path) -> None:
+    """With a passphrase, a simulation's identity is refused; without one, a deployment's; and None never means plain files."""
+    Identity.create_or_load(tmp_path / "deployed", PASSPHRASE)
+    with pytest.raises(KeysError, match="throw-away"):
+        Identity.create_or_load(folder, PASSPHRASE)
+    with pytest.raises(KeysError, match="no passphrase was given"):
+        Identity.create_or_load(tmp_path / "deployed")
+    with pytest.raises(KeysError, match="where a Passphrase is due"):
+        Identity.create_or_load(tmp_path / "unset", None)  # type: ignore[arg-type]
+    assert not list((tmp_path / "unset").iterdir())
 
 
 def test_loading_never_creates(tmp_path: Path) -> None:

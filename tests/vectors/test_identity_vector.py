@@ -4,7 +4,13 @@ from pathlib import Path
 
 from bahefl_flwr.identity import FILE_NAME, Identity
 
-FILE = """{
+HEAD = (
+    b"bahefl key file 1, THROW-AWAY: not encrypted\n\x01"
+    + bytes.fromhex("1a642f0e3c3af545e7acbd38b07251b3990914f1")
+    + bytes(36)
+    + bytes.fromhex("80e6d9792a7aeb4cde59230bf8b5f360556c9c75735baa33a41dd040c8c38127")
+)
+SECRET = """{
  "version": 1,
  "ethereum": "0101010101010101010101010101010101010101010101010101010101010101",
  "sealing": "0202020202020202020202020202020202020202020202020202020202020202",
@@ -21,7 +27,7 @@ SEALED = bytes.fromhex(
 def test_a_release_1_identity_is_the_same_site(tmp_path: Path) -> None:
     """An identity file of the first release gives the same address, keys and onion tip, and opens what was sealed to it."""
     tmp_path.chmod(0o700)
-    (tmp_path / FILE_NAME).write_text(FILE)
+    (tmp_path / FILE_NAME).write_bytes(HEAD + SECRET.encode())
     (tmp_path / FILE_NAME).chmod(0o600)
     identity = Identity.load(tmp_path)
     assert identity.address == "0x1a642f0E3c3aF545E7AcBD38b07251B3990914F1"

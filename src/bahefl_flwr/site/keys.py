@@ -73,15 +73,15 @@ def forget_epochs_before(site: Site, epoch: int) -> tuple[int, ...]:
       KeysError: the disk refused; repeat it, what was deleted stays deleted.
     """
     folder = site.folder / "epochs"
-    old = sorted(number for path in folder.glob("*") if path.name.isdecimal() and (number := int(path.name)) < epoch)
+    old = {int(path.name): path for path in folder.glob("*") if path.name.isdecimal() and int(path.name) < epoch}
     try:
-        for number in old:
-            shutil.rmtree(folder / f"{number:05d}")
+        for _, path in sorted(old.items()):
+            shutil.rmtree(path)
         if old:
             fsync_folder(folder)
     except OSError as error:
         raise KeysError(f"cannot delete the keys of epochs before {epoch} in {folder}: {error}; mend the folder") from error
-    return tuple(old)
+    return tuple(sorted(old))
 
 
 def _binding(site: Site, epoch: EpochRecord, kind: SecretKind) -> Binding:
