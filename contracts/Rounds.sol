@@ -194,7 +194,7 @@ abstract contract Rounds is KeyEpochs {
             _abortRound(string.concat("too few updates (", _decimal(commits), " of ", _decimal(config.minCommits), ")"));
             return;
         }
-        if (!r.committed.has(r.coordinator) && !_replaceAbsent(r)) {
+        if (!(r.committed & ~r.failed).has(r.coordinator) && !_replaceAbsent(r)) {
             _abortRound("no site is left that could coordinate");
             return;
         }
@@ -203,10 +203,10 @@ abstract contract Rounds is KeyEpochs {
         emit CommitsClosed(r.number, r.committed);
     }
 
-    /// @dev The coordinator must be a site that committed. One that stayed silent is at fault; one that declined is not.
+    /// @dev The coordinator must be a site that committed and has not given up. One that stayed silent is at fault; one that
+    /// declined, resigned or was suspended is not.
     function _replaceAbsent(Round storage r) private returns (bool) {
-        bool silent = !r.declined.has(r.coordinator) && !r.failed.has(r.coordinator);
-        if (silent) _coordinatorFault(r);
+        if (!(r.declined | r.failed).has(r.coordinator)) _coordinatorFault(r);
         r.failed |= 1 << r.coordinator;
         return _handOver(r, r.committed);
     }

@@ -36,11 +36,11 @@ struct Config {
     uint256 verifyWindow;      // for a majority of attestations, then again for the decryption shares
     uint256 openGrace;         // for late attestations, once a quorum's shares are all released
     uint256 ceremonyWindow;    // for each of the four steps of a key ceremony
-    uint256 minCommits;         // fewest updates in an aggregate: what hides a single one
+    uint256 minCommits;        // fewest updates in an aggregate: what hides a single one
     uint256 quorumBps;         // votes that settle a verification / committed sites, in basis points (> 5000)
-    uint256 maxAttempts;        // coordinators tried before a round is aborted
-    uint256 cooldown;           // rounds a coordinator sits out afterwards
-    uint256 committeeMax;       // most members of a key committee
+    uint256 maxAttempts;       // coordinators tried before a round is aborted
+    uint256 cooldown;          // rounds a coordinator sits out afterwards
+    uint256 committeeMax;      // most members of a key committee
 }
 
 struct Task {

@@ -89,6 +89,17 @@ def test_a_coordinator_without_an_update_hands_over_when_commits_close(sites: Si
     assert sites.member(idle).coordinator_faults == (1 if idle == silent else 0)
 
 
+def test_a_coordinator_that_gave_up_does_not_come_back(sites: Sites) -> None:
+    """When all have given up while sites still train, nobody is left to add: the round ends with that reason."""
+    for _ in range(N):
+        sites.coordinator().resign(1, "not this time")
+    with refused("NotCoordinator"):
+        sites.coordinator().resign(1, "once more")
+    sites.commit()
+    assert sites.admin.round(1).abort_reason == "no site is left that could coordinate"
+    assert sites.round().number == 2
+
+
 def test_the_election_can_be_recomputed_from_the_ledger(registered: Sites) -> None:
     """Round 3's coordinator has the lowest ticket: hashes of the layers revealed in round 2, salted with round 1's entropy."""
     registered.start(rounds=3)

@@ -1,0 +1,206 @@
+"""Claims that must hold whatever anybody does: random actions of members, administrator, strangers and time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from bahefl_flwr.errors import TransactionReverted
+from bahefl_flwr.ledger.contract import FederationLedger
+from bahefl_flwr.records import EpochPhase, LedgerView, MemberStatus, RoundPhase, mask_of, members_in
+from ledger_sites import NO_LAYER, WINDOW_S, N, Sites, digest
+
+LIVE_ROUND = {RoundPhase.COMMIT, RoundPhase.AGGREGATE, RoundPhase.VERIFY, RoundPhase.VERIFIED}
+LIVE_CEREMONY = {EpochPhase.COMMIT, EpochPhase.REVEAL, EpochPhase.PUBLISH, EpochPhase.CONFIRM}
+STEPS = 200
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(4))
+def test_the_state_machine_holds_whatever_happens(sites: Sites, seed: int) -> None:
+    """One live round or ceremony while the task is open; votes and inclusions only of those entitled; no unnamed failure."""
+    chance = random.Random(seed)
+    finalised = {0: 0}
+    for _ in range(STEPS):
+        attempt(chance.choice(ACTIONS), sites, chance)
+        view = sites.view()
+        check(view)
+        if not view.task.open:
+            assert view.task.end_reason or view.finalized_count == view.task.rounds
+            restart(sites)
+        if view.round.phase is RoundPhase.COMMIT:
+            parent = view.round.parent
+            assert parent == (sites.admin.round(view.last_finalized).aggregate if view.last_finalized else NO_LAYER)
+        finalised[view.task.number] = view.finalized_count
+    assert sum(m.coordinated for m in sites.admin.members()) == sum(finalised.values()) > 0
+
+
+def attempt(action: Callable[[Sites, random.Random], None], sites: Sites, chance: random.Random) -> None:
+    """Act; a refusal must be one of the contract's own, never a panic or a lack of gas."""
+    try:
+        action(sites, chance)
+    except TransactionReverted as refusal:
+        if not refusal.reason:
+            raise
+
+
+def check(view: LedgerView) -> None:
+    """The invariants of one reading."""
+    r, epoch = view.round, view.epoch
+    live = r.phase in LIVE_ROUND
+    assert (live != (epoch.phase in LIVE_CEREMONY)) is view.task.open
+    assert not live or epoch.phase is EpochPhase.ACTIVE
+    assert not r.committed & r.declined
+    assert not r.included & ~r.committed
+    assert not (r.voted_ok | r.voted_bad | r.revealed) & ~r.committed
+    assert not r.voted_ok & r.voted_bad
+    assert len(r.weights) == r.included.bit_count()
+    assert not r.included or len(r.reasons) == (r.committed & ~r.included).bit_count()
+    if r.phase in (RoundPhase.VERIFIED, RoundPhase.FINALIZED):
+        assert 2 * r.voted_ok.bit_count() > r.committed.bit_count()
+        assert r.aggregate != NO_LAYER
+    if r.phase in (RoundPhase.AGGREGATE, RoundPhase.VERIFY):
+        assert r.committed >> r.coordinator & 1
+        assert not r.failed >> r.coordinator & 1
+    if r.phase is RoundPhase.FINALIZED:
+        assert r.open_quorum.bit_count() == epoch.threshold
+    if epoch.phase in LIVE_CEREMONY:
+        assert not epoch.committee & ~view.active
+
+
+def restart(sites: Sites) -> None:
+    """Everybody back in, and a new task."""
+    for member in sites.admin.members():
+        if member.status is MemberStatus.SUSPENDED:
+            sites.admin.reinstate(member.address)
+    sites.start(rounds=3)
+
+
+def someone(sites: Sites, chance: random.Random) -> FederationLedger:
+    """Mostly a member, sometimes the administrator or a stranger."""
+    return chance.choice([*sites.ledgers, *sites.ledgers, sites.admin, sites.stranger])
+
+
+def act_in_ceremony(sites: Sites, chance: random.Random) -> None:
+    """The committee takes the present step, or one member a random one."""
+    epoch = sites.view().epoch
+    if epoch.phase in LIVE_CEREMONY and chance.random() < 0.8:
+        sites.take(epoch.phase, key=chance.choice(["key", "key", "key", "key", "key", "key", "key", f"key {chance.random()}"]))
+    else:
+        sites.take(chance.choice(sorted(LIVE_CEREMONY)), chance.randrange(N))
+
+
+def commit(sites: Sites, chance: random.Random, member: int | None = None) -> None:
+    """One member commits, rarely with a digest used before."""
+    r, i = sites.round(), chance.randrange(N) if member is None else member
+    name = digest("stale") if chance.random() < 0.02 else digest("u", r.number, i)
+    sites.ledgers[i].commit_update(r.number, name, 1, chance.randrange(1, 12), digest("base"))
+
+
+def decline(sites: Sites, chance: random.Random) -> None:
+    """One member declines."""
+    sites.ledgers[chance.randrange(N)].decline(sites.round().number, "no data")
+
+
+def aggregate(sites: Sites, chance: random.Random) -> None:
+    """The coordinator, or somebody, submits all committed updates or a random mask."""
+    r = sites.round()
+    mask = r.committed if chance.random() < 0.8 else r.committed & chance.randrange(2**N)
+    sender = sites.coordinator() if chance.random() < 0.9 else someone(sites, chance)
+    reasons = b"\1" * (r.committed & ~mask).bit_count()
+    sender.submit_aggregate(r.number, digest("a", chance.random()), 1, mask, b"\1" * mask.bit_count(), reasons)
+
+
+def attest(sites: Sites, chance: random.Random, member: int | None = None) -> None:
+    """One member votes, mostly for the aggregate."""
+    r, i = sites.round(), chance.randrange(N) if member is None else member
+    sites.ledgers[i].attest(r.number, r.aggregate, chance.random() < 0.8, NO_LAYER if r.revealed >> i & 1 else sites.layer(i))
+
+
+def release(sites: Sites, chance: random.Random) -> None:
+    """A member releases a share for a random quorum of the committee."""
+    quorum = chance.sample(sites.committee(), min(sites.view().epoch.threshold, len(sites.committee())))
+    sites.release(chance.choice(quorum), quorum=mask_of(quorum))
+
+
+def advance(sites: Sites, chance: random.Random) -> None:
+    """Anybody tries to move the ledger on."""
+    ledger, number, epoch = someone(sites, chance), sites.round().number, sites.view().epoch.epoch
+    moves: list[Callable[[], object]] = [
+        lambda: ledger.close_commits(number),
+        lambda: ledger.replace_coordinator(number),
+        lambda: ledger.finalize(number),
+        lambda: ledger.finalize(number),
+        lambda: ledger.finalize(number),
+        lambda: ledger.expire_epoch(epoch),
+        lambda: ledger.resign(number, "tired"),
+        lambda: ledger.abandon(number, "tired"),
+        lambda: ledger.accuse(epoch, sites.accounts[chance.randrange(N)].address, "bad share"),
+    ]
+    chance.choice(moves)()
+
+
+def administer(sites: Sites, chance: random.Random) -> None:
+    """The registrar or the administrator steps in; rarely ends the task."""
+    account, number = sites.accounts[chance.randrange(N)].address, sites.round().number
+    moves: list[Callable[[], object]] = [
+        lambda: sites.admin.suspend(account, "off line"),
+        lambda: sites.admin.reinstate(account),
+        lambda: sites.admin.reinstate(account),
+        lambda: sites.admin.select_sites(number, chance.randrange(2**N)),
+        lambda: sites.ledgers[0].end_task("not mine to end"),
+    ]
+    chance.choice(moves)()
+
+
+def let_time_pass(sites: Sites, chance: random.Random) -> None:
+    """Half a window, or past the deadline."""
+    sites.chain.clock.advance(chance.choice([WINDOW_S // 2, WINDOW_S + 2]))
+
+
+def enforce(sites: Sites) -> None:
+    """What a deadline that has passed allows anybody to do."""
+    view, anybody = sites.view(), sites.stranger
+    if view.epoch.phase in LIVE_CEREMONY:
+        anybody.expire_epoch(view.epoch.epoch)
+    elif view.round.phase is RoundPhase.COMMIT:
+        anybody.close_commits(view.round.number)
+    elif view.round.phase is not RoundPhase.VERIFIED:
+        anybody.replace_coordinator(view.round.number)
+    elif view.round.open_quorum:
+        anybody.finalize(view.round.number)
+    else:
+        anybody.abandon(view.round.number, "no quorum in time")
+
+
+def go_on(sites: Sites, chance: random.Random) -> None:
+    """What an honest federation would do next, by a random member."""
+    view = sites.view()
+    r = view.round
+    quorum = members_in(view.epoch.committee & r.voted_ok)[: view.epoch.threshold]
+    if view.epoch.phase in LIVE_CEREMONY:
+        enforce(sites) if view.chain_time > view.epoch.deadline else act_in_ceremony(sites, chance)
+    elif view.chain_time > r.deadline:
+        enforce(sites)
+    elif r.phase is RoundPhase.COMMIT:
+        commit(sites, chance, chance.choice(members_in(r.selected & ~(r.committed | r.declined))))
+    elif r.phase is RoundPhase.AGGREGATE:
+        aggregate(sites, chance)
+    elif silent := r.committed & ~(r.voted_ok | r.voted_bad) & view.active:
+        attest(sites, chance, chance.choice(members_in(silent)))
+    elif r.open_quorum:
+        sites.stranger.finalize(r.number)
+    elif len(quorum) == view.epoch.threshold:
+        sites.release(chance.choice(quorum), quorum=mask_of(quorum))
+    else:
+        let_time_pass(sites, chance)
+
+
+ANYTHING: list[Callable[[Sites, random.Random], None]] = [
+    act_in_ceremony, commit, decline, aggregate, attest, attest, release, release, advance, advance, advance, administer,
+    let_time_pass,
+]  # fmt: skip
+ACTIONS = [go_on] * 3 * len(ANYTHING) + ANYTHING
