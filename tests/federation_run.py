@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from bahefl_flwr import run_folder
 from bahefl_flwr.federation import Federation, open_federation
+from bahefl_flwr.identity import Identity
 from bahefl_flwr.ledger.contract import FederationLedger
-from bahefl_flwr.records import LedgerView, Member, RoundRecord
+from bahefl_flwr.records import EpochRecord, LedgerView, Member, RoundRecord
 from bahefl_flwr.settings import Settings, compose
 from bahefl_flwr.site import secure_client_app
 from bahefl_flwr.store import LocalStore
@@ -82,6 +83,7 @@ class Run:
     grid: InProcessGrid | None = None
 
     members: tuple[Member, ...] = ()
+    epochs: dict[int, EpochRecord] = field(default_factory=dict)
 
     @property
     def ledger(self) -> FederationLedger:
@@ -102,6 +104,17 @@ class Run:
 
     def site_folder(self, site: int) -> Path:
         return self.folder / "sites" / f"{site:03d}"
+
+    def address(self, site: int) -> str:
+        """Ethereum address of a site, by partition id."""
+        return Identity.load(self.site_folder(site) / "identity").address
+
+    def key_seeds(self, site: int) -> set[bytes]:
+        """The subset seeds in a site's key share of the first epoch: the part of the secret key it can derive."""
+        data = (self.site_folder(site) / "epochs" / "00001" / "share.key").read_bytes()
+        assert self.view
+        held = 2**2 - 1  # C(4, 2) = 6 subsets, each site outside of 3
+        return {data[len(data) - 32 * (k + 1) : len(data) - 32 * k] for k in range(held)}
 
     def stored(self, digest_cid: str) -> Path:
         """The file of a stored object."""
@@ -141,6 +154,7 @@ def federated_run(
             run.strategy.start(grid=grid)
             run.view = federation.ledger.view()
             run.members = federation.ledger.members()
+            run.epochs = {n: federation.ledger.epoch(n) for n in range(1, run.view.epoch.epoch + 1)}
             run.rounds = {n: federation.ledger.round(n) for n in range(1, run.view.round.number + 1)}
     finally:
         grid.close()

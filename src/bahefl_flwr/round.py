@@ -31,6 +31,7 @@ class Action(StrEnum):
     COMMIT_SEEDS = "query.commit_seeds"
     REVEAL_SEEDS = "query.reveal_seeds"
     PUBLISH_KEY_PARTS = "query.publish_key_parts"
+    UPLOAD_KEY_PARTS = "query.upload_key_parts"
     CONFIRM_KEY = "query.confirm_key"
     TRAIN = "train"
     UPLOAD = "query.upload"
@@ -145,6 +146,12 @@ def _ceremony(epoch: EpochRecord, chain_time: int, asked: Asked) -> Command:
     missing = epoch.committee & ~int(getattr(epoch, done))
     if chain_time > epoch.deadline:
         return Advance(step=Step.EXPIRE_EPOCH, number=epoch.epoch)
+    if epoch.phase is EpochPhase.CONFIRM:
+        # Only now is everybody's digest on the ledger; parts that could be read sooner would let the last one choose the key.
+        uploaded = mask_of(q.member for q in asked.answered if (q.action, q.number) == (Action.UPLOAD_KEY_PARTS, epoch.epoch))
+        upload = _ask_or_wait(Action.UPLOAD_KEY_PARTS, epoch.epoch, 0, epoch.committee & ~uploaded, epoch.deadline, asked)
+        if isinstance(upload, Ask):
+            return upload
     return _ask_or_wait(action, epoch.epoch, 0, missing, epoch.deadline, asked)
 
 

@@ -42,8 +42,8 @@ def view(r: RoundRecord, e: EpochRecord | None = None, *, now: int = NOW, active
     )  # fmt: skip
 
 
-def asked(action: Action, *members: int, times: int = 1, variant: int = 0, ok: bool = False) -> Asked:
-    requests = [Request(action=action, number=4, attempt=0, member=m, variant=variant) for m in members]
+def asked(action: Action, *members: int, times: int = 1, variant: int = 0, ok: bool = False, number: int = 4) -> Asked:
+    requests = [Request(action=action, number=number, attempt=0, member=m, variant=variant) for m in members]
     return Asked(times=dict.fromkeys(requests, times), answered=frozenset(requests) if ok else frozenset())
 
 
@@ -66,9 +66,18 @@ def test_closed_task_is_done() -> None:
 )
 def test_ceremony_asks_those_who_have_not_acted(phase: EpochPhase, done: str, action: Action) -> None:
     """Each phase of the key ceremony asks exactly the committee members without an entry on the ledger."""
-    command = next_step(view(round_(RoundPhase.NONE), epoch(phase, **{done: 0b00101})), (), NOTHING)
+    uploaded = asked(Action.UPLOAD_KEY_PARTS, 0, 1, 2, 3, 4, number=1, ok=True)
+    command = next_step(view(round_(RoundPhase.NONE), epoch(phase, **{done: 0b00101})), (), uploaded)
     assert isinstance(command, Ask)
     assert (command.action, command.number, command.members) == (action, 1, (1, 3, 4))
+
+
+def test_key_parts_are_put_once_all_are_named_on_the_ledger() -> None:
+    """The last phase of the ceremony first asks every member for its public parts, and only those that have not answered."""
+    confirming = view(round_(RoundPhase.NONE), epoch(EpochPhase.CONFIRM))
+    command = next_step(confirming, (), asked(Action.UPLOAD_KEY_PARTS, 0, 3, number=1, ok=True))
+    assert isinstance(command, Ask)
+    assert (command.action, command.number, command.members) == (Action.UPLOAD_KEY_PARTS, 1, (1, 2, 4))
 
 
 def test_late_ceremony_expires() -> None:

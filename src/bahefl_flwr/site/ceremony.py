@@ -6,13 +6,15 @@ Source: he/ceremony.py; the ledger's side is contracts/KeyEpochs.sol.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Never
 
 import numpy as np
 
-from bahefl_flwr.errors import CeremonyError, ProtocolError, WrongEpoch, WrongRound
+from bahefl_flwr.errors import CeremonyError, ProtocolError, SealError, TransactionReverted, WrongEpoch, WrongRound
 from bahefl_flwr.he import ceremony as steps
-from bahefl_flwr.he.keys import PublicKey, held_subsets
+from bahefl_flwr.he.keys import KeyShare, PublicKey, held_subsets
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, decode_part, encode_part
 from bahefl_flwr.records import CeremonyRecord, EpochPhase, EpochRecord, LedgerView, ObjectKind, members_in
@@ -53,13 +55,17 @@ def reveal_seeds(site: Site, request: Request) -> Outcome:
     outcome = Outcome()
     if position is not None:
         epoch = view.epoch
-        digest = _keep_and_put(site, view, _sealed_openings(site, view, position), ObjectKind.SEEDS, _SEEDS_NAME)
+        digest = _keep(site, view, _sealed_openings(site, view, position), ObjectKind.SEEDS, _SEEDS_NAME)
+        put_kept(site, _NO_ROUND, _SEEDS_NAME.format(epoch.epoch))
         outcome.gas = site.ledger.reveal_seeds(epoch.epoch, digest).gas_used
     return outcome
 
 
 def publish_key_parts(site: Site, request: Request) -> Outcome:
-    """Step 3: verify what the others revealed, derive and keep this member's key share, publish its public parts.
+    """Step 3: verify what the others revealed, derive and keep this member's key share, name its public parts on the ledger.
+
+    Their bytes stay at the site until `upload_key_parts`: members that hold a subset alone (with even committees t-1 can)
+    could otherwise wait for everybody else's parts and choose the collective key.
 
     Raises:
       CeremonyError: a member revealed something else than it committed to; names it.
@@ -76,9 +82,16 @@ def publish_key_parts(site: Site, request: Request) -> Outcome:
         encoded = (
             encode_part(blocks[at : at + BLOCKS_PER_PART], PartKind.KEY, params) for at in range(0, len(blocks), BLOCKS_PER_PART)
         )
-        digest = _keep_and_put(site, view, encoded, ObjectKind.PUBLIC_KEY_PARTS, _PARTS_NAME)
+        digest = _keep(site, view, encoded, ObjectKind.PUBLIC_KEY_PARTS, _PARTS_NAME)
         outcome.gas = site.ledger.publish_key_parts(view.epoch.epoch, digest).gas_used
     return outcome
+
+
+def upload_key_parts(site: Site, request: Request) -> Outcome:
+    """Between steps 3 and 4: put the public parts, now that everybody's are named on the ledger."""
+    view, _ = _expect(site, request, EpochPhase.CONFIRM, "confirmed")
+    name = _PARTS_NAME.format(view.epoch.epoch)
+    return Outcome(bytes={"key-parts": put_kept(site, _NO_ROUND, name)})
 
 
 def confirm_key(site: Site, request: Request) -> Outcome:
@@ -93,7 +106,9 @@ def confirm_key(site: Site, request: Request) -> Outcome:
         params = security_params(site.settings, view.epoch)
         share = load_key_share(site, view.epoch)
         parts = public_parts(site, view, view.epoch, params)
-        steps.check_public_parts(share, parts, _openings(site, view, position, params), params)
+        faults = steps.contradicting_members(share, parts, _openings(site, view, position, params), params)
+        if faults:
+            _dispute(site, request, view, share, parts, faults)
         key = steps.collective_key(parts, params, share.epoch_id)
         outcome.facts["key"] = key.digest().hex()
         outcome.gas = site.ledger.confirm_key(view.epoch.epoch, key.digest()).gas_used
@@ -128,9 +143,8 @@ def public_parts(site: Site, view: LedgerView, epoch: EpochRecord, params: Secur
         blocks = [decode_part(site.store.part(ref, of=manifest), PartKind.KEY, params) for ref in manifest.parts]
         held = held_subsets(position, params.committee, params.threshold)
         count = sum(map(len, blocks))
-        if count != len(held):
-            raise CeremonyError(f"{address} published {count} key parts in epoch {epoch.epoch}, it holds {len(held)}")
-        parts[position] = dict(zip(held, np.concatenate(blocks), strict=True))
+        # Parts that cannot be told apart are none: `contradicting_members` names their sender.
+        parts[position] = dict(zip(held, np.concatenate(blocks), strict=True)) if count == len(held) else {}
     return parts
 
 
@@ -168,21 +182,74 @@ def _sealed_openings(site: Site, view: LedgerView, position: int) -> Iterator[by
 
 
 def _openings(site: Site, view: LedgerView, position: int, params: SecurityParams) -> dict[int, steps.Opening]:
+    """All members' openings to this one, verified. A member whose opening is wrong is accused on the ledger.
+
+    Raises:
+      CeremonyError, StoreError, SealError: the first opening that is missing, altered, or not the committed one.
+    """
     openings = {}
     for sender, record, address in _records(site, view.epoch):
-        manifest = site.store.expect(
-            record.sealed_seeds, run=view.task.run_digest, round=_NO_ROUND, site=address, epoch=view.epoch.epoch,
-            kind=ObjectKind.SEEDS,
-        )  # fmt: skip
-        if len(manifest.parts) != params.committee:
-            revealed = f"{address} revealed {len(manifest.parts)} sealed parts in epoch {view.epoch.epoch}"
-            raise CeremonyError(f"{revealed}, one for each of {params.committee} members was due")
-        sealed = site.store.part(manifest.parts[position], of=manifest)
-        openings[sender] = steps.verify_opening(
-            site.identity.unseal(sealed, _context(view, address)), sender=sender, holder=position,
-            committed=record.seed_commitment, epoch_id=epoch_id(site, view.task, view.epoch), params=params,
-        )  # fmt: skip
+        try:
+            openings[sender] = _opening(site, view, position, params, sender, record, address)
+        except (CeremonyError, SealError) as error:
+            _accuse(site, view.epoch, address, str(error))
+            raise
     return openings
+
+
+def _opening(
+    site: Site, view: LedgerView, position: int, params: SecurityParams, sender: int, record: CeremonyRecord, address: str
+) -> steps.Opening:
+    manifest = site.store.expect(
+        record.sealed_seeds, run=view.task.run_digest, round=_NO_ROUND, site=address, epoch=view.epoch.epoch,
+        kind=ObjectKind.SEEDS,
+    )  # fmt: skip
+    if len(manifest.parts) != params.committee:
+        revealed = f"{address} revealed {len(manifest.parts)} sealed parts in epoch {view.epoch.epoch}"
+        raise CeremonyError(f"{revealed}, one for each of {params.committee} members was due")
+    sealed = site.store.part(manifest.parts[position], of=manifest)
+    return steps.verify_opening(
+        site.identity.unseal(sealed, _context(view, address)), sender=sender, holder=position,
+        committed=record.seed_commitment, epoch_id=epoch_id(site, view.task, view.epoch), params=params,
+    )  # fmt: skip
+
+
+def _dispute(
+    site: Site,
+    request: Request,
+    view: LedgerView,
+    share: KeyShare,
+    parts: Mapping[int, steps.PublicParts],
+    faults: Mapping[int, str],
+) -> Never:
+    """Accuse those whose fault this member can see for itself; of two holders that contradict each other elsewhere, neither.
+
+    If the accusations do not settle it by the last try, a digest that nobody shares ends the ceremony without a culprit: silence
+    would exclude the honest members at the deadline.
+
+    Raises:
+      CeremonyError: always; the key is not confirmed.
+    """
+    own = steps.public_parts(share)
+    committee = _committee(site, view.epoch)
+    for culprit, reason in sorted(faults.items()):
+        incomplete = set(parts[culprit]) != set(held_subsets(culprit, share.params.committee, share.params.threshold))
+        differs = any(i in own and not np.array_equal(part, own[i]) for i, part in parts[culprit].items())
+        if incomplete or differs:
+            _accuse(site, view.epoch, committee[culprit][0], f"position {culprit} {reason}")
+    if request.last_try and site.ledger.view().epoch.epoch == view.epoch.epoch:
+        site.ledger.confirm_key(view.epoch.epoch, hashlib.sha256(f"disputed by {site.address}".encode()).digest())
+    raise CeremonyError(f"epoch {view.epoch.epoch}: key parts contradict each other, not confirmed: {dict(faults)}")
+
+
+def _accuse(site: Site, epoch: EpochRecord, culprit: str, reason: str) -> None:
+    """Name a cheat on the ledger; a majority of the committee excludes it and the ceremony starts again without it."""
+    try:
+        site.ledger.accuse(epoch.epoch, culprit, reason[:200])
+    except TransactionReverted as error:
+        # Accused before, or the others have already excluded it.
+        if error.reason not in ("AlreadyActed", "NotCurrentEpoch"):
+            raise
 
 
 def _records(site: Site, epoch: EpochRecord) -> Iterator[tuple[int, CeremonyRecord, str]]:
@@ -203,10 +270,9 @@ def _context(view: LedgerView, sender: str) -> bytes:
     )
 
 
-def _keep_and_put(site: Site, view: LedgerView, parts: Iterator[bytes], kind: ObjectKind, name: str) -> bytes:
+def _keep(site: Site, view: LedgerView, parts: Iterator[bytes], kind: ObjectKind, name: str) -> bytes:
     manifest = keep(
         site, parts, run=view.task.run_digest, round=_NO_ROUND, epoch=view.epoch.epoch, kind=kind, owner=site.address,
         name=name.format(view.epoch.epoch),
     )  # fmt: skip
-    put_kept(site, _NO_ROUND, name.format(view.epoch.epoch))
     return manifest.digest

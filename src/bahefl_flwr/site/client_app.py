@@ -28,6 +28,7 @@ _QUERIES: dict[Action, _Act] = {
     Action.COMMIT_SEEDS: ceremony.commit_seeds,
     Action.REVEAL_SEEDS: ceremony.reveal_seeds,
     Action.PUBLISH_KEY_PARTS: ceremony.publish_key_parts,
+    Action.UPLOAD_KEY_PARTS: ceremony.upload_key_parts,
     Action.CONFIRM_KEY: ceremony.confirm_key,
     Action.UPLOAD: training.upload,
     Action.AGGREGATE: coordination.aggregate,
