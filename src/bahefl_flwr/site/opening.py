@@ -15,6 +15,7 @@ from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.records import LedgerView, ObjectKind, RoundRecord, members_in
 from bahefl_flwr.sealing import sealing_context
 from bahefl_flwr.site.coordination import AGGREGATE_NAME
+from bahefl_flwr.site.keys import forget_epochs_before
 from bahefl_flwr.site.model import MODEL_FILE, Array, Model, checked, load_model, save_model
 from bahefl_flwr.site.objects import forget_before, kept, put_kept
 from bahefl_flwr.site.state import Outcome, Site, security_params
@@ -52,6 +53,8 @@ def current_model(site: Site, view: LedgerView, client: NumPyClient, outcome: Ou
     if not path.exists():
         save_model(model, path)
     forget_before(site, view.last_finalized)
+    # Every finalised round has been opened by now, so no older key will be asked for again.
+    forget_epochs_before(site, view.epoch.epoch)
     return model
 
 
