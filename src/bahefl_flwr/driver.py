@@ -13,17 +13,18 @@ from collections.abc import Callable, Mapping
 
 from flwr.serverapp import Grid
 
-from bahefl_flwr.errors import TransactionReverted
+from bahefl_flwr.errors import RunFailed, TransactionReverted
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.records import EpochPhase, LedgerView, RoundPhase, RoundRecord, ShareRecord, mask_of, members_in
 from bahefl_flwr.replies import Reply, ask
-from bahefl_flwr.round import MAX_ASKS, Action, Advance, Ask, Asked, Done, Request, Step, Wait, next_step
+from bahefl_flwr.round import MAX_ASKS, Action, Advance, Ask, Asked, Done, Request, Step, Stuck, Wait, is_over, next_step
 from bahefl_flwr.settings import Scalar
 
 MAX_ABANDONED_IN_A_ROW = 3
+MAX_REFUSALS_IN_A_ROW = 20
 _POLL_S = 0.3
-# A reply may come a little after the ledger's deadline and still tell what happened.
-_REPLY_SLACK_S = 5.0
+# Refusals are tried again ever more slowly: 20 of them take half a minute, several blocks of any chain in use.
+_REFUSED_POLL_S = 2.0
 
 _log = logging.getLogger("bahefl_flwr.driver")
 
@@ -40,7 +41,7 @@ class Driver:
       client_config: what the sites' NumPyClients are to be told.
       on_replies: told of every message phase: view before it, command, replies by member, wall seconds.
       on_round_end: told of every round that ended, finalised or abandoned, in order.
-      fraction: share of the active sites selected for a round, and `least` of them at least.
+      fraction: share of the active sites selected for a round, and `least` of them at least (the contract's minimum included).
     """
 
     def __init__(
@@ -60,19 +61,25 @@ class Driver:
         self._fraction, self._least = fraction, least
         self._times: Counter[Request] = Counter()
         self._answered: set[Request] = set()
+        self._failed: set[Request] = set()
+        self._refused: Counter[tuple[Step, int, str]] = Counter()
         self._reported = ledger.view().round.number - 1
         self._selected = 0
         self._abandoned_in_a_row = 0
         self._waiting_for = ""
 
     def run(self) -> None:
-        """Drive the open task to its end."""
+        """Drive the open task to its end.
+
+        Raises:
+          RunFailed: the ledger refuses the same step again and again, or stays in a state that the contract never stays in.
+        """
         while True:
             view = self._ledger.view()
             self._report_ended(view)
             if self._select(view):
                 continue
-            command = next_step(view, self._shares(view), Asked(times=self._times, answered=self._answered))
+            command = next_step(view, self._shares(view), Asked(times=self._times, answered=self._answered, failed=self._failed))
             match command:
                 case Done():
                     return
@@ -82,21 +89,26 @@ class Driver:
                     self._advance(command)
                 case Wait():
                     self._wait(view, command)
+                case Stuck():
+                    raise RunFailed(f"the ledger is stuck: {command.why}; check that the chain runs this version's contract")
 
     def _shares(self, view: LedgerView) -> tuple[ShareRecord, ...]:
         verifying = view.round.phase in (RoundPhase.VERIFY, RoundPhase.VERIFIED)
         return self._ledger.shares(view.round.number) if verifying else ()
 
     def _ask(self, view: LedgerView, command: Ask) -> None:
-        requests = {m: _request(command, m) for m in command.members}
+        requests = {m: command.request(m) for m in command.members}
         self._times.update(requests.values())
         reachable = {m: self._nodes[m] for m in command.members if m in self._nodes}
         configs = {node: self._config(view, command, requests[m]) for m, node in reachable.items()}
         started = time.monotonic()
-        timeout_s = max(1.0, command.deadline - view.chain_time + _REPLY_SLACK_S)
-        by_node = ask(self._grid, command.action, configs, group=str(command.number), timeout_s=timeout_s)
+        by_node = ask(
+            self._grid, command.action, configs, group=str(command.number), timeout_s=command.deadline - view.chain_time,
+            is_over=lambda: is_over(command, self._ledger.view()),
+        )  # fmt: skip
         replies = {m: by_node[node] for m, node in reachable.items()}
         self._answered.update(requests[m] for m, reply in replies.items() if reply.ok)
+        self._failed.update(requests[m] for m, reply in replies.items() if not (reply.ok or reply.silent))
         for member, reply in replies.items():
             if not reply.ok:
                 _log.warning("round %d: site %d did not %s: %s", view.round.number, member, command.action, reply.error)
@@ -107,7 +119,7 @@ class Driver:
             **self._client_config(view, command.action),
             "bahefl-run": view.task.run_digest,
             "bahefl-number": command.number,
-            "bahefl-quorum": f"{command.variant if command.action is Action.OPEN else 0:x}",
+            "bahefl-quorum": f"{command.quorum:x}",
             "bahefl-last-try": self._times[request] >= MAX_ASKS,
         }
 
@@ -124,10 +136,19 @@ class Driver:
                 self._ledger.abandon(command.number, command.reason)
             else:
                 send[command.step](command.number)
+            self._refused.clear()
         except TransactionReverted as error:
-            # Somebody else was faster, or the block's clock is a second behind ours: the next reading tells.
-            _log.info("%s %d refused by the ledger: %s", command.step, command.number, error)
-            time.sleep(_POLL_S)
+            self._on_refusal(command, error)
+
+    def _on_refusal(self, command: Advance, error: TransactionReverted) -> None:
+        """Somebody else was faster, or the block's clock is a second behind ours: the next reading tells. But not for ever."""
+        refusal = (command.step, command.number, error.reason)
+        times = self._refused[refusal] + 1
+        self._refused = Counter({refusal: times})
+        _log.info("%s %d refused by the ledger: %s", command.step, command.number, error)
+        if times >= MAX_REFUSALS_IN_A_ROW:
+            raise RunFailed(f"the ledger refused {command.step} {command.number} {times} times in a row: {error}") from error
+        time.sleep(min(_POLL_S * times, _REFUSED_POLL_S))
 
     def _wait(self, view: LedgerView, command: Wait) -> None:
         left_s = command.deadline - view.chain_time
@@ -148,22 +169,38 @@ class Driver:
             self._abandoned_in_a_row = self._abandoned_in_a_row + 1 if r.phase is RoundPhase.ABORTED else 0
         self._reported = max(self._reported, newest)
         if self._abandoned_in_a_row >= MAX_ABANDONED_IN_A_ROW and view.task.open:
-            self._ledger.end_task(f"{self._abandoned_in_a_row} rounds in a row were abandoned")
+            end_task(self._ledger, f"{self._abandoned_in_a_row} rounds in a row were abandoned")
 
     def _select(self, view: LedgerView) -> bool:
-        """With `fraction` below 1, name the round's sites before anybody commits. True if the ledger changed."""
+        """With `fraction` below 1, name the round's sites before anybody has answered. True if the ledger changed."""
         r = view.round
-        fresh = r.phase is RoundPhase.COMMIT and view.epoch.phase is EpochPhase.ACTIVE and not r.committed
-        if self._fraction >= 1 or not fresh or self._selected == r.number:
+        open_ = r.phase is RoundPhase.COMMIT and view.epoch.phase is EpochPhase.ACTIVE
+        if self._fraction >= 1 or not open_ or r.committed | r.declined or self._selected == r.number:
             return False
         self._selected = r.number
-        active = members_in(view.active)
-        count = min(len(active), max(self._least, round(self._fraction * len(active))))
-        # Seeded by the run, so that a restarted driver would pick the same sites.
-        chosen = random.Random(view.task.run_digest + r.number.to_bytes(4, "big")).sample(active, count)
-        self._ledger.select_sites(r.number, mask_of(chosen))
+        chosen = self._choose(view)
+        if chosen == r.selected:
+            return False
+        try:
+            self._ledger.select_sites(r.number, chosen)
+        except TransactionReverted as error:
+            _log.warning("round %d: selecting %s was refused, so all take part: %s", r.number, members_in(chosen), error)
+            return False
         return True
 
+    def _choose(self, view: LedgerView) -> int:
+        candidates = members_in(view.round.selected & view.active)
+        count = max(self._least, round(self._fraction * view.active.bit_count()))
+        # Seeded by the run and the round, so that the choice can be repeated.
+        draw = random.Random(view.task.run_digest + view.round.number.to_bytes(4, "big"))
+        return mask_of(draw.sample(candidates, min(len(candidates), count)))
 
-def _request(command: Ask, member: int) -> Request:
-    return Request(action=command.action, number=command.number, attempt=command.attempt, member=member, variant=command.variant)
+
+def end_task(ledger: FederationLedger, reason: str) -> None:
+    """Stop the task with a reason; no error where it has ended by itself meanwhile."""
+    try:
+        ledger.end_task(reason)
+    except TransactionReverted as error:
+        if error.reason != "NoTaskOpen":
+            raise
+        _log.info("the task has ended by itself before it could be stopped: %s", reason)

@@ -5,9 +5,10 @@ A reply that is late, broken or malformed becomes a `Reply` that says so; it nev
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
@@ -17,16 +18,23 @@ from bahefl_flwr.round import Action
 from bahefl_flwr.settings import Scalar
 
 _POLL_S = 0.02
+_LOOK_S = 1.0
+# What moved the ledger on is mostly the very action whose reply is still under way.
+_GRACE_S = 3.0
+
 Numbers = Mapping[str, float | int]
+
+_log = logging.getLogger("bahefl_flwr.driver")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What one node answered. With `ok` False only `error` means anything."""
+    """What one node answered. With `ok` False only `error` means anything, and `silent`: there was no reply at all."""
 
     node: int
     ok: bool
     error: str = ""
+    silent: bool = False
     facts: Mapping[str, Scalar] = field(default_factory=dict)
     metrics: Numbers = field(default_factory=dict)
     evaluation: Numbers = field(default_factory=dict)
@@ -35,13 +43,20 @@ class Reply:
 
 
 def ask(
-    grid: Grid, action: Action, configs: Mapping[int, Mapping[str, Scalar | bytes]], *, group: str, timeout_s: float
+    grid: Grid,
+    action: Action,
+    configs: Mapping[int, Mapping[str, Scalar | bytes]],
+    *,
+    group: str,
+    timeout_s: float,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> dict[int, Reply]:
-    """Send `action` to nodes and wait until all have replied or `timeout_s` has passed.
+    """Send `action` to nodes and wait until all have replied, `timeout_s` has passed, or it `is_over`.
 
     Args:
       configs: config record by Flower node id.
       group: Flower's group id of the messages (a label, for instance the round).
+      is_over: looked at once a second; true ends the waiting after 3 s more, for replies that are under way.
 
     Returns:
       One `Reply` per node of `configs`, whatever happened.
@@ -54,17 +69,34 @@ def ask(
     ids = list(grid.push_messages(messages))
     waiting = {i: m.metadata.dst_node_id for i, m in zip(ids, messages, strict=True) if i}
     replies: dict[int, Reply] = {}
-    until = time.monotonic() + timeout_s
+    started = time.monotonic()
+    until, look_at = started + timeout_s, started + _LOOK_S
     while waiting:
-        # The node is known by the message it answers: errors made by the SuperLink carry another source.
-        for message in grid.pull_messages(list(waiting)):
-            node = waiting.pop(message.metadata.reply_to_message_id)
-            replies[node] = _read(node, message)
-        if time.monotonic() > until:
+        replies |= _pull(grid, waiting)
+        now = time.monotonic()
+        if now > until:
             break
+        if now > look_at:
+            look_at = now + _LOOK_S
+            if is_over():
+                until, look_at = min(until, now + _GRACE_S), math.inf
         time.sleep(_POLL_S)
-    lost = set(configs) - set(replies)
-    return replies | {n: Reply(node=n, ok=False, error=f"no reply within {timeout_s:.0f} s") for n in lost}
+    error = f"no reply within {time.monotonic() - started:.0f} s"
+    return replies | {n: Reply(node=n, ok=False, error=error, silent=True) for n in set(configs) - set(replies)}
+
+
+def _pull(grid: Grid, waiting: dict[str, int]) -> dict[int, Reply]:
+    """The replies that have come in, by node; what they answer leaves `waiting`."""
+    replies: dict[int, Reply] = {}
+    for message in grid.pull_messages(list(waiting)):
+        # The node is known by the message it answers: errors made by the SuperLink carry another source.
+        node = waiting.pop(message.metadata.reply_to_message_id, None)
+        if node is None:
+            source, to = message.metadata.src_node_id, message.metadata.reply_to_message_id
+            _log.warning("node %d replied twice, or to no message of ours (%s); ignored", source, to)
+            continue
+        replies[node] = _read(node, message)
+    return replies
 
 
 def _read(node: int, message: Message) -> Reply:

@@ -11,7 +11,6 @@ from enum import StrEnum
 
 from bahefl_flwr.records import (
     EpochPhase,
-    EpochRecord,
     LedgerView,
     RoundPhase,
     RoundRecord,
@@ -22,6 +21,9 @@ from bahefl_flwr.records import (
 
 MAX_ASKS = 2
 """A site that did not act after being asked this often is waited for, by its deadline, but not asked again."""
+
+STUCK_AFTER_S = 60
+"""How long (chain seconds) past its deadline a state may last that the contract leaves by itself."""
 
 
 class Action(StrEnum):
@@ -52,33 +54,54 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One thing asked of one member. `variant` tells repeats with other arguments apart (quorum, repair)."""
+    """One thing asked of one member; the fields mean what they mean in `Ask`."""
 
     action: Action
     number: int
     attempt: int
     member: int
-    variant: int = 0
+    quorum: int = 0
+    repairs: Action | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What the driver remembers of its own questions. Losing it costs repeats of idempotent requests, nothing else."""
+    """What the driver remembers of its own questions. Losing it costs repeats of idempotent requests, nothing else.
+
+    Attributes:
+      times: how often each request was put.
+      answered: requests that were carried out. failed: requests that were answered with an error.
+    """
 
     times: Mapping[Request, int] = field(default_factory=dict)
     answered: Collection[Request] = frozenset()
+    failed: Collection[Request] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """Send `action` to `members` and wait for their replies, at most until the ledger's `deadline`."""
+    """Send `action` to `members` and wait for their replies, at most until `deadline` or until it `is_over`.
+
+    Attributes:
+      number: round, or key epoch in a ceremony. attempt: the round's aggregation attempt.
+      deadline: chain seconds; this question's share of the ledger's window (see `_share_of_window`).
+      quorum: mask of the members asked to release shares, with OPEN.
+      repairs: with UPLOAD, the action that failed and is to be tried again once objects are put again.
+    """
 
     action: Action
     number: int
     attempt: int
     members: tuple[int, ...]
     deadline: int
-    variant: int = 0
+    quorum: int = 0
+    repairs: Action | None = None
+
+    def request(self, member: int) -> Request:
+        """What this asks of one member."""
+        return Request(
+            action=self.action, number=self.number, attempt=self.attempt, member=member, quorum=self.quorum, repairs=self.repairs
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +127,14 @@ class Done:
     """The task is over."""
 
 
-Command = Ask | Advance | Wait | Done
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stuck:
+    """The ledger stays in a state that the contract leaves by itself: no honest ledger of ours, so there is nothing to do."""
+
+    why: str
+
+
+Command = Ask | Advance | Wait | Done | Stuck
 
 _CEREMONY = {
     EpochPhase.COMMIT: (Action.COMMIT_SEEDS, "committed"),
@@ -123,13 +153,13 @@ def next_step(view: LedgerView, shares: Collection[ShareRecord], asked: Asked) -
       asked: questions already put to the sites.
 
     Returns:
-      A command; carrying it out changes the ledger, or `asked`, or lets time pass until a deadline.
+      A command; carrying it out changes the ledger, or `asked`, or lets time pass until a deadline that lies ahead.
       So the loop that calls this always makes progress (promise P4).
     """
     if not view.task.open:
         return Done()
     if view.epoch.phase in _CEREMONY:
-        return _ceremony(view.epoch, view.chain_time, asked)
+        return _ceremony(view, asked)
     match view.round.phase:
         case RoundPhase.COMMIT:
             return _commit(view, asked)
@@ -137,22 +167,51 @@ def next_step(view: LedgerView, shares: Collection[ShareRecord], asked: Asked) -
             return _aggregate(view, asked)
         case RoundPhase.VERIFY | RoundPhase.VERIFIED:
             return _verify(view, shares, asked)
+        case phase:
+            return _between_rounds(view, phase)
+
+
+def _between_rounds(view: LedgerView, phase: RoundPhase) -> Command:
+    """An open task without ceremony and without live round: the contract leaves this within the very same transaction."""
+    why = f"round {view.round.number} is {phase.name}, epoch {view.epoch.epoch} {view.epoch.phase.name}, and no round was opened"
+    patience = view.round.deadline + STUCK_AFTER_S
+    return Wait(deadline=patience, members=(), why=why) if view.chain_time <= patience else Stuck(why=why)
+
+
+def is_over(command: Ask, view: LedgerView) -> bool:
+    """Whether the ledger has moved on, so that waiting for replies to `command` holds up the run for nothing."""
+    if not view.task.open:
+        return True
+    for phase, (action, _) in _CEREMONY.items():
+        if command.action is action or (command.action is Action.UPLOAD_KEY_PARTS and phase is EpochPhase.CONFIRM):
+            now = (view.epoch.epoch, view.epoch.phase)
+            return now != (command.number, phase) or view.chain_time > view.epoch.deadline
+    r = view.round
+    if (r.number, r.attempt) != (command.number, command.attempt) or view.chain_time > r.deadline:
+        return True
+    match command.repairs or command.action:
+        case Action.TRAIN:
+            return r.phase is not RoundPhase.COMMIT
+        case Action.OPEN:
+            complete = r.phase is RoundPhase.VERIFIED and r.open_quorum and not _silent(r)
+            return bool(complete) or r.phase not in (RoundPhase.VERIFY, RoundPhase.VERIFIED)
         case _:
-            return Wait(deadline=view.round.deadline, members=(), why="the ledger opens the next round")
+            return r.phase is not RoundPhase.AGGREGATE
 
 
-def _ceremony(epoch: EpochRecord, chain_time: int, asked: Asked) -> Command:
+def _ceremony(view: LedgerView, asked: Asked) -> Command:
+    epoch = view.epoch
     action, done = _CEREMONY[epoch.phase]
     missing = epoch.committee & ~int(getattr(epoch, done))
-    if chain_time > epoch.deadline:
+    if view.chain_time > epoch.deadline:
         return Advance(step=Step.EXPIRE_EPOCH, number=epoch.epoch)
     if epoch.phase is EpochPhase.CONFIRM:
         # Only now is everybody's digest on the ledger; parts that could be read sooner would let the last one choose the key.
         uploaded = mask_of(q.member for q in asked.answered if (q.action, q.number) == (Action.UPLOAD_KEY_PARTS, epoch.epoch))
-        upload = _ask_or_wait(Action.UPLOAD_KEY_PARTS, epoch.epoch, 0, epoch.committee & ~uploaded, epoch.deadline, asked)
+        upload = _ask_or_wait(Action.UPLOAD_KEY_PARTS, view, epoch.committee & ~uploaded, asked)
         if isinstance(upload, Ask):
             return upload
-    return _ask_or_wait(action, epoch.epoch, 0, missing, epoch.deadline, asked)
+    return _ask_or_wait(action, view, missing, asked)
 
 
 def _commit(view: LedgerView, asked: Asked) -> Command:
@@ -161,8 +220,7 @@ def _commit(view: LedgerView, asked: Asked) -> Command:
     missing = r.selected & view.active & ~(r.committed | r.declined)
     if view.chain_time > r.deadline:
         return Advance(step=Step.CLOSE_COMMITS, number=r.number)
-    repair = _repair(Action.TRAIN, r, missing, view.active, asked)
-    return repair or _ask_or_wait(Action.TRAIN, r.number, r.attempt, missing, r.deadline, asked)
+    return _repair(Action.TRAIN, view, missing, asked) or _ask_or_wait(Action.TRAIN, view, missing, asked)
 
 
 def _aggregate(view: LedgerView, asked: Asked) -> Command:
@@ -171,16 +229,16 @@ def _aggregate(view: LedgerView, asked: Asked) -> Command:
     if view.chain_time > r.deadline:
         return Advance(step=Step.REPLACE_COORDINATOR, number=r.number)
     missing = r.committed & ~_answered(Action.UPLOAD, r, asked)
-    upload = _ask_or_wait(Action.UPLOAD, r.number, r.attempt, missing, r.deadline, asked)
+    upload = _ask_or_wait(Action.UPLOAD, view, missing, asked)
     if isinstance(upload, Ask):
         return upload
-    return _ask_or_wait(Action.AGGREGATE, r.number, r.attempt, 1 << r.coordinator, r.deadline, asked)
+    return _ask_or_wait(Action.AGGREGATE, view, 1 << r.coordinator, asked)
 
 
 def _verify(view: LedgerView, shares: Collection[ShareRecord], asked: Asked) -> Command:
     """Paper step 11: sites recompute and attest; a quorum of the key committee releases its shares."""
     r = view.round
-    silent = r.committed & ~(r.voted_ok | r.voted_bad)
+    silent = _silent(r)
     late = view.chain_time > r.deadline
     if r.phase is RoundPhase.VERIFIED and r.open_quorum and (late or not silent):
         return Advance(step=Step.FINALIZE, number=r.number)
@@ -190,25 +248,36 @@ def _verify(view: LedgerView, shares: Collection[ShareRecord], asked: Asked) -> 
         return Advance(step=Step.ABANDON, number=r.number, reason="no quorum released its decryption shares in time")
     quorum = 0 if r.open_quorum else choose_quorum(view, shares, asked)
     missing = silent | (quorum & ~_released(shares, quorum))
-    repair = _repair(Action.OPEN, r, missing, view.active, asked)
-    return repair or _ask_or_wait(Action.OPEN, r.number, r.attempt, missing, r.deadline, asked, quorum)
+    return _repair(Action.OPEN, view, missing, asked) or _ask_or_wait(Action.OPEN, view, missing, asked, quorum)
+
+
+def _silent(r: RoundRecord) -> int:
+    return r.committed & ~(r.voted_ok | r.voted_bad)
 
 
 def choose_quorum(view: LedgerView, shares: Collection[ShareRecord], asked: Asked) -> int:
     """A mask of `threshold` committee members to release shares in this attempt; 0 if too few are able to.
 
-    Members that have not failed come first; among them the round number rotates who serves.
+    Members that have not failed come first, then those that committed; among equals the round number rotates who serves.
+    Members that did not commit (not selected, or declined) may help once a majority has verified; the contract says so.
     """
     r, epoch = view.round, view.epoch
+    allowed = epoch.committee & view.active & ~r.voted_bad
+    if r.phase is not RoundPhase.VERIFIED:
+        allowed &= r.committed
     failures = {
         m: sum(
             times
             for q, times in asked.times.items()
-            if _matches(q, Action.OPEN, r) and q.member == m and q.variant >> m & 1 and not _released(shares, q.variant) >> m & 1
+            if _matches(q, Action.OPEN, r) and q.member == m and q.quorum >> m & 1 and not _released(shares, q.quorum) >> m & 1
         )
-        for m in members_in(epoch.committee & view.active & r.committed & ~r.voted_bad)
+        for m in members_in(allowed)
     }
-    able = sorted((m for m, n in failures.items() if n < MAX_ASKS), key=lambda m: (failures[m], (m - r.number) % 256))
+
+    def order(m: int) -> tuple[int, bool, int]:
+        return failures[m], not r.committed >> m & 1, (m - r.number) % 256
+
+    able = sorted((m for m, n in failures.items() if n < MAX_ASKS), key=order)
     return mask_of(able[: epoch.threshold]) if len(able) >= epoch.threshold else 0
 
 
@@ -216,27 +285,53 @@ def _released(shares: Collection[ShareRecord], quorum: int) -> int:
     return mask_of(s.member for s in shares if s.quorum == quorum)
 
 
-def _repair(action: Action, r: RoundRecord, missing: int, owners: int, asked: Asked) -> Ask | None:
-    """Before a second try owners put their objects again: the first may have failed over a lost or altered object."""
-    failed = any(_matches(q, action, r) and missing >> q.member & 1 for q in asked.times)
-    variant = 1 + list(Action).index(action)
-    done = mask_of(q.member for q in asked.times if _matches(q, Action.UPLOAD, r) and q.variant == variant)
-    if not failed or not owners & ~done:
+def _repair(action: Action, view: LedgerView, missing: int, asked: Asked) -> Ask | None:
+    """Before a second try owners put their objects again: an error may have come from a lost or altered object.
+
+    Silence is no such error, and owners that are silent themselves are left out: they would only delay the second try.
+    """
+    r = view.round
+    replied = {q for q in (*asked.answered, *asked.failed) if _matches(q, action, r)}
+    silent = mask_of(q.member for q in asked.times if _matches(q, action, r)) & ~mask_of(q.member for q in replied)
+    failed = any(_matches(q, action, r) and missing >> q.member & 1 for q in asked.failed)
+    done = mask_of(q.member for q in asked.times if _matches(q, Action.UPLOAD, r) and q.repairs is action)
+    owners = members_in(view.active & ~silent & ~done)
+    if not failed or not owners:
         return None
-    members = members_in(owners & ~done)
-    return Ask(action=Action.UPLOAD, number=r.number, attempt=r.attempt, members=members, deadline=r.deadline, variant=variant)
+    deadline = _share_of_window(Action.UPLOAD, view.chain_time, r.deadline, last=False)
+    return Ask(action=Action.UPLOAD, number=r.number, attempt=r.attempt, members=owners, deadline=deadline, repairs=action)
 
 
-def _ask_or_wait(
-    action: Action, number: int, attempt: int, missing: int, deadline: int, asked: Asked, variant: int = 0
-) -> Command:
-    def request(member: int) -> Request:
-        return Request(action=action, number=number, attempt=attempt, member=member, variant=variant)
+def _ask_or_wait(action: Action, view: LedgerView, missing: int, asked: Asked, quorum: int = 0) -> Command:
+    ceremony = view.epoch.phase in _CEREMONY
+    number, attempt = (view.epoch.epoch, 0) if ceremony else (view.round.number, view.round.attempt)
+    window_end = view.epoch.deadline if ceremony else view.round.deadline
 
-    able = tuple(m for m in members_in(missing) if asked.times.get(request(m), 0) < MAX_ASKS)
-    if able:
-        return Ask(action=action, number=number, attempt=attempt, members=able, deadline=deadline, variant=variant)
-    return Wait(deadline=deadline, members=members_in(missing), why=f"{action} of {number}")
+    def times(member: int) -> int:
+        return asked.times.get(Request(action=action, number=number, attempt=attempt, member=member, quorum=quorum), 0)
+
+    able = tuple(m for m in members_in(missing) if times(m) < MAX_ASKS)
+    if not able:
+        return Wait(deadline=window_end, members=members_in(missing), why=f"{action} of {number}")
+    last = all(times(m) == MAX_ASKS - 1 for m in able)
+    deadline = _share_of_window(action, view.chain_time, window_end, last=last)
+    return Ask(action=action, number=number, attempt=attempt, members=able, deadline=deadline, quorum=quorum)
+
+
+def _share_of_window(action: Action, now: int, window_end: int, *, last: bool) -> int:
+    """Until when one question is waited for, so that a site that hangs cannot use up a window others need (chain seconds).
+
+    Uploads and openings are followed by other work in the same window (the coordinator's sum, the next quorum), so
+    each gets an equal part of what is left. In the other phases nothing can follow before the sites asked have acted, and
+    their work (training, adding) may rightly take long: the first question gets three quarters of what is left, the last one
+    all of it; a message that got lost is so still repeated in time.
+    """
+    left = window_end - now
+    if action in (Action.UPLOAD, Action.OPEN, Action.UPLOAD_KEY_PARTS):
+        left //= MAX_ASKS + 1
+    elif not last:
+        left = left * 3 // 4
+    return now + max(1, left)
 
 
 def _matches(q: Request, action: Action, r: RoundRecord) -> bool:

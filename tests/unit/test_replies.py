@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Sequence
+
 import pytest
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -92,3 +95,34 @@ def test_silent_node_is_reported_after_the_time_out() -> None:
     grid.close()
     assert replies[1000].ok
     assert "no reply within 1 s" in replies[1001].error
+    assert (replies[1000].silent, replies[1001].silent) == (False, True)
+
+
+def test_waiting_ends_soon_after_the_ledger_has_moved_on() -> None:
+    """Once waiting is pointless, replies under way get a few seconds more, not the whole time-out."""
+    grid, started = InProcessGrid(ClientApp(), 2, {}, tamper=lambda *_: None), time.monotonic()
+    replies = ask(grid, Action.TRAIN, {1000: {}, 1001: {}}, group="1", timeout_s=60, is_over=lambda: True)
+    grid.close()
+    assert all(r.silent for r in replies.values())
+    assert 3 < time.monotonic() - started < 10
+
+
+def test_unknown_or_repeated_reply_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    """A reply to no message of ours, or a second one to the same, is reported and changes nothing."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return Message(RecordDict(dict(GOOD)), reply_to=message)
+
+    class Stutters(InProcessGrid):
+        def pull_messages(self, message_ids: Iterable[str]) -> Sequence[Message]:
+            got = list(super().pull_messages(message_ids))
+            stray = Message(RecordDict(dict(GOOD)), reply_to=got[0]) if got else None
+            return got + got[:1] + ([stray] if stray else [])
+
+    grid = Stutters(app, 2, {})
+    replies = ask(grid, Action.TRAIN, {1000: {}, 1001: {}}, group="1", timeout_s=20)
+    grid.close()
+    assert [r.ok for r in replies.values()] == [True, True]
+    assert caplog.text.count("replied twice, or to no message of ours") >= 2
