@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Self
 
 from flwr.serverapp import Grid
 
 from bahefl_flwr.errors import RunFailed
 from bahefl_flwr.federation import Federation
+from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.records import MemberStatus
 from bahefl_flwr.replies import Reply, ask
 from bahefl_flwr.round import Action
@@ -21,7 +25,44 @@ from bahefl_flwr.site.state import task_params
 _POLL_S = 0.2
 _HELLO: Mapping[str, Scalar | bytes] = {"bahefl-run": b"", "bahefl-number": 0, "bahefl-quorum": "0", "bahefl-last-try": False}
 
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+
 _log = logging.getLogger("bahefl_flwr.driver")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """What a site says of itself, checked for form. Its standing and its member index are the ledger's to say, not its own.
+
+    Attributes:
+      address: Ethereum address, lower case with 0x.
+      model: digest of the model it starts from, 32 bytes.
+      examples: training examples it declares, at least 1.
+    """
+
+    node: int
+    address: str
+    model: bytes
+    examples: int
+
+    @classmethod
+    def read(cls, reply: Reply) -> Self:
+        """Check a reply to `query.hello`.
+
+        Raises:
+          ValueError: the reply is an error, or something in it is missing or impossible; says what.
+        """
+        if not reply.ok:
+            raise ValueError(reply.error)
+        address, model, examples = (reply.facts.get(name) for name in ("address", "model", "num-examples"))
+        if not isinstance(address, str) or not _ADDRESS.fullmatch(address):
+            raise ValueError(f"its address is {address!r}, not 0x and 40 hexadecimal digits")
+        if not isinstance(model, str) or not _DIGEST.fullmatch(model):
+            raise ValueError(f"its model digest is {model!r}, not 64 hexadecimal digits")
+        if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
+            raise ValueError(f"its num-examples is {examples!r}, not a whole number of at least 1")
+        return cls(node=reply.node, address=address.lower(), model=bytes.fromhex(model), examples=examples)
 
 
 def gather(federation: Federation, grid: Grid, wanted: int, rounds: int) -> dict[int, int]:
@@ -31,22 +72,59 @@ def gather(federation: Federation, grid: Grid, wanted: int, rounds: int) -> dict
       Flower node id of every active member index.
 
     Raises:
-      RunFailed: too few sites answered or registered in time; says which nodes and why.
+      RunFailed: too few sites answered or registered in time (says which nodes and why), or too many are connected.
     """
     timeout_s = federation.settings.federation.hello_timeout_s
     nodes = _wait_for_nodes(grid, wanted, timeout_s)
-    replies = ask(grid, Action.HELLO, dict.fromkeys(nodes, _HELLO), group="hello", timeout_s=timeout_s)
-    if strangers := [r for r in replies.values() if r.ok and r.facts["status"] == MemberStatus.NONE]:
+    if len(nodes) > federation.settings.federation.sites:
+        raise RunFailed(
+            f"{len(nodes)} nodes are connected, but federation.sites={federation.settings.federation.sites}: the encryption's "
+            "noise is sized for that many; set federation.sites at the driver and at every site, or stop the extra SuperNodes"
+        )
+    hellos, refused = _greet(grid, nodes, timeout_s)
+    if strangers := [h for h in hellos if federation.ledger.status(h.address) is MemberStatus.NONE]:
         _whitelist(federation, strangers)
-        replies = ask(grid, Action.HELLO, dict.fromkeys(nodes, _HELLO), group="hello", timeout_s=timeout_s)
-    members = {int(r.facts["member"]): r for r in replies.values() if r.ok and r.facts["status"] == MemberStatus.ACTIVE}
+        hellos, refused = _greet(grid, nodes, timeout_s)
+    members = _active(federation.ledger, hellos, refused)
+    why = "; ".join(f"node {node}: {reason}" for node, reason in sorted(refused.items()))
     if len(members) < wanted:
-        registered = {r.node for r in members.values()}
-        others = (r for r in replies.values() if r.node not in registered)
-        why = "; ".join(f"node {r.node}: {r.error or 'not active on the ledger'}" for r in others)
         raise RunFailed(f"only {len(members)} of {wanted} sites registered. {why}")
+    if refused:
+        _log.warning("the run goes on without %s", why)
     _start(federation, members, rounds)
-    return {m: reply.node for m, reply in members.items()}
+    return {m: hello.node for m, hello in members.items()}
+
+
+def _greet(grid: Grid, nodes: Iterable[int], timeout_s: float) -> tuple[list[Hello], dict[int, str]]:
+    """Ask all nodes who they are; the well-formed answers, and for every other node what is wrong."""
+    replies = ask(grid, Action.HELLO, dict.fromkeys(nodes, _HELLO), group="hello", timeout_s=timeout_s)
+    hellos: list[Hello] = []
+    refused: dict[int, str] = {}
+    for reply in replies.values():
+        try:
+            hellos.append(Hello.read(reply))
+        except ValueError as error:
+            refused[reply.node] = str(error)
+    shared = {address for address, n in Counter(h.address for h in hellos).items() if n > 1}
+    # Which of them holds the account's key cannot be told from here, so none of them takes part.
+    for h in hellos:
+        if h.address in shared:
+            nodes_of = sorted(other.node for other in hellos if other.address == h.address)
+            refused[h.node] = f"nodes {nodes_of} all say that their address is {h.address}; give each site an identity of its own"
+    return [h for h in hellos if h.address not in shared], refused
+
+
+def _active(ledger: FederationLedger, hellos: Iterable[Hello], refused: dict[int, str]) -> dict[int, Hello]:
+    """By member index as the ledger has it, whatever a site claims; who is not active joins `refused`."""
+    members: dict[int, Hello] = {}
+    for h in hellos:
+        member = ledger.member(h.address)
+        if member is None or member.status is not MemberStatus.ACTIVE:
+            standing = member.status.name.lower() if member else "not registered"
+            refused[h.node] = f"{h.address} is not active on the ledger ({standing})"
+        else:
+            members[member.index] = h
+    return members
 
 
 def _wait_for_nodes(grid: Grid, wanted: int, timeout_s: float) -> list[int]:
@@ -58,28 +136,28 @@ def _wait_for_nodes(grid: Grid, wanted: int, timeout_s: float) -> list[int]:
     return nodes
 
 
-def _whitelist(federation: Federation, strangers: list[Reply]) -> None:
+def _whitelist(federation: Federation, strangers: list[Hello]) -> None:
     """In a simulation the run is its own registrar. Weights are what sites say, capped (SCREENING.md)."""
     s = federation.settings.federation
-    weights = [min(int(r.facts["num-examples"]), s.max_weight) if s.weighting == "examples" else 1 for r in strangers]
-    federation.ledger.whitelist([str(r.facts["address"]) for r in strangers], weights)
+    weights = [min(h.examples, s.max_weight) if s.weighting == "examples" else 1 for h in strangers]
+    federation.ledger.whitelist([h.address for h in strangers], weights)
 
 
-def _start(federation: Federation, members: Mapping[int, Reply], rounds: int) -> None:
+def _start(federation: Federation, members: Mapping[int, Hello], rounds: int) -> None:
     """Paper step 1: the task goes on the ledger, with the model that all sites start from."""
     ledger, settings = federation.ledger, federation.settings
     if ledger.view().task.open:
         _log.info("the ledger has an open task: continuing it")
         return
-    models = Counter(str(r.facts["model"]) for r in members.values())
+    models = Counter(h.model for h in members.values())
     model, votes = models.most_common(1)[0]
     if votes < len(members):
-        odd = [m for m, r in members.items() if r.facts["model"] != model]
+        odd = [m for m, h in members.items() if h.model != model]
         raise RunFailed(
             f"sites {odd} start from other weights than the rest: seed get_parameters (or load the same file) at every site"
         )
     ledger.start_task(
-        run_digest=_run_digest(federation), initial_model=bytes.fromhex(model),
+        run_digest=_run_digest(federation), initial_model=model,
         security_params=task_params(settings).digest(), threshold=settings.he.threshold, rounds=rounds,
     )  # fmt: skip
 
