@@ -11,18 +11,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bahefl_flwr.records import ExclusionReason, Member, RoundPhase, RoundRecord, UpdateRecord, members_in
-from bahefl_flwr.replies import Reply
+from bahefl_flwr.replies import Numbers, Reply
 
 _TRAIN_PHASES = ("open", "evaluate", "train", "encrypt", "commit")
 
 
 @dataclass(slots=True)
 class RoundFigures:
-    """What one round has cost so far. Seconds are wall seconds of the driver; bytes and gas are sums over sites."""
+    """What one round has cost so far. Seconds are wall seconds of the driver; bytes and gas are sums over sites.
+
+    Attributes:
+      trained: each site's own training metrics; a round may ask for them more than once.
+      train: their aggregate.
+    """
 
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     bytes: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     gas: int = 0
+    trained: dict[int, Numbers] = field(default_factory=dict)
     train: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -31,6 +37,7 @@ class RoundFigures:
         answered = {member: r for member, r in replies.items() if r.ok}
         if phase == "train":
             self._split(wall_s, list(answered.values()))
+            self.trained.update({member: r.metrics for member, r in answered.items()})
         else:
             self.seconds[phase] += wall_s
         for member, reply in answered.items():

@@ -6,7 +6,7 @@ Here stand Flower's interface and the metrics; the loop itself is in `driver.py`
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from bahefl_flwr._flwr_compat import aggregate_metricrecords
-from bahefl_flwr.driver import Driver
+from bahefl_flwr.driver import Driver, end_task
 from bahefl_flwr.errors import RunFailed, SettingsError
 from bahefl_flwr.federation import Federation
 from bahefl_flwr.records import LedgerView, RoundPhase, RoundRecord
@@ -28,6 +28,7 @@ from bahefl_flwr.task import gather
 MetricsAggregation = Callable[[list[RecordDict], str], MetricRecord]
 OnRound = Callable[[Mapping[str, Any]], None]
 
+_EXAMPLES = "num-examples"
 _PHASES = {Action.TRAIN: "train", Action.UPLOAD: "upload", Action.AGGREGATE: "aggregate", Action.OPEN: "verify"}
 
 _log = logging.getLogger("bahefl_flwr.driver")
@@ -39,7 +40,7 @@ class BaheflStrategy(Strategy):
     Args:
       federation: the run's ledger and settings, from `open_federation`.
       fraction_train: share of the active sites selected for a round (at least `min_train_nodes`).
-      min_train_nodes: least number of sites to select; default `federation.min_sites`.
+      min_train_nodes: least number of sites to select; never below `federation.min_sites`, which is also the default.
       min_available_nodes: sites to wait for before the task starts; default `federation.sites`.
       weighted_by_key: metric that weighs the other metrics in the default aggregations.
       train_metrics_aggr_fn, evaluate_metrics_aggr_fn: as in Flower's FedAvg.
@@ -53,7 +54,7 @@ class BaheflStrategy(Strategy):
         fraction_train: float = 1.0,
         min_train_nodes: int | None = None,
         min_available_nodes: int | None = None,
-        weighted_by_key: str = "num-examples",
+        weighted_by_key: str = _EXAMPLES,
         train_metrics_aggr_fn: MetricsAggregation = aggregate_metricrecords,
         evaluate_metrics_aggr_fn: MetricsAggregation = aggregate_metricrecords,
         on_round: OnRound | None = None,
@@ -63,7 +64,7 @@ class BaheflStrategy(Strategy):
         settings = federation.settings.federation
         self.federation = federation
         self.fraction_train = fraction_train
-        self.min_train_nodes = min_train_nodes or settings.min_sites
+        self.min_train_nodes = max(min_train_nodes or 0, settings.min_sites)
         self.min_available_nodes = min_available_nodes or settings.sites
         self.weighted_by_key = weighted_by_key
         self.train_metrics_aggr_fn = train_metrics_aggr_fn
@@ -78,6 +79,7 @@ class BaheflStrategy(Strategy):
         self._figures: defaultdict[int, RoundFigures] = defaultdict(RoundFigures)
         self._unevaluated: RoundRecord | None = None
         self._best: tuple[float, int] = (float("-inf"), 0)
+        self._worse_in_a_row = 0
 
     def summary(self) -> None:
         """Log what this strategy is configured for."""
@@ -105,7 +107,7 @@ class BaheflStrategy(Strategy):
           Flower's Result with the metrics of all rounds; its `arrays` stay empty.
 
         Raises:
-          RunFailed: no round could be finalised, or the sites never came together.
+          RunFailed: no round could be finalised, no site could open the final model, or the sites never came together.
         """
         if initial_arrays or evaluate_fn is not None:
             raise SettingsError("the driver of a secure run holds no model: leave out initial_arrays and evaluate_fn")
@@ -131,7 +133,7 @@ class BaheflStrategy(Strategy):
         figures = self._figures[command.number]
         figures.add(phase, wall_s, replies)
         if command.action is Action.TRAIN:
-            metrics = self._aggregated(self.train_metrics_aggr_fn, {m: r.metrics for m, r in replies.items() if r.ok})
+            metrics = self._aggregated("train", self.train_metrics_aggr_fn, figures.trained)
             figures.train.update(metrics)
             self.result.train_metrics_clientapp[view.finalized_count + 1] = MetricRecord(dict(metrics))
             self._on_evaluation(replies)
@@ -150,7 +152,8 @@ class BaheflStrategy(Strategy):
         fresh = {m: reply for m, reply in replies.items() if reply.ok and reply.evaluation.get("model-round") == number}
         if not fresh:
             return
-        metrics = self._aggregated(self.evaluate_metrics_aggr_fn, {m: reply.evaluation for m, reply in fresh.items()})
+        evaluations = {m: reply.evaluation for m, reply in fresh.items()}
+        metrics = self._aggregated("evaluation", self.evaluate_metrics_aggr_fn, evaluations)
         self.result.evaluate_metrics_clientapp[number] = MetricRecord(dict(metrics))
         if r is not None:
             models = {str(reply.facts.get("model", "")) for reply in fresh.values()}
@@ -158,14 +161,19 @@ class BaheflStrategy(Strategy):
                 _log.error("round %d: sites opened different models: %s", number, sorted(models))
             self._unevaluated = None
             self._write_line(r, metrics, " ".join(sorted(models)))
-            self._stop_early(number, float(metrics.get("score", 0.0)))
+            self._stop_early(number, metrics.get("score"))
 
-    def _stop_early(self, number: int, score: float) -> None:
+    def _stop_early(self, number: int, score: object) -> None:
+        """Counts finalised rounds whose model was evaluated with a score; others say nothing about progress."""
+        if not isinstance(score, int | float):
+            return
+        better = score > self._best[0]
+        self._worse_in_a_row = 0 if better else self._worse_in_a_row + 1
+        self._best = (score, number) if better else self._best
         patience = self.federation.settings.federation.patience
-        if score > self._best[0]:
-            self._best = (score, number)
-        elif patience and number - self._best[1] >= patience and self.federation.ledger.view().task.open:
-            self.federation.ledger.end_task(f"early stopping: no better score than round {self._best[1]}'s in {patience} rounds")
+        if patience and self._worse_in_a_row >= patience and self.federation.ledger.view().task.open:
+            reason = f"early stopping: no better score than round {self._best[1]}'s in {patience} evaluated rounds"
+            end_task(self.federation.ledger, reason)
 
     def _write_line(self, r: RoundRecord, evaluation: Numbers, model: str) -> None:
         ledger = self.federation.ledger
@@ -181,11 +189,15 @@ class BaheflStrategy(Strategy):
             why = view.round.abort_reason or view.task.end_reason
             raise RunFailed(f"no round was finalised; round {view.round.number} ended with: {why}")
         replies = self._evaluate_part(grid, view, "validation", timeout_s)
+        models = Counter(str(r.facts["model"]) for r in replies.values() if r.ok and r.facts.get("model"))
+        if not models:
+            why = "; ".join(f"site {m}: {r.error or 'named no model'}" for m, r in sorted(replies.items()))
+            raise RunFailed(f"no site could open and evaluate the final model, of round {view.last_finalized}. {why}")
         self._on_evaluation(replies)
-        self.final_model = next((str(r.facts["model"]) for r in replies.values() if r.ok), "")
+        self.final_model = models.most_common(1)[0][0]
         replies = self._evaluate_part(grid, view, "test", timeout_s)
         evaluations = {m: r.evaluation for m, r in replies.items() if r.ok}
-        self.test_metrics = dict(self._aggregated(self.evaluate_metrics_aggr_fn, evaluations))
+        self.test_metrics = dict(self._aggregated("test", self.evaluate_metrics_aggr_fn, evaluations))
 
     def _evaluate_part(self, grid: Grid, view: LedgerView, part: str, timeout_s: float) -> dict[int, Reply]:
         config = {
@@ -200,19 +212,33 @@ class BaheflStrategy(Strategy):
                 _log.warning("site %d did not evaluate on its %s part: %s", member, part, by_node[node].error)
         return {member: by_node[node] for member, node in self._nodes.items()}
 
-    def _aggregated(self, aggregate: MetricsAggregation, by_site: Mapping[int, Numbers]) -> Numbers:
-        """Aggregate what most sites report the same keys of; a site with other keys is left out, with a warning."""
+    def _aggregated(self, phase: str, aggregate: MetricsAggregation, by_site: Mapping[int, Numbers]) -> Numbers:
+        """Aggregate over the sites whose metrics can be: a figure that cannot never ends a run that trains well."""
+        records = self._comparable(phase, by_site)
+        if not records:
+            return {}
+        try:
+            return dict(aggregate(records, self.weighted_by_key).items())  # type: ignore[arg-type]
+        except Exception as error:  # noqa: BLE001  # the function is the user's, and its input is what sites claim
+            _log.warning("the %s metrics could not be aggregated (%s: %s); left out", phase, type(error).__name__, error)
+            return {}
+
+    def _comparable(self, phase: str, by_site: Mapping[int, Numbers]) -> list[RecordDict]:
+        """What most sites report the same keys of, from at least one example; other sites are left out, with a warning."""
+        weightless = [m for m, n in by_site.items() if n and (n.get(_EXAMPLES, 1) < 1 or n.get(self.weighted_by_key, 1) <= 0)]
+        if weightless:
+            _log.warning("%s metrics of sites %s claim to come from less than one example and are left out", phase, weightless)
+        by_site = {m: numbers for m, numbers in by_site.items() if m not in weightless}
         shapes = [frozenset(numbers) for numbers in by_site.values() if numbers]
         if not shapes:
-            return {}
+            return []
         usual = max(set(shapes), key=shapes.count)
         odd = [m for m, numbers in by_site.items() if numbers and frozenset(numbers) != usual]
         if odd:
-            _log.warning("metrics of sites %s have other keys than the rest and are left out", odd)
-        records = [RecordDict({"metrics": MetricRecord(dict(n))}) for n in by_site.values() if frozenset(n) == usual]
+            _log.warning("%s metrics of sites %s have other keys than the rest and are left out", phase, odd)
         if self.weighted_by_key not in usual:
-            return {}
-        return dict(aggregate(records, self.weighted_by_key).items())  # type: ignore[arg-type]
+            return []
+        return [RecordDict({"metrics": MetricRecord(dict(n))}) for n in by_site.values() if frozenset(n) == usual]
 
     # --- Flower's hooks of its own loop, which a secure run does not use ------------------------------------------
 

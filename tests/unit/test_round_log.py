@@ -28,6 +28,14 @@ def test_an_update_counts_when_it_is_sent() -> None:
     assert (figures.bytes["update"], figures.gas) == (150, 5)
 
 
+def test_training_metrics_of_a_second_question_join_those_of_the_first() -> None:
+    """Sites that are asked again do not push out the metrics of those that answered at once."""
+    figures = RoundFigures()
+    figures.add("train", 1.0, {0: reply(metrics={"loss": 1.0}), 1: Reply(node=2, ok=False, error="x")})
+    figures.add("train", 1.0, {1: reply(metrics={"loss": 2.0})})
+    assert figures.trained == {0: {"loss": 1.0}, 1: {"loss": 2.0}}
+
+
 def test_failed_replies_count_nothing() -> None:
     """Whatever a failed reply claims is not booked."""
     figures = RoundFigures()

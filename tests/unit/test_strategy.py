@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from bahefl_flwr.errors import SettingsError
 from bahefl_flwr.federation import Federation
@@ -55,4 +55,46 @@ def test_site_with_other_metric_names_is_left_out_of_the_metrics(federation: Fed
     strategy = BaheflStrategy(federation)
     usual = {"num-examples": 1, "loss": 1.0}
     by_site = {0: usual, 1: {"num-examples": 3, "loss": 2.0}, 2: {"num-examples": 5, "other": 9.0}}
-    assert strategy._aggregated(strategy.train_metrics_aggr_fn, by_site)["loss"] == pytest.approx(1.75)
+    assert strategy._aggregated("train", strategy.train_metrics_aggr_fn, by_site)["loss"] == pytest.approx(1.75)
+
+
+@pytest.mark.parametrize("examples", [0, -3])
+def test_metrics_without_examples_are_left_out(federation: Federation, examples: int, caplog: pytest.LogCaptureFixture) -> None:
+    """A site that claims no examples weighs nothing, cannot divide by zero, and is named."""
+    strategy = BaheflStrategy(federation)
+    by_site = {0: {"num-examples": examples, "loss": 9.0}, 1: {"num-examples": 2, "loss": 1.0}}
+    assert strategy._aggregated("train", strategy.train_metrics_aggr_fn, by_site)["loss"] == pytest.approx(1.0)
+    assert "train metrics of sites [0]" in caplog.text
+    assert strategy._aggregated("train", strategy.train_metrics_aggr_fn, {0: by_site[0]}) == {}
+
+
+def test_aggregation_that_raises_costs_only_the_figures(federation: Federation, caplog: pytest.LogCaptureFixture) -> None:
+    """An exception of a metrics aggregation function is reported, and the run goes on without that figure."""
+
+    def broken(records: list[RecordDict], key: str) -> MetricRecord:
+        raise ZeroDivisionError("no pixels")
+
+    assert BaheflStrategy(federation)._aggregated("test", broken, {0: {"num-examples": 1, "loss": 1.0}}) == {}
+    assert "test metrics could not be aggregated (ZeroDivisionError: no pixels)" in caplog.text
+
+
+def test_fewer_sites_than_the_contract_needs_are_never_selected(federation: Federation) -> None:
+    """min_train_nodes below federation.min_sites would select too few sites for any round to close."""
+    least = federation.settings.federation.min_sites
+    assert BaheflStrategy(federation, min_train_nodes=1).min_train_nodes == least
+    assert BaheflStrategy(federation, min_train_nodes=least + 1).min_train_nodes == least + 1
+
+
+def test_patience_counts_evaluated_rounds_only(tmp_path: Path) -> None:
+    """Rounds that were abandoned, or evaluated without a score, do not use up the patience; worse ones do."""
+    ended: list[str] = []
+    ledger = SimpleNamespace(
+        address="0x0", end_task=ended.append, view=lambda: SimpleNamespace(task=SimpleNamespace(open=not ended))
+    )
+    settings = compose(["federation.patience=2"])
+    strategy = BaheflStrategy(Federation(settings=settings, folder=tmp_path, ledger=ledger))  # type: ignore[arg-type]
+    for number, score in [(1, 0.5), (4, 0.4), (5, None), (9, 0.6), (12, 0.5)]:
+        strategy._stop_early(number, score)
+    assert not ended
+    strategy._stop_early(13, 0.6)
+    assert ended == ["early stopping: no better score than round 9's in 2 evaluated rounds"]
