@@ -35,7 +35,6 @@ error AlreadyAttested(uint256 round, address who);
 error AlreadyReleased(uint256 round, address who, uint256 quorum);
 error AlreadyActed(uint256 epoch, address who);
 error AlreadyOpened(uint256 round);
-error DigestTaken(bytes32 digest);
 
 // what
 error BadConfig();

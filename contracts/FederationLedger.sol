@@ -43,9 +43,11 @@ contract FederationLedger is Rounds {
         uint256 active = _activeMask.count();
         if (active < config.minCommits) revert TooFewMembers(active, config.minCommits);
         Task storage task = _tasks[++_currentTask];
+        uint256 seats = active < config.committeeMax ? active : config.committeeMax;
+        // Settled once: members that drop out later must not lower what it takes to open an aggregate.
+        if (threshold == 0) threshold = uint8(seats / 2 + 1);
         (task.number, task.open, task.threshold, task.rounds) = (uint32(_currentTask), true, threshold, rounds);
         (task.runDigest, task.initialModel, task.securityParams) = (runDigest, initialModel, securityParams);
-        uint256 seats = active < config.committeeMax ? active : config.committeeMax;
         if (threshold > seats || _committeeSize(active) != seats) revert BadThreshold(threshold, seats);
         emit TaskStarted(_currentTask, runDigest);
         _openEpoch();

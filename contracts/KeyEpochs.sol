@@ -146,7 +146,7 @@ abstract contract KeyEpochs is Succession {
         Epoch storage e = _epochs[++_currentEpoch];
         e.number = uint32(_currentEpoch);
         e.committee = _drawCommittee(pool, size);
-        e.threshold = _task().threshold == 0 ? uint8(size / 2 + 1) : _task().threshold;
+        e.threshold = _task().threshold;
         _enter(e, EpochPhase.COMMIT);
         emit EpochOpened(e.number, e.committee);
     }

@@ -28,7 +28,6 @@ abstract contract LedgerState is AccessControl {
     mapping(uint256 round => mapping(uint256 index => Update)) internal _updates;
     mapping(uint256 attempt => Share[]) internal _shares;        // by _attemptKey: shares of one aggregate never serve another
     mapping(uint256 attempt => mapping(uint256 quorum => uint256)) internal _releases;
-    mapping(bytes32 digest => bool) internal _digestUsed;
 
     event ConfigChanged();
     event Whitelisted(address indexed member, address indexed by, uint32 maxWeight);

@@ -35,8 +35,6 @@ abstract contract Rounds is KeyEpochs {
         if (digest == 0) revert ZeroDigest();
         uint32 maxWeight = _members[i].maxWeight;
         if (weight == 0 || weight > maxWeight) revert BadWeight(weight, maxWeight);
-        if (_digestUsed[digest]) revert DigestTaken(digest);
-        _digestUsed[digest] = true;
         r.committed |= 1 << i;
         _updates[round][i] = Update({member: uint8(i), size: size, weight: weight, digest: digest, base: base});
         emit UpdateCommitted(round, msg.sender, digest);
@@ -124,7 +122,8 @@ abstract contract Rounds is KeyEpochs {
     /// @notice A key holder names the stored object with its share of the decryption, computed for one quorum of exactly
     /// `threshold` committee members. Holders that committed an update must have attested the aggregate in this attempt;
     /// the others (not selected, or declined) may only help once a majority has.
-    function releaseShare(uint256 round, uint256 quorum, bytes32 digest) external {
+    /// @param aggregate what the share opens: a late one must not count for another attempt.
+    function releaseShare(uint256 round, uint256 quorum, bytes32 digest, bytes32 aggregate) external {
         Round storage r = _roundNow(round);
         if (r.phase != RoundPhase.VERIFY && r.phase != RoundPhase.VERIFIED) revert WrongPhase(round, r.phase, RoundPhase.VERIFIED);
         if (r.phase == RoundPhase.VERIFY) _notAfter(r.deadline);    // once verified, a late share still saves the round
@@ -132,6 +131,7 @@ abstract contract Rounds is KeyEpochs {
         _checkQuorum(_epochs[r.epoch], quorum, i);
         if (!r.votedOk.has(i) && (r.committed.has(i) || r.phase != RoundPhase.VERIFIED)) revert NotAttested(round, msg.sender);
         if (digest == 0) revert ZeroDigest();
+        if (aggregate != r.aggregate) revert DigestMismatch(aggregate, r.aggregate);
         uint256 attempt = _attemptKey(r);
         uint256 releases = _releases[attempt][quorum];
         if (releases.has(i)) revert AlreadyReleased(round, msg.sender, quorum);
@@ -163,8 +163,8 @@ abstract contract Rounds is KeyEpochs {
         Round storage r = _roundNow(round);
         _checkReason(reason);
         if (!_roundLive(r)) revert WrongPhase(round, r.phase, RoundPhase.VERIFIED);
+        if (r.openQuorum != 0) revert AlreadyOpened(round);      // what was opened must count: promise P1, rule 4
         if (r.phase == RoundPhase.VERIFIED) {
-            if (r.openQuorum != 0) revert AlreadyOpened(round);
             _onlyAfter(r.deadline);
         } else {
             _checkRole(DEFAULT_ADMIN_ROLE);

@@ -45,7 +45,7 @@ struct Config {
 
 struct Task {
     uint32 number;            // 1 for the first task
-    uint8 threshold;          // asked for by startTask; 0 = majority of whatever committee there is
+    uint8 threshold;          // key holders needed to open an aggregate, settled when the task starts
     bool open;
     uint32 rounds;            // finalised rounds after which the task ends
     uint32 finalizedCount;

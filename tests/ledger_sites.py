@@ -184,7 +184,7 @@ class Sites:
         """These members release their shares for a quorum (themselves)."""
         number, mask = self.view().round.number, mask_of(members) if quorum is None else quorum
         for i in members:
-            self.ledgers[i].release_share(number, mask, digest("share", number, i, mask))
+            self.ledgers[i].release_share(number, mask, digest("share", number, i, mask), self.view().round.aggregate)
 
     def open(self) -> None:
         """The first possible quorum of the committee releases its shares."""

@@ -85,16 +85,6 @@ def test_a_site_commits_once(sites: Sites) -> None:
         sites.ledgers[0].decline(1, "changed my mind")
 
 
-def test_a_digest_is_committed_once_ever(sites: Sites) -> None:
-    """Another site's digest is refused, in its own round and in all later ones."""
-    sites.commit(0)
-    with refused("DigestTaken"):
-        sites.ledgers[1].commit_update(1, digest("update", 1, 0), 1, 1, digest("b"))
-    sites.admin.abandon(1, "test")
-    with refused("DigestTaken"):
-        sites.ledgers[0].commit_update(2, digest("update", 1, 0), 1, 1, digest("b"))
-
-
 @pytest.mark.parametrize("number", [0, 2, 2**255])
 def test_commits_name_the_open_round(sites: Sites, number: int) -> None:
     """No round of the past or of the future takes commits."""
@@ -108,7 +98,7 @@ def test_past_rounds_are_closed(sites: Sites) -> None:
     for late in (
         lambda: sites.ledgers[0].commit_update(1, digest("u"), 1, 1, digest("b")),
         lambda: sites.ledgers[0].attest(1, ZERO, True, ZERO),
-        lambda: sites.ledgers[0].release_share(1, 3, digest("s")),
+        lambda: sites.ledgers[0].release_share(1, 3, digest("s"), digest("a")),
         lambda: sites.admin.finalize(1),
         lambda: sites.admin.abandon(1, "again"),
         lambda: sites.admin.replace_coordinator(1),

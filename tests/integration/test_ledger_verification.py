@@ -123,7 +123,7 @@ def test_shares_come_from_key_holders_of_an_exact_quorum(verified: Sites) -> Non
         with refused("BadQuorum"):
             verified.release(first, quorum=quorum)
     with refused("ZeroDigest"):
-        verified.ledgers[first].release_share(1, mask_of((first, second)), bytes(32))
+        verified.ledgers[first].release_share(1, mask_of((first, second)), bytes(32), verified.round().aggregate)
     verified.release(first, quorum=mask_of((first, second)))
     with refused("AlreadyReleased"):
         verified.release(first, quorum=mask_of((first, second)))

@@ -298,9 +298,9 @@ class FederationLedger:
         """Committed site: whether it recomputed the aggregate to `digest`, and its next onion layer."""
         return self._send("attest", number, digest, ok, reveal)
 
-    def release_share(self, number: int, quorum: int, digest: bytes) -> Receipt:
-        """Key holder: name the stored object with its share of the decryption, made for one quorum (a mask)."""
-        return self._send("releaseShare", number, quorum, digest)
+    def release_share(self, number: int, quorum: int, digest: bytes, aggregate: bytes) -> Receipt:
+        """Key holder: name the stored object with its share of the decryption of `aggregate`, made for one quorum (a mask)."""
+        return self._send("releaseShare", number, quorum, digest, aggregate)
 
     def finalize(self, number: int) -> Receipt:
         """Anyone, once verified and opened: settle the round and open the next one, or end the task."""

@@ -12,7 +12,16 @@ from typing import Never
 
 import numpy as np
 
-from bahefl_flwr.errors import CeremonyError, ProtocolError, SealError, TransactionReverted, WrongEpoch, WrongRound
+from bahefl_flwr.errors import (
+    CeremonyError,
+    MalformedCiphertext,
+    ProtocolError,
+    SealError,
+    StoreError,
+    TransactionReverted,
+    WrongEpoch,
+    WrongRound,
+)
 from bahefl_flwr.he import ceremony as steps
 from bahefl_flwr.he.keys import KeyShare, PublicKey, held_subsets
 from bahefl_flwr.he.params import SecurityParams
@@ -74,7 +83,7 @@ def publish_key_parts(site: Site, request: Request) -> Outcome:
     outcome = Outcome()
     if position is not None:
         params = security_params(site.settings, view.epoch)
-        openings = _openings(site, view, position, params)
+        openings = _openings(site, request, view, position, params)
         share = steps.derive_share(position, openings, params, epoch_id(site, view.task, view.epoch))
         save_key_share(site, view.epoch, share)
         parts = [part for _, part in sorted(steps.public_parts(share).items())]
@@ -105,8 +114,8 @@ def confirm_key(site: Site, request: Request) -> Outcome:
     if position is not None:
         params = security_params(site.settings, view.epoch)
         share = load_key_share(site, view.epoch)
-        parts = public_parts(site, view, view.epoch, params)
-        faults = steps.contradicting_members(share, parts, _openings(site, view, position, params), params)
+        parts = _everybodys_key_parts(site, request, view, params)
+        faults = steps.contradicting_members(share, parts, _openings(site, request, view, position, params), params)
         if faults:
             _dispute(site, request, view, share, parts, faults)
         key = steps.collective_key(parts, params, share.epoch_id)
@@ -122,7 +131,7 @@ def public_key(site: Site, view: LedgerView) -> PublicKey:
       WrongEpoch: the parts do not make the key that the committee confirmed.
     """
     params = security_params(site.settings, view.epoch)
-    parts = public_parts(site, view, view.epoch, params)
+    parts = public_parts(site, view, params)
     key = steps.collective_key(parts, params, epoch_id(site, view.task, view.epoch))
     if key.digest() != view.epoch.key_digest:
         raise WrongEpoch(
@@ -132,20 +141,30 @@ def public_key(site: Site, view: LedgerView) -> PublicKey:
     return key
 
 
-def public_parts(site: Site, view: LedgerView, epoch: EpochRecord, params: SecurityParams) -> dict[int, steps.PublicParts]:
-    """Every committee member's public key parts, by position and subset index, from the store."""
-    parts: dict[int, steps.PublicParts] = {}
-    for position, record, address in _records(site, epoch):
-        manifest = site.store.expect(
-            record.key_parts, run=view.task.run_digest, round=_NO_ROUND, site=address, epoch=epoch.epoch,
-            kind=ObjectKind.PUBLIC_KEY_PARTS,
-        )  # fmt: skip
-        blocks = [decode_part(site.store.part(ref, of=manifest), PartKind.KEY, params) for ref in manifest.parts]
-        held = held_subsets(position, params.committee, params.threshold)
-        count = sum(map(len, blocks))
-        # Parts that cannot be told apart are none: `contradicting_members` names their sender.
-        parts[position] = dict(zip(held, np.concatenate(blocks), strict=True)) if count == len(held) else {}
-    return parts
+def public_parts(site: Site, view: LedgerView, params: SecurityParams) -> dict[int, steps.PublicParts]:
+    """Every committee member's public key parts in the current epoch, by position and subset index, from the store.
+
+    Raises:
+      StoreError, MalformedCiphertext: the first member's parts that are missing, altered, or no key parts.
+    """
+    return {
+        position: _key_parts(site, view, params, position, record, address)
+        for position, record, address in _records(site, view.epoch)
+    }
+
+
+def _key_parts(
+    site: Site, view: LedgerView, params: SecurityParams, position: int, record: CeremonyRecord, address: str
+) -> steps.PublicParts:
+    epoch = view.epoch.epoch
+    manifest = site.store.expect(
+        record.key_parts, run=view.task.run_digest, round=_NO_ROUND, site=address, epoch=epoch,
+        kind=ObjectKind.PUBLIC_KEY_PARTS,
+    )  # fmt: skip
+    blocks = [decode_part(site.store.part(ref, of=manifest), PartKind.KEY, params) for ref in manifest.parts]
+    held = held_subsets(position, params.committee, params.threshold)
+    # Parts that cannot be told apart are none: `contradicting_members` names their sender.
+    return dict(zip(held, np.concatenate(blocks), strict=True)) if sum(map(len, blocks)) == len(held) else {}
 
 
 def _expect(site: Site, request: Request, phase: EpochPhase, done: str) -> tuple[LedgerView, int | None]:
@@ -181,7 +200,7 @@ def _sealed_openings(site: Site, view: LedgerView, position: int) -> Iterator[by
         yield seal(steps.opening_for(contributions, holder), {address: sealing_key}, context)
 
 
-def _openings(site: Site, view: LedgerView, position: int, params: SecurityParams) -> dict[int, steps.Opening]:
+def _openings(site: Site, request: Request, view: LedgerView, position: int, params: SecurityParams) -> dict[int, steps.Opening]:
     """All members' openings to this one, verified. A member whose opening is wrong is accused on the ledger.
 
     Raises:
@@ -192,9 +211,27 @@ def _openings(site: Site, view: LedgerView, position: int, params: SecurityParam
         try:
             openings[sender] = _opening(site, view, position, params, sender, record, address)
         except (CeremonyError, SealError) as error:
-            _accuse(site, view.epoch, address, str(error))
+            _accuse(site, view.epoch, address, f"{type(error).__name__} in what it revealed")
+            raise
+        except StoreError:
+            # Anybody can see that it is missing; silence at the deadline would be held against those who looked for it.
+            if request.last_try:
+                _accuse(site, view.epoch, address, "what it revealed cannot be read")
             raise
     return openings
+
+
+def _everybodys_key_parts(site: Site, request: Request, view: LedgerView, params: SecurityParams) -> dict[int, steps.PublicParts]:
+    """As `public_parts`; at the last try a member whose parts cannot be read is accused on the ledger."""
+    parts = {}
+    for position, record, address in _records(site, view.epoch):
+        try:
+            parts[position] = _key_parts(site, view, params, position, record, address)
+        except (StoreError, MalformedCiphertext):
+            if request.last_try:
+                _accuse(site, view.epoch, address, "its key parts cannot be read")
+            raise
+    return parts
 
 
 def _opening(

@@ -48,7 +48,7 @@ def secure_client_app(client_fn: ClientFn) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         client = partial(_numpy_client, client_fn, context)
-        return _answer(message, context, lambda s, r: training.train(s, r, client(), _client_config(message)))
+        return _answer(message, context, lambda s, r: training.train(s, r, client, _client_config(message)))
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:

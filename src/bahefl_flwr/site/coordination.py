@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bahefl_flwr.errors import BaheflError, MalformedCiphertext, ObjectMissing, ProtocolError, StoreError, UnusableUpdate
+from bahefl_flwr.errors import BaheflError, MalformedCiphertext, ObjectCorrupt, ObjectMissing, ProtocolError, UnusableUpdate
 from bahefl_flwr.he.ckks import TenSealAdder
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, decode_part, encode_part
@@ -22,7 +22,6 @@ from bahefl_flwr.store.manifest import Manifest
 
 Ciphertexts = NDArray[np.uint32]
 Adder = Callable[[Iterable[Ciphertexts], Sequence[int]], Ciphertexts]
-AGGREGATE_NAME = "aggregate"
 
 
 def aggregate(site: Site, request: Request) -> Outcome:
@@ -37,11 +36,11 @@ def aggregate(site: Site, request: Request) -> Outcome:
     try:
         return _aggregate(site, view, r)
     except BaheflError as error:
-        site.ledger.resign(r.number, str(error)[:200])
+        _resign(site, r, error)
         raise
     except Exception as error:
-        site.ledger.resign(r.number, f"aggregation raised {type(error).__name__}")
-        raise
+        _resign(site, r, error)
+        raise ProtocolError(f"round {r.number}: aggregation raised {type(error).__name__}: {error}") from error
 
 
 def _aggregate(site: Site, view: LedgerView, r: RoundRecord) -> Outcome:
@@ -58,7 +57,7 @@ def _aggregate(site: Site, view: LedgerView, r: RoundRecord) -> Outcome:
                 excluded[unusable.member] = ExclusionReason(unusable.reason)
                 del sources[unusable.member]
                 outcome.notes.append(str(unusable))
-        outcome.bytes["aggregate"] = put_kept(site, r.number, AGGREGATE_NAME)  # step 8
+        outcome.bytes["aggregate"] = put_kept(site, r.number, aggregate_name(mask_of(sources)))  # step 8
     with outcome.timed("submit"):
         receipt = site.ledger.submit_aggregate(  # step 9
             r.number,
@@ -76,14 +75,24 @@ def _aggregate(site: Site, view: LedgerView, r: RoundRecord) -> Outcome:
 def _keep_sum(site: Site, view: LedgerView, r: RoundRecord, sources: Mapping[int, Manifest]) -> Manifest:
     params = security_params(site.settings, view.epoch)
     parts = sum_parts(site, sources, [1] * len(sources), params, TenSealAdder(params))
-    return keep_aggregate(site, r, view.task.run_digest, parts)
+    return keep_aggregate(site, r, view.task.run_digest, parts, mask_of(sources))
 
 
-def keep_aggregate(site: Site, r: RoundRecord, run: bytes, parts: Iterable[bytes]) -> Manifest:
+def _resign(site: Site, r: RoundRecord, error: Exception) -> None:
+    """Only the kind of error goes on the ledger: a message could hold a file name."""
+    site.ledger.resign(r.number, type(error).__name__)
+
+
+def aggregate_name(included: int) -> str:
+    """Folder name of a kept aggregate: it says of which updates (a mask) it is the sum."""
+    return f"aggregate-{included:x}"
+
+
+def keep_aggregate(site: Site, r: RoundRecord, run: bytes, parts: Iterable[bytes], included: int) -> Manifest:
     """Keep an aggregate of round `r`. Its manifest names the contract, so every coordinator's has the same digest."""
     return keep(
         site, parts, run=run, round=r.number, epoch=r.epoch, kind=ObjectKind.AGGREGATE,
-        owner=site.ledger.address, name=AGGREGATE_NAME,
+        owner=site.ledger.address, name=aggregate_name(included),
     )  # fmt: skip
 
 
@@ -94,18 +103,24 @@ def usable_updates(site: Site, view: LedgerView, r: RoundRecord) -> tuple[dict[i
       Manifests by member index (ascending), and the reason for every committed member left out.
     """
     addresses = {m.index: m.address for m in site.ledger.members()}
+    parts = len(part_blocks(site, security_params(site.settings, view.epoch)))
     usable: dict[int, Manifest] = {}
     excluded: dict[int, ExclusionReason] = {}
     for update in site.ledger.updates(r.number):
         try:
-            usable[update.member] = site.store.expect(
+            manifest = site.store.expect(
                 update.digest, run=view.task.run_digest, round=r.number, site=addresses[update.member],
                 epoch=r.epoch, kind=ObjectKind.UPDATE,
             )  # fmt: skip
         except ObjectMissing:
             excluded[update.member] = ExclusionReason.MISSING
-        except StoreError:
+        except ObjectCorrupt:
             excluded[update.member] = ExclusionReason.CORRUPT
+        else:
+            if (len(manifest.parts), manifest.size_bytes) == (parts, update.size_bytes):
+                usable[update.member] = manifest
+            else:
+                excluded[update.member] = ExclusionReason.MALFORMED
     return dict(sorted(usable.items())), excluded
 
 
@@ -128,18 +143,26 @@ def part_blocks(site: Site, params: SecurityParams) -> tuple[int, ...]:
     return (BLOCKS_PER_PART,) * full + ((rest,) if rest else ())
 
 
+def well_formed(site: Site, member: int, manifest: Manifest, params: SecurityParams) -> bool:
+    """Whether an update can be read and added as a whole."""
+    try:
+        for i, blocks in enumerate(part_blocks(site, params)):
+            _ciphertexts(site, member, manifest, i, blocks, params)
+    except UnusableUpdate:
+        return False
+    return True
+
+
 def _ciphertexts(site: Site, member: int, manifest: Manifest, i: int, blocks: int, params: SecurityParams) -> Ciphertexts:
     who = f"site {member} ({manifest.site}), round {manifest.round}, part {i}"
     try:
-        if i >= len(manifest.parts):
-            raise MalformedCiphertext(f"the update ends after {len(manifest.parts)} parts")
         array = decode_part(site.store.part(manifest.parts[i], of=manifest), PartKind.CIPHERTEXT, params, blocks)
         if len(array) != blocks:
             raise MalformedCiphertext(f"{len(array)} ciphertexts where the model needs {blocks}")
         return array
     except ObjectMissing as error:
         raise UnusableUpdate(str(error), member=member, reason=ExclusionReason.MISSING) from None
-    except StoreError as error:
+    except ObjectCorrupt as error:
         raise UnusableUpdate(str(error), member=member, reason=ExclusionReason.CORRUPT) from None
     except MalformedCiphertext as error:
         raise UnusableUpdate(f"{who}: {error}", member=member, reason=ExclusionReason.MALFORMED) from None

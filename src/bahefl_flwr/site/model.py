@@ -107,10 +107,11 @@ def load_model(path: Path) -> Model:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata()
             names = tuple(json.loads(metadata["order"]))
+            stated = metadata["sha256"]
             model = Model(round=int(metadata["round"]), names=names, arrays=tuple(file.get_tensor(n) for n in names))
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise StoreError(f"{path} is not a model file of bahefl ({error}); delete it and the site opens it again") from None
-    if model.digest().hex() != metadata["sha256"]:
+    if model.digest().hex() != stated:
         raise StoreError(f"{path} was altered: its arrays do not have the digest it names; delete it and the site opens it again")
     return model
 

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bahefl_flwr.durable import atomic_write
+from bahefl_flwr.errors import ObjectCorrupt
 from bahefl_flwr.records import ObjectKind
 from bahefl_flwr.site.state import Site
-from bahefl_flwr.store.manifest import Manifest, manifest_for
+from bahefl_flwr.store.manifest import Manifest, manifest_for, part_ref
 
 _MANIFEST = "manifest.cbor"
 
@@ -47,9 +48,20 @@ def kept(site: Site, round: int, name: str) -> Manifest | None:
 
 
 def kept_parts(site: Site, round: int, name: str) -> Iterator[bytes]:
-    """The parts of a kept object, in order."""
-    for path in sorted((site.round_folder(round) / name).glob("*.part")):
-        yield path.read_bytes()
+    """The parts of a kept object, in order, each compared with the object's manifest.
+
+    Raises:
+      ObjectCorrupt: a part on this site's own disk is missing or was altered.
+    """
+    manifest = kept(site, round, name)
+    for i, ref in enumerate(manifest.parts if manifest else ()):
+        path = site.round_folder(round) / name / f"{i:06d}.part"
+        data = path.read_bytes() if path.exists() else b""
+        if part_ref(data) != ref:
+            raise ObjectCorrupt(
+                f"{path} is not what this site kept for round {round}; delete its folder and the site makes it again"
+            )
+        yield data
 
 
 def put_kept(site: Site, round: int, name: str) -> int:

@@ -14,7 +14,7 @@ from bahefl_flwr.he.threshold import combine
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.records import LedgerView, ObjectKind, RoundRecord, members_in
 from bahefl_flwr.sealing import sealing_context
-from bahefl_flwr.site.coordination import AGGREGATE_NAME
+from bahefl_flwr.site.coordination import aggregate_name
 from bahefl_flwr.site.keys import forget_epochs_before
 from bahefl_flwr.site.model import MODEL_FILE, Array, Model, checked, load_model, save_model
 from bahefl_flwr.site.objects import forget_before, kept, put_kept
@@ -99,7 +99,7 @@ def total_share(ledger: FederationLedger, r: RoundRecord) -> float:
 
 def _aggregate_manifest(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcome) -> Manifest:
     """Step 10 and the comparison of step 11; an altered store copy is replaced by the one this site recomputed itself."""
-    mine = kept(site, r.number, AGGREGATE_NAME)
+    mine = kept(site, r.number, aggregate_name(r.included))
     try:
         manifest = site.store.expect(
             r.aggregate, run=view.task.run_digest, round=r.number, site=site.ledger.address, epoch=r.epoch,
@@ -111,7 +111,7 @@ def _aggregate_manifest(site: Site, view: LedgerView, r: RoundRecord, outcome: O
         if mine is None or mine.digest != r.aggregate:
             raise
         outcome.notes.append(f"{error}; put again from this site's own recomputation")
-        put_kept(site, r.number, AGGREGATE_NAME)
+        put_kept(site, r.number, aggregate_name(r.included))
         return mine
     return manifest
 

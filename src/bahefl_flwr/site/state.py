@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flwr.app import Context
 
-from bahefl_flwr.errors import ProtocolError, WrongRound
+from bahefl_flwr.errors import ProtocolError, SettingsError, WrongEpoch, WrongRound
 from bahefl_flwr.federation import ledger_address
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.identity import Identity
@@ -112,6 +112,8 @@ def open_site(context: Context, settings: Settings) -> Iterator[Site]:
     Raises:
       RunFailed: the driver has not created the run folder. LedgerError: the ledger is not there or not ours.
     """
+    if "partition-id" not in context.node_config:
+        raise SettingsError("this node has no partition-id: only simulations are supported by this version")
     run = find(settings.run.root, context.run_id).path
     folder = run / "sites" / f"{int(context.node_config['partition-id']):03d}"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -136,7 +138,19 @@ def task_params(settings: Settings) -> SecurityParams:
 
 
 def security_params(settings: Settings, epoch: EpochRecord) -> SecurityParams:
-    """The parameters of `epoch`: everything that can change a guarantee, with the ledger's committee and threshold."""
+    """The parameters of `epoch`: everything that can change a guarantee, with the ledger's committee and threshold.
+
+    Every step that makes keys, encrypts or opens calls this.
+
+    Raises:
+      WrongEpoch: the epoch opens with fewer key holders than this site's own settings ask for.
+    """
+    wanted = task_params(settings).threshold
+    if epoch.threshold < wanted:
+        raise WrongEpoch(
+            f"key epoch {epoch.epoch} opens with {epoch.threshold} of {epoch.committee.bit_count()} key holders, this site's "
+            f"settings ask for {wanted}; nothing is encrypted or opened under it"
+        )
     return _params(settings, epoch.threshold, epoch.committee.bit_count())
 
 

@@ -5,14 +5,25 @@ The update leaves this module only as a ciphertext, and its bytes leave the site
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from flwr.client import NumPyClient
 from numpy.typing import NDArray
 
-from bahefl_flwr.errors import BaheflError, ProtocolError, StoreError, TrainingError, UpdateError
+from bahefl_flwr.errors import (
+    BaheflError,
+    LedgerError,
+    LedgerUnreachable,
+    ProtocolError,
+    SealError,
+    ShareError,
+    StoreError,
+    TrainingError,
+    UpdateError,
+)
 from bahefl_flwr.he.ckks import encrypt
 from bahefl_flwr.he.packing import pack
 from bahefl_flwr.he.params import SecurityParams
@@ -26,10 +37,13 @@ from bahefl_flwr.site.opening import current_model
 from bahefl_flwr.site.state import Outcome, Request, Site, expect_round, expect_run, security_params
 
 ClientConfig = dict[str, bool | bytes | float | int | str]
+ClientFactory = Callable[[], NumPyClient]
 UPDATE_NAME = "update"
 
+_log = logging.getLogger("bahefl_flwr.site")
 
-def train(site: Site, request: Request, client: NumPyClient, config: ClientConfig) -> Outcome:
+
+def train(site: Site, request: Request, make_client: ClientFactory, config: ClientConfig) -> Outcome:
     """Make this site's one ciphertext of the round and commit its digest; asked again, commit the same one.
 
     Raises:
@@ -45,32 +59,42 @@ def train(site: Site, request: Request, client: NumPyClient, config: ClientConfi
     if journalled is None:
         if r.committed >> me.index & 1:
             raise ProtocolError(f"site {me.index} committed in round {r.number} but its journal is gone; it sits this round out")
-        journalled = _make_update(site, request, view, me, client, config)
+        journalled = _make_update(site, request, view, me, make_client, config)
         site.journal.put(key, journalled)
     return _commit(site, r, me, journalled)
 
 
 def _make_update(
-    site: Site, request: Request, view: LedgerView, me: Member, client: NumPyClient, config: ClientConfig
+    site: Site, request: Request, view: LedgerView, me: Member, make_client: ClientFactory, config: ClientConfig
 ) -> dict[str, Any]:
+    """Open, evaluate, fit and encrypt. A site that cannot says so on the ledger; of what may pass by itself, at the last try."""
     outcome = Outcome()
+    # What the round is comes from the ledger, never from the message (DESIGN section 4).
+    config = {**config, "server-round": view.finalized_count + 1, "rounds": view.task.rounds}
     try:
+        client = make_client()
         base = current_model(site, view, client, outcome)
         evaluate_model(base, client, {**config, "part": "validation"}, outcome)
         update, examples = _fit(base, client, config, outcome)
         return _encrypt(site, view, me, base, update, examples, outcome)
-    except (StoreError, ProtocolError) as error:
+    except (StoreError, ShareError, SealError, LedgerUnreachable) as error:
         if request.last_try:
             _decline(site, view.round, error)
         raise
     except BaheflError as error:
         _decline(site, view.round, error)
         raise
+    except Exception as error:
+        _decline(site, view.round, error)
+        raise TrainingError(f"round {view.round.number}: {type(error).__name__}: {error}") from error
 
 
-def _decline(site: Site, r: RoundRecord, error: BaheflError) -> None:
+def _decline(site: Site, r: RoundRecord, error: Exception) -> None:
     """Only the kind of error goes on the ledger: a message could hold a file name or a patient's."""
-    site.ledger.decline(r.number, type(error).__name__)
+    try:
+        site.ledger.decline(r.number, type(error).__name__)
+    except LedgerError as refusal:
+        _log.warning("round %d: could not decline: %s", r.number, refusal)
 
 
 def _fit(base: Model, client: NumPyClient, config: ClientConfig, outcome: Outcome) -> tuple[Array, int]:
@@ -145,10 +169,11 @@ def upload(site: Site, request: Request) -> Outcome:
       WrongRound: the message is of another round. StoreError: the store does not take the objects.
     """
     view, r = expect_round(site, request, RoundPhase.COMMIT, RoundPhase.AGGREGATE, RoundPhase.VERIFY, RoundPhase.VERIFIED)
-    rounds = {view.last_finalized} if r.phase is RoundPhase.COMMIT else {view.last_finalized, r.number}
+    # Folder 0 holds the key ceremony; an update of the open round stays at home until commits have closed (DESIGN rule 2).
+    rounds = {0, view.last_finalized} if r.phase is RoundPhase.COMMIT else {0, view.last_finalized, r.number}
     outcome = Outcome()
     with outcome.timed("upload"):
-        for number in sorted(rounds - {0}):
+        for number in sorted(rounds):
             for name in kept_names(site, number):
                 outcome.bytes[name] = outcome.bytes.get(name, 0) + put_kept(site, number, name)
     return outcome
@@ -168,7 +193,7 @@ def evaluate_model(model: Model, client: NumPyClient, config: ClientConfig, outc
         except Exception as error:
             raise TrainingError(f"evaluate raised {type(error).__name__}: {error}") from error
     if examples:
-        outcome.evaluation.update(numbers(metrics) | {"loss": float(loss), "num-examples": int(examples)})
+        outcome.evaluation.update(numbers({**metrics, "loss": loss}) | {"num-examples": int(examples)})
         outcome.evaluation["model-round"] = model.round
     outcome.facts["model"] = model.digest().hex()
 
@@ -183,9 +208,12 @@ def evaluate(site: Site, request: Request, client: NumPyClient, config: ClientCo
 
 
 def numbers(metrics: Mapping[str, Any]) -> dict[str, float | int]:
-    """The entries of a NumPyClient's metrics that Flower's MetricRecord can carry; booleans become 0 and 1."""
+    """The entries of a NumPyClient's metrics that Flower's MetricRecord can carry; booleans become 0 and 1.
+
+    What is no number, or not a finite one, is left out: a NaN loss must not cost the site its round.
+    """
     return {
         k: int(v) if isinstance(v, bool | np.bool_ | np.integer | int) else float(v)
         for k, v in metrics.items()
-        if isinstance(v, bool | int | float | np.bool_ | np.integer | np.floating)
+        if isinstance(v, bool | int | float | np.bool_ | np.integer | np.floating) and np.isfinite(v)
     }

@@ -5,10 +5,11 @@ A share is computed only from bytes that this very site added up itself (DESIGN 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from bahefl_flwr.errors import ProtocolError, UnusableUpdate
 from bahefl_flwr.he.ckks import add
+from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, decode_part, encode_part
 from bahefl_flwr.he.threshold import partial_decrypt
 from bahefl_flwr.records import (
@@ -22,10 +23,11 @@ from bahefl_flwr.records import (
     members_in,
 )
 from bahefl_flwr.sealing import seal, sealing_context
-from bahefl_flwr.site.coordination import AGGREGATE_NAME, keep_aggregate, sum_parts, usable_updates
+from bahefl_flwr.site.coordination import aggregate_name, keep_aggregate, sum_parts, usable_updates, well_formed
 from bahefl_flwr.site.keys import load_key_share
 from bahefl_flwr.site.objects import keep, kept, kept_parts, put_kept
 from bahefl_flwr.site.state import Outcome, Request, Site, expect_round, security_params
+from bahefl_flwr.store.manifest import Manifest
 
 _NO_REVEAL = bytes(32)
 
@@ -51,38 +53,61 @@ def verify_and_open(site: Site, request: Request) -> Outcome:
 
 
 def _recompute(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcome) -> bool:
-    """Whether the aggregate named on the ledger is the sum of the included updates, bit for bit; added with numpy.
+    """Whether the aggregate named on the ledger is the one that this round's rules allow.
 
-    The result is kept, so a second request costs nothing and a lost aggregate can be put again.
+    Checks:
+      1. no update is weighed by anything but 1;
+      2. it holds at least as many updates as this site's own settings ask for: what hides a single one;
+      3. no committed update that can be read and added was left out;
+      4. every included update can be read and added;
+      5. its bytes are the sum, recomputed here with numpy. The result is kept, so a lost aggregate can be put again.
+
+    Raises:
+      UnusableUpdate: an included update is missing or altered in the store, which is not the coordinator's word against
+        anybody's: this site does not vote until the owner has put it again.
     """
-    if any(weight != 1 for weight in r.weights):
-        outcome.notes.append(f"round {r.number}: the coordinator weighed updates by {list(r.weights)}; nothing allows that")
-        return False
-    mine = kept(site, r.number, AGGREGATE_NAME)
+    params = security_params(site.settings, view.epoch)
+    usable, excluded = usable_updates(site, view, r)
+    left_out = r.committed & ~r.included
+    floor = site.settings.federation.min_sites
+    if any(weight != 1 for weight in r.weights):  # 1
+        return _disagree(outcome, r, f"it weighs updates by {list(r.weights)}")
+    if r.included.bit_count() < floor:  # 2
+        return _disagree(outcome, r, f"it holds {r.included.bit_count()} updates, this site's settings ask for {floor}")
+    wronged = [m for m in members_in(left_out) if m in usable and well_formed(site, m, usable[m], params)]
+    if wronged:  # 3
+        return _disagree(outcome, r, f"it leaves out sites {wronged}, whose updates are in the store and sound")
+    if any(excluded.get(m) is ExclusionReason.MALFORMED for m in members_in(r.included)):  # 4
+        return _disagree(outcome, r, "it includes a malformed update")
+    mine = kept(site, r.number, aggregate_name(r.included))
     if mine is not None and mine.digest == r.aggregate:
         return True
-    usable, excluded = usable_updates(site, view, r)
-    included = members_in(r.included)
-    for m in included:
-        if m not in usable and excluded[m] is not ExclusionReason.MALFORMED:
-            reason = excluded[m]
-            raise UnusableUpdate(
-                f"round {r.number}: the update of site {m} is {reason.name.lower()} in the store; its owner must put it again",
-                member=m, reason=reason,
-            )  # fmt: skip
-    if any(m not in usable for m in included):
-        outcome.notes.append(f"round {r.number}: the coordinator included a malformed update")
-        return False
-    sources = {m: usable[m] for m in included}
+    return _sum_agrees(site, view, r, usable, excluded, params, outcome)  # 4 and 5
+
+
+def _sum_agrees(
+    site: Site, view: LedgerView, r: RoundRecord, usable: Mapping[int, Manifest],
+    excluded: Mapping[int, ExclusionReason], params: SecurityParams, outcome: Outcome,
+) -> bool:  # fmt: skip
+    for m in members_in(r.included):
+        if m not in usable:
+            state = excluded[m].name.lower()
+            message = f"round {r.number}: the update of site {m} is {state} in the store; its owner must put it again"
+            raise UnusableUpdate(message, member=m, reason=excluded[m])
+    sources = {m: usable[m] for m in members_in(r.included)}
+    parts = sum_parts(site, sources, list(r.weights), params, lambda arrays, weights: add(arrays, weights, params))
     try:
-        params = security_params(site.settings, view.epoch)
-        parts = sum_parts(site, sources, list(r.weights), params, lambda arrays, weights: add(arrays, weights, params))
-        return keep_aggregate(site, r, view.task.run_digest, parts).digest == r.aggregate
+        manifest = keep_aggregate(site, r, view.task.run_digest, parts, r.included)
     except UnusableUpdate as unusable:
         if unusable.reason != ExclusionReason.MALFORMED:
             raise
-        outcome.notes.append(str(unusable))
-        return False
+        return _disagree(outcome, r, str(unusable))
+    return manifest.digest == r.aggregate or _disagree(outcome, r, "its bytes are not the sum of the included updates")
+
+
+def _disagree(outcome: Outcome, r: RoundRecord, why: str) -> bool:
+    outcome.notes.append(f"round {r.number}: votes against the aggregate of site {r.coordinator}: {why}")
+    return False
 
 
 def _attest(site: Site, r: RoundRecord, me: Member, agrees: bool, outcome: Outcome) -> None:
@@ -94,20 +119,21 @@ def _attest(site: Site, r: RoundRecord, me: Member, agrees: bool, outcome: Outco
 
 def _release_share(site: Site, view: LedgerView, r: RoundRecord, quorum: int, outcome: Outcome) -> None:
     """Seal this site's partial decryption to all active sites, put it, name it on the ledger. Repeats are the same bytes."""
+    committee = view.epoch.committee
+    if quorum & ~committee or quorum.bit_count() != view.epoch.threshold:
+        raise ProtocolError(f"round {r.number}: sites {members_in(quorum)} are no quorum of committee {members_in(committee)}")
     _decrypt_once(site, view, r)
     me = site.me().index
     name = f"share-{quorum:x}"
     if any(s.member == me and s.quorum == quorum for s in site.ledger.shares(r.number)):
         put_kept(site, r.number, name)
         return
-    manifest = kept(site, r.number, name)
-    if manifest is None or kept(site, r.number, AGGREGATE_NAME) is None:
-        manifest = keep(
-            site, _sealed_share(site, view, r, quorum), run=view.task.run_digest, round=r.number, epoch=r.epoch,
-            kind=ObjectKind.SHARE, owner=site.address, name=name,
-        )  # fmt: skip
+    manifest = kept(site, r.number, name) or keep(
+        site, _sealed_share(site, view, r, quorum), run=view.task.run_digest, round=r.number, epoch=r.epoch,
+        kind=ObjectKind.SHARE, owner=site.address, name=name,
+    )  # fmt: skip
     outcome.bytes["share"] = put_kept(site, r.number, name)
-    outcome.gas += site.ledger.release_share(r.number, quorum, manifest.digest).gas_used
+    outcome.gas += site.ledger.release_share(r.number, quorum, manifest.digest, r.aggregate).gas_used
 
 
 def _decrypt_once(site: Site, view: LedgerView, r: RoundRecord) -> None:
@@ -133,7 +159,7 @@ def _sealed_share(site: Site, view: LedgerView, r: RoundRecord, quorum: int) -> 
     positions = tuple(committee.index(m) for m in members_in(quorum))
     recipients = {m.address: m.sealing_key for m in site.ledger.members() if m.status is MemberStatus.ACTIVE}
     context = sealing_context(kind=ObjectKind.SHARE, run=view.task.run_digest, round=r.number, epoch=r.epoch, sender=site.address)
-    for part in kept_parts(site, r.number, AGGREGATE_NAME):
+    for part in kept_parts(site, r.number, aggregate_name(r.included)):
         ciphertexts = decode_part(part, PartKind.CIPHERTEXT, params, BLOCKS_PER_PART)
         partial = partial_decrypt(ciphertexts[:, 1], share, positions)
         yield seal(encode_part(partial, PartKind.SHARE, params), recipients, context)
