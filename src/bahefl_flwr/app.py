@@ -15,11 +15,13 @@ from flwr.client import NumPyClient
 from flwr.serverapp import Grid, ServerApp
 
 from bahefl_flwr import run_folder
+from bahefl_flwr.errors import BaheflError
 from bahefl_flwr.settings import from_run_config
 from bahefl_flwr.site import secure_client_app
 
 if TYPE_CHECKING:
     from bahefl_flwr.federation import Federation
+    from bahefl_flwr.live import LiveView
     from bahefl_flwr.run_folder import RoundLine, RunFolder, RunSummary
     from bahefl_flwr.strategy import BaheflStrategy
 
@@ -40,7 +42,6 @@ client_app = secure_client_app(_client_fn)
 def main(grid: Grid, context: Context) -> None:
     """Drive one run and leave its folder complete."""
     # What only the driver needs, Ray and matplotlib among it, stays out of the sites' processes.
-    from bahefl_flwr import report
     from bahefl_flwr.federation import open_federation
     from bahefl_flwr.live import LiveView
     from bahefl_flwr.strategy import BaheflStrategy
@@ -55,10 +56,23 @@ def main(grid: Grid, context: Context) -> None:
         folder.append_metrics(line)
         live.round(line)
 
-    with live.attached(), open_federation(settings, folder.path) as federation:
-        strategy = BaheflStrategy(federation, evaluate_metrics_aggr_fn=pooled_evaluation, on_round=on_round)
-        strategy.start(grid=grid, num_rounds=settings.federation.rounds)
-        summary = _summary(federation, strategy, folder, time.monotonic() - started)
+    try:
+        with live.attached(), open_federation(settings, folder.path) as federation:
+            strategy = BaheflStrategy(federation, evaluate_metrics_aggr_fn=pooled_evaluation, on_round=on_round)
+            strategy.start(grid=grid, num_rounds=settings.federation.rounds)
+            summary = _summary(federation, strategy, folder, time.monotonic() - started)
+    except BaheflError as error:
+        # What was finalised stays told, whatever ended the run.
+        seconds = time.monotonic() - started
+        summary = run_folder.summarise(folder.metrics(), experiment=settings.experiment, seconds=seconds, reason=str(error))
+        _finish(summary, folder, live)
+        raise
+    _finish(summary, folder, live)
+
+
+def _finish(summary: RunSummary, folder: RunFolder, live: LiveView) -> None:
+    from bahefl_flwr import report
+
     folder.write_summary(summary)
     live.finish(summary, folder.path, report.write(folder))
 

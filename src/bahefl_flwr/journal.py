@@ -139,7 +139,7 @@ class Journal:
     def _append(self, text: str) -> None:
         frame = _frame(text)
         try:
-            with open(self.path, "r+b", buffering=0) as file:
+            with self.path.open("r+b", buffering=0) as file:
                 file.truncate(self._end)  # a torn tail must not run into the new frame
                 file.seek(self._end)
                 write_all(file.fileno(), frame)
@@ -155,7 +155,7 @@ class Journal:
         """Read the frames that this or another process appended since the last look."""
         with self._threads:
             try:
-                with open(self.path, "rb") as file:
+                with self.path.open("rb") as file:
                     size = file.seek(0, os.SEEK_END)
                     file.seek(self._end)
                     data = file.read()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +25,15 @@ def simulate(app_module: str, settings: Settings, *, verbose: bool = False) -> S
     """Run an app on Flower's Ray engine with `settings.federation.sites` sites.
 
     Raises:
-      SettingsError: there is no such module. DataError: the data folder is missing. Both before anything is started.
+      SettingsError: there is no such module, or run.root cannot be written. DataError: the data folder is missing, or its slices
+        cannot be read or split. All before anything is started.
       BaheflError: whatever the ServerApp raised.
     """
     check_data_folder(settings.data)
     _check_app(app_module)
     root = Path(settings.run.root).expanduser().absolute()
+    _check_writable(root)
+    _check_slices(settings)
     # Ray's workers must not depend on where they were started.
     settings = settings.model_copy(update={"run": settings.run.model_copy(update={"root": str(root)})})
 
@@ -54,6 +58,23 @@ def simulate(app_module: str, settings: Settings, *, verbose: bool = False) -> S
         return Simulation(run_id=run_id, folder=find(root, run_id))
     except RunFailed:
         return Simulation(run_id=run_id, folder=None)
+
+
+def _check_writable(root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=root).close()
+    except OSError as error:
+        raise SettingsError(f"run.root={root} cannot be written: {error}; give run.root=<a folder of yours>") from error
+
+
+def _check_slices(settings: Settings) -> None:
+    """Read and split a folder once, so that its problems are told once and before anything is started."""
+    if settings.data.kind == "folder":
+        # OpenCV takes a second to import; phantoms need no check.
+        from bahefl_flwr.client import site_data
+
+        site_data(settings.data, site=0, sites=settings.federation.sites, seed=settings.run.seed)
 
 
 def _check_app(module: str) -> None:

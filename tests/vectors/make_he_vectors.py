@@ -90,4 +90,4 @@ def _sha256(data: bytes) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(vectors(), indent=1))  # noqa: T201 the script's output
+    print(json.dumps(vectors(), indent=1))

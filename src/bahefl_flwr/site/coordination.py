@@ -46,11 +46,12 @@ def aggregate(site: Site, request: Request) -> Outcome:
 def _aggregate(site: Site, view: LedgerView, r: RoundRecord) -> Outcome:
     outcome = Outcome()
     with outcome.timed("aggregate"):
-        sources, excluded = usable_updates(site, view, r)
+        sources, excluded = usable_updates(site, view, r, outcome)
         manifest = None
         while manifest is None:
             if len(sources) < site.settings.federation.min_sites:
-                raise ProtocolError(f"round {r.number}: only {len(sources)} usable updates; excluded {_named(excluded)}")
+                why = "; ".join(outcome.notes)
+                raise ProtocolError(f"round {r.number}: only {len(sources)} usable updates; left out {_named(excluded)}: {why}")
             try:
                 manifest = _keep_sum(site, view, r, sources)
             except UnusableUpdate as unusable:
@@ -96,11 +97,13 @@ def keep_aggregate(site: Site, r: RoundRecord, run: bytes, parts: Iterable[bytes
     )  # fmt: skip
 
 
-def usable_updates(site: Site, view: LedgerView, r: RoundRecord) -> tuple[dict[int, Manifest], dict[int, ExclusionReason]]:
+def usable_updates(
+    site: Site, view: LedgerView, r: RoundRecord, outcome: Outcome
+) -> tuple[dict[int, Manifest], dict[int, ExclusionReason]]:
     """Paper steps 5 and 6: the manifests of the round's committed updates that are what the ledger says.
 
     Returns:
-      Manifests by member index (ascending), and the reason for every committed member left out.
+      Manifests by member index (ascending), and the reason for every committed member left out; `outcome.notes` name the objects.
     """
     addresses = {m.index: m.address for m in site.ledger.members()}
     parts = len(part_blocks(site, security_params(site.settings, view.epoch)))
@@ -112,10 +115,12 @@ def usable_updates(site: Site, view: LedgerView, r: RoundRecord) -> tuple[dict[i
                 update.digest, run=view.task.run_digest, round=r.number, site=addresses[update.member],
                 epoch=r.epoch, kind=ObjectKind.UPDATE,
             )  # fmt: skip
-        except ObjectMissing:
+        except ObjectMissing as error:
             excluded[update.member] = ExclusionReason.MISSING
-        except ObjectCorrupt:
+            outcome.notes.append(str(error))
+        except ObjectCorrupt as error:
             excluded[update.member] = ExclusionReason.CORRUPT
+            outcome.notes.append(str(error))
         else:
             if (len(manifest.parts), manifest.size_bytes) == (parts, update.size_bytes):
                 usable[update.member] = manifest

@@ -93,7 +93,9 @@ def checked(arrays: Sequence[NDArray[np.generic]], names: Sequence[str], round: 
 
 def save_model(model: Model, path: Path) -> None:
     """Write `model` as safetensors, atomically, with its round and digest as metadata."""
-    metadata = {"round": str(model.round), "sha256": model.digest().hex(), "order": json.dumps(list(model.names))}
+    stated = {"round": model.round, "sha256": model.digest().hex(), "order": list(model.names)}
+    # One entry, because safetensors writes several in any order: equal models are to be equal files.
+    metadata = {"bahefl": json.dumps(stated)}
     atomic_write(path, save(dict(zip(model.names, model.arrays, strict=True)), metadata=metadata))
 
 
@@ -105,13 +107,13 @@ def load_model(path: Path) -> Model:
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata()
-            names = tuple(json.loads(metadata["order"]))
-            stated = metadata["sha256"]
-            model = Model(round=int(metadata["round"]), names=names, arrays=tuple(file.get_tensor(n) for n in names))
+            stated = json.loads(file.metadata()["bahefl"])
+            names = tuple(stated["order"])
+            digest = stated["sha256"]
+            model = Model(round=int(stated["round"]), names=names, arrays=tuple(file.get_tensor(n) for n in names))
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise StoreError(f"{path} is not a model file of bahefl ({error}); delete it and the site opens it again") from None
-    if model.digest().hex() != stated:
+    if model.digest().hex() != digest:
         raise StoreError(f"{path} was altered: its arrays do not have the digest it names; delete it and the site opens it again")
     return model
 

@@ -67,7 +67,7 @@ def _recompute(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcome) -
         anybody's: this site does not vote until the owner has put it again.
     """
     params = security_params(site.settings, view.epoch)
-    usable, excluded = usable_updates(site, view, r)
+    usable, excluded = usable_updates(site, view, r, outcome)
     left_out = r.committed & ~r.included
     floor = site.settings.federation.min_sites
     if any(weight != 1 for weight in r.weights):  # 1
