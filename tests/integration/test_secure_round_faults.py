@@ -9,7 +9,8 @@ import pytest
 from flwr.app import Error, Message
 
 from bahefl_flwr.errors import RunFailed
-from bahefl_flwr.records import RoundPhase
+from bahefl_flwr.ledger.contract import FederationLedger
+from bahefl_flwr.records import ExclusionReason, RoundPhase
 from bahefl_flwr.site import coordination
 from bahefl_flwr.site.model import MODEL_FILE, load_model
 from bahefl_flwr.store import part_cid
@@ -235,3 +236,50 @@ def test_too_few_updates_abandon_the_round_with_a_reason(tmp_path: Path) -> None
 
     with pytest.raises(RunFailed, match="abandoned"):
         federated_run(tmp_path, *QUICK, misbehave=misbehave)
+
+
+def test_sound_update_that_is_left_out_costs_the_coordinator_its_office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A coordinator that calls a sound update missing is out-voted; its successor includes everybody."""
+    honest, cheated = coordination.usable_updates, []
+
+    def blind_to_one(*args: object) -> object:
+        usable, excluded = honest(*args)  # type: ignore[arg-type]
+        if not cheated:
+            cheated.append(max(usable))
+            del usable[cheated[0]]
+            excluded[cheated[0]] = ExclusionReason.MISSING
+        return usable, excluded
+
+    monkeypatch.setattr(coordination, "usable_updates", blind_to_one)
+    run = federated_run(tmp_path, "federation.rounds=1")
+    assert (run.rounds[1].phase, run.rounds[1].attempt, run.rounds[1].included) == (RoundPhase.FINALIZED, 1, 0b1111)
+
+
+def test_sites_refuse_a_key_that_fewer_holders_can_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that starts the task with a lower threshold than the sites' settings gets no keys and no updates."""
+    honest = FederationLedger.start_task
+
+    def lowered(self: FederationLedger, **task: object) -> object:
+        return honest(self, **{**task, "threshold": 1})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FederationLedger, "start_task", lowered)
+    with pytest.raises(RunFailed):
+        federated_run(tmp_path, *QUICK, "ledger.ceremony_window_s=4")
+    assert not [p for p in tmp_path.rglob("*.key") if p.name == "share.key"]
+
+
+def test_figure_that_is_no_number_costs_no_round(tmp_path: Path) -> None:
+    """A NaN among a site's metrics is left out; the site's update counts."""
+    run = federated_run(tmp_path, "federation.rounds=1", misbehave=lambda *_: {"odd": float("nan"), "note": "text"})
+    assert run.rounds[1].included == 0b1111
+    assert "odd" not in run.lines[0]["train"]
+
+
+def test_altered_key_parts_are_put_again(tmp_path: Path) -> None:
+    """One exchanged byte in a member's public key parts: sites refuse to encrypt until the owner has put them again."""
+
+    def alter(run: Run, site: int, message: Message) -> None:
+        flip_one_byte(first_part(run, run.ledger.ceremony(1)[0].key_parts))
+
+    run = federated_run(tmp_path, "federation.rounds=1", tamper=once("train", alter))
+    assert (run.rounds[1].phase, run.rounds[1].included) == (RoundPhase.FINALIZED, 0b1111)
