@@ -54,6 +54,11 @@ def train(site: Site, request: Request, make_client: ClientFactory, config: Clie
     me = site.me()
     if not r.selected >> me.index & 1 or r.declined >> me.index & 1:
         raise ProtocolError(f"site {me.index} does not take part in round {r.number} (not selected, or it declined)")
+    floor = site.settings.federation.min_sites
+    if r.selected.bit_count() < floor:
+        raise ProtocolError(
+            f"round {r.number} selects {r.selected.bit_count()} sites, this site asks for {floor} and trains for no fewer"
+        )
     key = (request.run.hex(), r.number, "commit")
     journalled = site.journal.get(key)
     if journalled is None:
