@@ -62,6 +62,11 @@ class BaheflStrategy(Strategy):
         if not 0 < fraction_train <= 1:
             raise SettingsError(f"fraction_train={fraction_train}; it must be above 0 and at most 1")
         settings = federation.settings.federation
+        most = max(min_train_nodes or 0, min_available_nodes or 0)
+        if most > settings.sites:
+            raise SettingsError(
+                f"{most} nodes are asked for, but federation.sites={settings.sites}: no more than that may take part"
+            )
         self.federation = federation
         self.fraction_train = fraction_train
         self.min_train_nodes = max(min_train_nodes or 0, settings.min_sites)

@@ -85,6 +85,12 @@ def test_fewer_sites_than_the_contract_needs_are_never_selected(federation: Fede
     assert BaheflStrategy(federation, min_train_nodes=least + 1).min_train_nodes == least + 1
 
 
+def test_more_nodes_than_sites_are_not_waited_for(federation: Federation) -> None:
+    """A least number of nodes beyond federation.sites, which are all that may take part, is refused at once."""
+    with pytest.raises(SettingsError, match="6 nodes are asked for"):
+        BaheflStrategy(federation, min_available_nodes=6)
+
+
 def test_patience_counts_evaluated_rounds_only(tmp_path: Path) -> None:
     """Rounds that were abandoned, or evaluated without a score, do not use up the patience; worse ones do."""
     ended: list[str] = []
