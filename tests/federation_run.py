@@ -27,15 +27,16 @@ from bahefl_flwr.store import LocalStore
 from bahefl_flwr.strategy import BaheflStrategy
 from in_process_grid import InProcessGrid, Tamper, plain_delivery
 
+Misbehaviour = Callable[[int, int], Mapping[str, Any] | None]
 Arrays = list[NDArray[np.float32]]
 SHAPES = ((40, 30), (7,), ())
 SMALL = ("federation.sites=4", "federation.rounds=2", "federation.min_sites=2", "he.update_range=0.25")
 
 
 class KnownClient(NumPyClient):
-    """Moves the model by `known_update(site, round)`; `misbehave` may raise or return something else instead."""
+    """Moves the model by `known_update(site, round)`; `misbehave` may raise, or return further metrics."""
 
-    def __init__(self, site: int, misbehave: Callable[[int, int], None]) -> None:
+    def __init__(self, site: int, misbehave: Misbehaviour) -> None:
         self.site, self.misbehave = site, misbehave
 
     def get_parameters(self, config: dict[str, Any]) -> Arrays:
@@ -46,9 +47,9 @@ class KnownClient(NumPyClient):
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> tuple[Arrays, int, dict[str, Any]]:
         number = int(config["server-round"])
-        self.misbehave(self.site, number)
+        more = self.misbehave(self.site, number) or {}
         moved = [p + u for p, u in zip(parameters, known_update(self.site, number), strict=True)]
-        return moved, examples(self.site), {"loss": 1.0 / number}
+        return moved, examples(self.site), {"loss": 1.0 / number, **more}
 
     def evaluate(self, parameters: Arrays, config: dict[str, Any]) -> tuple[float, int, dict[str, Any]]:
         return float(np.mean(parameters[0])), 10, {"score": 0.5}
@@ -133,9 +134,16 @@ def federated_run(
     tmp_path: Path,
     *overrides: str,
     tamper: Callable[[Run], Tamper] | None = None,
-    misbehave: Callable[[int, int], None] = well_behaved,
+    misbehave: Misbehaviour = well_behaved,
+    nodes: int | None = None,
+    strategy_options: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Run the small federation to its end and return what is left of it."""
+    """Run the small federation to its end and return what is left of it.
+
+    Args:
+      nodes: connected nodes where they are not as many as `federation.sites`.
+      strategy_options: further arguments of BaheflStrategy.
+    """
     settings = compose([*SMALL, f"run.root={tmp_path}", *overrides])
     random.seed(0)
 
@@ -143,14 +151,14 @@ def federated_run(
         return KnownClient(int(context.node_config["partition-id"]), misbehave)
 
     app = secure_client_app(client_fn)
-    grid = InProcessGrid(app, settings.federation.sites, settings.flat())
+    grid = InProcessGrid(app, nodes or settings.federation.sites, settings.flat())
     folder = run_folder.create(tmp_path, settings.run.name, grid.run_id, settings.yaml())
     run = Run(settings=settings, folder=folder.path, grid=grid)
     grid._tamper = tamper(run) if tamper else plain_delivery
     try:
         with open_federation(settings, folder.path) as federation:
             run.federation = federation
-            run.strategy = BaheflStrategy(federation, on_round=run.lines.append)
+            run.strategy = BaheflStrategy(federation, on_round=run.lines.append, **(strategy_options or {}))
             run.strategy.start(grid=grid)
             run.view = federation.ledger.view()
             run.members = federation.ledger.members()
