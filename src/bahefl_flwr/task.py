@@ -158,7 +158,7 @@ def _start(federation: Federation, members: Mapping[int, Hello], rounds: int) ->
         )
     ledger.start_task(
         run_digest=_run_digest(federation), initial_model=model,
-        security_params=task_params(settings).digest(), threshold=settings.he.threshold, rounds=rounds,
+        security_params=task_params(settings).digest(), threshold=task_params(settings).threshold, rounds=rounds,
     )  # fmt: skip
 
 
