@@ -56,6 +56,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def contracts(session: nox.Session) -> None:
     """Recompile the contracts with the pinned compiler and compare byte for byte with the shipped artifact. Needs Node.js."""
+    session.run("npm", "ci", "--no-audit", "--no-fund", "--prefix", "contracts", external=True)
     session.run(sys.executable, "contracts/compile.py", "--check", external=True)
 
 
