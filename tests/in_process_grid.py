@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.serde import recorddict_to_proto
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -44,6 +45,7 @@ class InProcessGrid(Grid):
         self._pool = ThreadPoolExecutor(2)
         self._replies: dict[str, Message] = {}
         self.delivered: list[tuple[int, str]] = []
+        self.largest_message_bytes = 0
 
     def set_run(self, run: Run) -> None:
         self._run = run
@@ -85,9 +87,16 @@ class InProcessGrid(Grid):
         with self._locks[node]:
             self.delivered.append((node - 1000, message.metadata.message_type))
             reply = self._tamper(node - 1000, message, lambda m: self._execute(node, m))
+        self._weigh(message)
         if reply is not None:
+            self._weigh(reply)
             reply.metadata.__dict__["_message_id"] = str(uuid.uuid4())
             self._replies[message.metadata.message_id] = reply
+
+    def _weigh(self, message: Message) -> None:
+        if message.has_content():
+            size = recorddict_to_proto(message.content).ByteSize()
+            self.largest_message_bytes = max(self.largest_message_bytes, size)
 
     def _execute(self, node: int, message: Message) -> Message:
         try:

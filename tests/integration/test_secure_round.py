@@ -49,7 +49,13 @@ def test_every_round_is_finalised_on_the_ledger(run: Run) -> None:
     assert all(len(members_in(run.rounds[n].open_quorum)) == 3 for n in (1, 2))
 
 
-def test_messages_carry_no_bulk_and_the_driver_keeps_no_model(run: Run) -> None:
+def test_messages_carry_no_bulk(run: Run) -> None:
+    """The largest message of the run is a fraction of one ciphertext (98 kB): digests and figures, no arrays."""
+    assert run.grid
+    assert 0 < run.grid.largest_message_bytes < 4000
+
+
+def test_driver_keeps_no_model(run: Run) -> None:
     """The driver's folder holds its account and nothing else: no model, no key share, no ciphertext."""
     assert [p.name for p in (run.folder / "driver").iterdir()] == ["identity.key"]
 
