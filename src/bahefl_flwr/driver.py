@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 from bahefl_flwr.errors import RunFailed, TransactionReverted
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.records import EpochPhase, LedgerView, RoundPhase, RoundRecord, ShareRecord, mask_of, members_in
-from bahefl_flwr.replies import Reply, ask
+from bahefl_flwr.replies import Config, Reply, ask, request_config
 from bahefl_flwr.round import MAX_ASKS, Action, Advance, Ask, Asked, Done, Request, Step, Stuck, Wait, is_over, next_step
 from bahefl_flwr.settings import Scalar
 
@@ -114,14 +114,14 @@ class Driver:
                 _log.warning("round %d: site %d did not %s: %s", view.round.number, member, command.action, reply.error)
         self._on_replies(view, command, replies, time.monotonic() - started)
 
-    def _config(self, view: LedgerView, command: Ask, request: Request) -> dict[str, Scalar | bytes]:
-        return {
-            **self._client_config(view, command.action),
-            "bahefl-run": view.task.run_digest,
-            "bahefl-number": command.number,
-            "bahefl-quorum": f"{command.quorum:x}",
-            "bahefl-last-try": self._times[request] >= MAX_ASKS,
-        }
+    def _config(self, view: LedgerView, command: Ask, request: Request) -> Config:
+        return request_config(
+            self._client_config(view, command.action),
+            run=view.task.run_digest,
+            number=command.number,
+            quorum=command.quorum,
+            last_try=self._times[request] >= MAX_ASKS,
+        )
 
     def _advance(self, command: Advance) -> None:
         send = {

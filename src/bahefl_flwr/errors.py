@@ -104,10 +104,6 @@ class WrongRound(ProtocolError):
     """A message names another run, contract or round than the ledger's open one."""
 
 
-class AggregateMismatch(ProtocolError):
-    """The coordinator's aggregate is not the sum of the committed updates."""
-
-
 class UnusableUpdate(ProtocolError):
     """A committed update cannot be added.
 

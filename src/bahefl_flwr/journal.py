@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from bahefl_flwr.durable import atomic_write, fsync_folder, write_all
+from bahefl_flwr.durable import fsync_folder, write_all
 from bahefl_flwr.errors import JournalError
 
-__all__ = ["Journal", "Key", "atomic_write"]
+__all__ = ["Journal", "Key"]
 
 Key: TypeAlias = tuple[str, int, str]
 """Run digest in hex, round, action."""

@@ -23,8 +23,22 @@ _LOOK_S = 1.0
 _GRACE_S = 3.0
 
 Numbers = Mapping[str, float | int]
+Config = dict[str, Scalar | bytes]
 
 _log = logging.getLogger("bahefl_flwr.driver")
+
+
+def request_config(
+    client: Mapping[str, Scalar], *, run: bytes = b"", number: int = 0, quorum: int = 0, last_try: bool = False
+) -> Config:
+    """The config record of a request: what the NumPyClient is told, and our own entries, which `site/client_app.py` reads."""
+    ours: Config = {
+        "bahefl-run": run,
+        "bahefl-number": number,
+        "bahefl-quorum": f"{quorum:x}",
+        "bahefl-last-try": last_try,
+    }
+    return {**client, **ours}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from bahefl_flwr.driver import Driver, end_task
 from bahefl_flwr.errors import RunFailed, SettingsError
 from bahefl_flwr.federation import Federation
 from bahefl_flwr.records import LedgerView, RoundPhase, RoundRecord
-from bahefl_flwr.replies import Numbers, Reply, ask
+from bahefl_flwr.replies import Numbers, Reply, ask, request_config
 from bahefl_flwr.round import Action, Ask
 from bahefl_flwr.round_log import RoundFigures, round_line
 from bahefl_flwr.settings import Scalar
@@ -205,13 +205,15 @@ class BaheflStrategy(Strategy):
         self.test_metrics = dict(self._aggregated("test", self.evaluate_metrics_aggr_fn, evaluations))
 
     def _evaluate_part(self, grid: Grid, view: LedgerView, part: str, timeout_s: float) -> dict[int, Reply]:
-        config = {
-            **self._configs[1], "part": part, "server-round": view.finalized_count, "rounds": view.task.rounds,
-            "bahefl-run": view.task.run_digest, "bahefl-number": view.round.number, "bahefl-quorum": "0",
-            "bahefl-last-try": True,
-        }  # fmt: skip
+        told = {**self._configs[1], "part": part, "server-round": view.finalized_count, "rounds": view.task.rounds}
+        config = request_config(
+            told,  # type: ignore[arg-type]
+            run=view.task.run_digest,
+            number=view.round.number,
+            last_try=True,
+        )
         configs = dict.fromkeys(self._nodes.values(), config)
-        by_node = ask(grid, Action.EVALUATE, configs, group="evaluate", timeout_s=timeout_s)  # type: ignore[arg-type]
+        by_node = ask(grid, Action.EVALUATE, configs, group="evaluate", timeout_s=timeout_s)
         for member, node in self._nodes.items():
             if not by_node[node].ok:
                 _log.warning("site %d did not evaluate on its %s part: %s", member, part, by_node[node].error)

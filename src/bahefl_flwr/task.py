@@ -17,13 +17,11 @@ from bahefl_flwr.errors import RunFailed
 from bahefl_flwr.federation import Federation
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.records import MemberStatus
-from bahefl_flwr.replies import Reply, ask
+from bahefl_flwr.replies import Reply, ask, request_config
 from bahefl_flwr.round import Action
-from bahefl_flwr.settings import Scalar
 from bahefl_flwr.site.state import task_params
 
 _POLL_S = 0.2
-_HELLO: Mapping[str, Scalar | bytes] = {"bahefl-run": b"", "bahefl-number": 0, "bahefl-quorum": "0", "bahefl-last-try": False}
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
@@ -97,7 +95,7 @@ def gather(federation: Federation, grid: Grid, wanted: int, rounds: int) -> dict
 
 def _greet(grid: Grid, nodes: Iterable[int], timeout_s: float) -> tuple[list[Hello], dict[int, str]]:
     """Ask all nodes who they are; the well-formed answers, and for every other node what is wrong."""
-    replies = ask(grid, Action.HELLO, dict.fromkeys(nodes, _HELLO), group="hello", timeout_s=timeout_s)
+    replies = ask(grid, Action.HELLO, dict.fromkeys(nodes, request_config({})), group="hello", timeout_s=timeout_s)
     hellos: list[Hello] = []
     refused: dict[int, str] = {}
     for reply in replies.values():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -102,15 +103,21 @@ def _decline(site: Site, r: RoundRecord, error: Exception) -> None:
         _log.warning("round %d: could not decline: %s", r.number, refusal)
 
 
+@contextmanager
+def _named_failure(method: str) -> Iterator[None]:
+    """Whatever the NumPyClient's `method` raises becomes a TrainingError that names it; our own errors pass."""
+    try:
+        yield
+    except BaheflError:
+        raise
+    except Exception as error:
+        raise TrainingError(f"{method} raised {type(error).__name__}: {error}") from error
+
+
 def _fit(base: Model, client: NumPyClient, config: ClientConfig, outcome: Outcome) -> tuple[Array, int]:
     """Paper step 2."""
-    with outcome.timed("train"):
-        try:
-            trained, examples, metrics = client.fit([a.copy() for a in base.arrays], config)
-        except BaheflError:
-            raise
-        except Exception as error:
-            raise TrainingError(f"fit raised {type(error).__name__}: {error}") from error
+    with outcome.timed("train"), _named_failure("fit"):
+        trained, examples, metrics = client.fit([a.copy() for a in base.arrays], config)
     if examples < 1:
         raise UpdateError(f"fit reported {examples} examples; a site without data cannot take part")
     outcome.metrics.update(numbers(metrics) | {"num-examples": int(examples)})
@@ -190,13 +197,8 @@ def evaluate_model(model: Model, client: NumPyClient, config: ClientConfig, outc
     Raises:
       TrainingError: `evaluate` raised.
     """
-    with outcome.timed("evaluate"):
-        try:
-            loss, examples, metrics = client.evaluate([a.copy() for a in model.arrays], config)
-        except BaheflError:
-            raise
-        except Exception as error:
-            raise TrainingError(f"evaluate raised {type(error).__name__}: {error}") from error
+    with outcome.timed("evaluate"), _named_failure("evaluate"):
+        loss, examples, metrics = client.evaluate([a.copy() for a in model.arrays], config)
     if examples:
         outcome.evaluation.update(numbers({**metrics, "loss": loss}) | {"num-examples": int(examples)})
         outcome.evaluation["model-round"] = model.round
