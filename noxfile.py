@@ -54,6 +54,15 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """The property and mutation tests with new random examples, 2000 each. About half an hour."""
+    _install(session, "pytest", "pytest-timeout", "hypothesis")
+    session.run(
+        "pytest", "--hypothesis-profile=thorough", "--timeout=1800", "-m", "", "tests/property", "tests/tampered", *session.posargs
+    )
+
+
+@nox.session
 def contracts(session: nox.Session) -> None:
     """Recompile the contracts with the pinned compiler and compare byte for byte with the shipped artifact. Needs Node.js."""
     session.run("npm", "ci", "--no-audit", "--no-fund", "--prefix", "contracts", external=True)
