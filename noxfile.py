@@ -58,7 +58,14 @@ def fuzz(session: nox.Session) -> None:
     """The property and mutation tests with new random examples, 2000 each. About half an hour."""
     _install(session, "pytest", "pytest-timeout", "hypothesis")
     session.run(
-        "pytest", "--hypothesis-profile=thorough", "--timeout=1800", "-m", "", "tests/property", "tests/tampered", *session.posargs
+        "pytest",
+        "--hypothesis-profile=thorough",
+        "--timeout=1800",
+        "-m",
+        "",
+        "tests/property",
+        "tests/tampered",
+        *session.posargs,
     )
 
 
