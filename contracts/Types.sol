@@ -16,8 +16,9 @@ library EpochPhase {
     uint8 internal constant REVEAL = 2;
     uint8 internal constant PUBLISH = 3;
     uint8 internal constant CONFIRM = 4;
-    uint8 internal constant ACTIVE = 5;
-    uint8 internal constant FAILED = 6;
+    uint8 internal constant DISPUTE = 5;
+    uint8 internal constant ACTIVE = 6;
+    uint8 internal constant FAILED = 7;
 }
 
 library RoundPhase {

@@ -30,8 +30,9 @@ class EpochPhase(IntEnum):
     REVEAL = 2
     PUBLISH = 3
     CONFIRM = 4
-    ACTIVE = 5
-    FAILED = 6
+    DISPUTE = 5
+    ACTIVE = 6
+    FAILED = 7
 
 
 class MemberStatus(IntEnum):
@@ -47,11 +48,13 @@ class ObjectKind(StrEnum):
     """What a stored object is. Part of its manifest, hence of its digest (DESIGN rule 3)."""
 
     MODEL = "model"
+    SEED_COMMITMENT = "seed-commitment"
     SEEDS = "seeds"
     PUBLIC_KEY_PARTS = "public-key-parts"
     UPDATE = "update"
     AGGREGATE = "aggregate"
     SHARE = "share"
+    EVIDENCE = "evidence"
 
 
 class ExclusionReason(IntEnum):
@@ -101,6 +104,8 @@ class Task:
       rounds: finalised rounds after which the task ends by itself.
       open: whether rounds are still being run.
       end_reason: why the task ended before all rounds were finalised; empty otherwise.
+      excluded: members whose fault was proved, or that a majority of a committee accused: in no later committee of this task.
+      absent: members that were silent in a key ceremony: not in the next attempts, until an epoch becomes ACTIVE.
     """
 
     number: int
@@ -110,11 +115,20 @@ class Task:
     rounds: int
     open: bool
     end_reason: str
+    excluded: int
+    absent: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochRecord:
-    """A key epoch (0 before the first). Masks have one bit per member index; times are chain seconds."""
+    """A key epoch (0 before the first). Masks have one bit per member index; times are chain seconds.
+
+    Attributes:
+      pool: members that were active and not excluded when the epoch opened; new keys are made once these are others.
+      accused: members that somebody accused in this epoch.
+      renewal: whether new keys are to be made before the next round, whatever their age.
+      finalized_before: rounds of the task that were finalised when the epoch opened; its age is counted from there.
+    """
 
     epoch: int
     phase: EpochPhase
@@ -126,6 +140,10 @@ class EpochRecord:
     confirmed: int
     key_digest: bytes
     deadline: int
+    pool: int
+    accused: int
+    renewal: bool
+    finalized_before: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,14 +158,28 @@ class CeremonyRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccusationRecord:
+    """One committee member named another.
+
+    Attributes:
+      round: the round whose shares it is about; 0 in a key ceremony.
+      evidence: digest of the stored object that proves it by giving up the accuser's own key of this epoch; zero if none.
+    """
+
+    accuser: int
+    culprit: int
+    round: int
+    evidence: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateRecord:
-    """One committed update. `weight` <= the member's max_weight; `base` is the digest of the model it starts from."""
+    """One committed update. `weight` <= the member's max_weight."""
 
     member: int
     digest: bytes
     size_bytes: int
     weight: int
-    base: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,10 +199,15 @@ class RoundRecord:
       attempt: aggregation attempt, from 0; each coordinator replacement adds one.
       weight_total: sum of max_weight over the sites selected when the round opened; the unit of all weights.
       parent: aggregate digest of the last finalised round (zero before the first).
+      base: digest of the model that all updates of this round start from: the last finalised round's `opened`, or the
+        task's initial model.
       weights: one byte (1..8) per included member, ascending index: the coordinator's integer weights.
       reasons: one `ExclusionReason` byte per committed member left out, ascending index.
       revealed: members whose onion layer of this round is public, whichever attempt they attested in.
       open_quorum: mask of a quorum whose shares are all released, 0 while there is none.
+      confirmed: members that opened the shares of `open_quorum` and named the model they got.
+      opened: digest of the model after this round, once a majority of the committed sites named it; zero before.
+      disputed: key holders whose shares were found wrong in this round; no quorum may contain them any more.
       abort_reason: text given on chain when the phase is ABORTED.
     """
 
@@ -191,7 +228,11 @@ class RoundRecord:
     revealed: int
     failed: int
     open_quorum: int
+    confirmed: int
+    disputed: int
     parent: bytes
+    base: bytes
+    opened: bytes
     aggregate: bytes
     aggregate_size_bytes: int
     weights: bytes

@@ -114,15 +114,15 @@ def test_without_any_majority_ceremonies_are_repeated_only_so_often(ceremony: Si
 def test_a_majority_of_accusers_excludes_a_member(sites: Sites) -> None:
     """Also while the key is in use: the open round is aborted, and the next epoch does without the culprit."""
     first, second, culprit = sites.committee()
-    sites.ledgers[first].accuse(1, sites.accounts[culprit].address, "bad share")
+    sites.ledgers[first].accuse(1, sites.accounts[culprit].address, bytes(32), "bad share")
     with refused("AlreadyActed"):
-        sites.ledgers[first].accuse(1, sites.accounts[culprit].address, "bad share")
+        sites.ledgers[first].accuse(1, sites.accounts[culprit].address, bytes(32), "bad share")
     with refused("AlreadyActed"):
-        sites.ledgers[culprit].accuse(1, sites.accounts[culprit].address, "myself")
+        sites.ledgers[culprit].accuse(1, sites.accounts[culprit].address, bytes(32), "myself")
     with refused("NotInCommittee"):
-        sites.ledgers[sites.others(first, second, culprit)[0]].accuse(1, sites.accounts[culprit].address, "bad share")
+        sites.ledgers[sites.others(first, second, culprit)[0]].accuse(1, sites.accounts[culprit].address, bytes(32), "bad share")
     assert sites.phase() is RoundPhase.COMMIT
-    sites.ledgers[second].accuse(1, sites.accounts[culprit].address, "bad share")
+    sites.ledgers[second].accuse(1, sites.accounts[culprit].address, bytes(32), "bad share")
     assert sites.round().abort_reason == "a key committee member was excluded"
     assert sites.view().epoch.phase is EpochPhase.COMMIT
     assert culprit not in sites.committee()

@@ -138,7 +138,7 @@ def advance(sites: Sites, chance: random.Random) -> None:
         lambda: ledger.expire_epoch(epoch),
         lambda: ledger.resign(number, "tired"),
         lambda: ledger.abandon(number, "tired"),
-        lambda: ledger.accuse(epoch, sites.accounts[chance.randrange(N)].address, "bad share"),
+        lambda: ledger.accuse(epoch, sites.accounts[chance.randrange(N)].address, bytes(32), "bad share"),
     ]
     chance.choice(moves)()
 

@@ -17,7 +17,7 @@ def test_a_task_runs_its_rounds_and_ends(sites: Sites) -> None:
     """Two whole rounds: the second builds on the first, every record is what was sent, and the task is over."""
     task = Task(
         number=1, run_digest=digest("run"), initial_model=digest("model"), security_params=digest("params"), rounds=2,
-        open=True, end_reason="",
+        open=True, end_reason="", excluded=0, absent=0,
     )  # fmt: skip
     assert sites.view().task == task
     first = sites.round()
@@ -47,12 +47,11 @@ def test_a_finalised_round_is_read_back_whole(sites: Sites) -> None:
         number=1, phase=RoundPhase.FINALIZED, attempt=0, coordinator=opened.coordinator, epoch=1, deadline=r.deadline,
         opened_at=opened.opened_at, weight_total=sum(WEIGHTS), selected=ALL, committed=ALL, declined=0, included=ALL,
         voted_ok=ALL, voted_bad=0, revealed=ALL, failed=0, open_quorum=mask_of(quorum), parent=ZERO,
+        confirmed=0, disputed=0, base=ZERO, opened=ZERO,
         aggregate=digest("aggregate", 1), aggregate_size_bytes=5000, weights=bytes([1] * N), reasons=b"", abort_reason="",
     )  # fmt: skip
     assert sites.admin.updates(1) == tuple(
-        UpdateRecord(
-            member=i, digest=digest("update", 1, i), size_bytes=1000 + i, weight=WEIGHTS[i], base=digest("base", 1)
-        )
+        UpdateRecord(member=i, digest=digest("update", 1, i), size_bytes=1000 + i, weight=WEIGHTS[i])
         for i in range(N)
     )  # fmt: skip
     assert [(s.member, s.quorum) for s in sites.admin.shares(1)] == [(i, mask_of(quorum)) for i in quorum]

@@ -44,7 +44,7 @@ def epoch_record(number: int) -> EpochRecord:
     """A key epoch of five members, three of which open."""
     return EpochRecord(
         epoch=number, phase=EpochPhase.ACTIVE, threshold=3, committee=0b11111, committed=0, revealed=0, published=0, confirmed=0,
-        key_digest=bytes(32), deadline=0,
+        key_digest=bytes(32), deadline=0, pool=0b11111, accused=0, renewal=False, finalized_before=0,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from web3.contract import Contract
 from bahefl_flwr.errors import LedgerError
 from bahefl_flwr.ledger.connection import Connection, Receipt
 from bahefl_flwr.ledger.readings import (
+    accusation_of,
     ceremony_of,
     epoch_of,
     member_of,
@@ -29,6 +30,7 @@ from bahefl_flwr.ledger.readings import (
     view_of,
 )
 from bahefl_flwr.records import (
+    AccusationRecord,
     CeremonyRecord,
     EpochPhase,
     EpochRecord,
@@ -145,6 +147,10 @@ class FederationLedger:
 
     # ---- reading
 
+    def config(self) -> ContractConfig:
+        """What the contract was deployed with, or last set to between tasks."""
+        return ContractConfig(**dict(zip(ContractConfig.__dataclass_fields__, self._call("config"), strict=True)))
+
     def view(self) -> LedgerView:
         """One consistent reading of everything that decides what comes next, in one call, as of a transaction sent now."""
         return view_of(self._read("snapshot"))
@@ -176,6 +182,10 @@ class FederationLedger:
     def ceremony(self, epoch: int) -> tuple[CeremonyRecord, ...]:
         """What each committee member put on the ledger in an epoch's ceremony, by ascending member index."""
         return self._list("getCeremony", ceremony_of, epoch)
+
+    def accusations(self, epoch: int) -> tuple[AccusationRecord, ...]:
+        """Who accused whom in an epoch, in order."""
+        return self._list("getAccusations", accusation_of, epoch)
 
     def round(self, number: int) -> RoundRecord:
         """A round; phase NONE if there was none of that number."""
@@ -262,9 +272,17 @@ class FederationLedger:
         """Anyone, after a step's deadline: start over without the members that did not act."""
         return self._send("expireEpoch", epoch)
 
-    def accuse(self, epoch: int, culprit: str, reason: str) -> Receipt:
-        """Committee member: accuse another; a majority of accusers excludes it and starts a new epoch."""
+    def accuse(self, epoch: int, culprit: str, evidence: bytes, reason: str) -> Receipt:
+        """Committee member: accuse another. A majority of accusers excludes it; of a verified round it strikes the quorum.
+
+        Args:
+          evidence: digest of the stored object that gives up one's own key of this epoch to prove it; 32 zero bytes if none.
+        """
         return self._send("accuse", epoch, Web3.to_checksum_address(culprit), _reason(reason))
+
+    def renew_keys(self) -> Receipt:
+        """Administrator: make new keys before the next round."""
+        return self._send("renewKeys")
 
     # ---- rounds
 
@@ -301,6 +319,10 @@ class FederationLedger:
     def release_share(self, number: int, quorum: int, digest: bytes, aggregate: bytes) -> Receipt:
         """Key holder: name the stored object with its share of the decryption of `aggregate`, made for one quorum (a mask)."""
         return self._send("releaseShare", number, quorum, digest, aggregate)
+
+    def confirm_opening(self, number: int, quorum: int, digest: bytes) -> Receipt:
+        """Committed site: the shares of `quorum` open the aggregate, and `digest` names the model after this round."""
+        return self._send("confirmOpening", number, quorum, digest)
 
     def finalize(self, number: int) -> Receipt:
         """Anyone, once verified and opened: settle the round and open the next one, or end the task."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bahefl_flwr.records import (
+    AccusationRecord,
     CeremonyRecord,
     EpochPhase,
     EpochRecord,
@@ -55,6 +56,8 @@ def task_of(reading: Reading) -> Task:
         rounds=reading["rounds"],
         open=reading["open"],
         end_reason=reading["endReason"],
+        excluded=reading["excluded"],
+        absent=reading.get("absent", 0),
     )
 
 
@@ -90,6 +93,10 @@ def epoch_of(reading: Reading) -> EpochRecord:
         confirmed=confirmed,
         key_digest=reading["keyDigest"],
         deadline=reading["deadline"],
+        pool=reading.get("pool", 0),
+        accused=reading.get("accused", 0),
+        renewal=reading.get("renewal", False),
+        finalized_before=reading.get("finalizedBefore", 0),
     )
 
 
@@ -105,6 +112,13 @@ def ceremony_of(reading: Reading) -> CeremonyRecord:
     )
 
 
+def accusation_of(reading: Reading) -> AccusationRecord:
+    """The contract's `Accusation`."""
+    return AccusationRecord(
+        accuser=reading["accuser"], culprit=reading["culprit"], round=reading["round"], evidence=reading["evidence"]
+    )
+
+
 def update_of(reading: Reading) -> UpdateRecord:
     """The contract's `Update`."""
     return UpdateRecord(
@@ -112,7 +126,6 @@ def update_of(reading: Reading) -> UpdateRecord:
         digest=reading["digest"],
         size_bytes=reading["size"],
         weight=reading["weight"],
-        base=reading["base"],
     )
 
 
@@ -142,7 +155,11 @@ def round_of(reading: Reading) -> RoundRecord:
         revealed=reading["revealed"],
         failed=reading["failed"],
         open_quorum=reading["openQuorum"],
+        confirmed=reading.get("confirmed", 0),
+        disputed=reading.get("disputed", 0),
         parent=reading["parent"],
+        base=reading.get("base", bytes(32)),
+        opened=reading.get("opened", bytes(32)),
         aggregate=reading["aggregate"],
         aggregate_size_bytes=reading["aggregateSize"],
         weights=reading["verdicts"][:included],

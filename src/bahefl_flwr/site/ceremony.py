@@ -282,7 +282,7 @@ def _dispute(
 def _accuse(site: Site, epoch: EpochRecord, culprit: str, reason: str) -> None:
     """Name a cheat on the ledger; a majority of the committee excludes it and the ceremony starts again without it."""
     try:
-        site.ledger.accuse(epoch.epoch, culprit, reason[:200])
+        site.ledger.accuse(epoch.epoch, culprit, bytes(32), reason[:200])
     except TransactionReverted as error:
         # Accused before, or the others have already excluded it.
         if error.reason not in ("AlreadyActed", "NotCurrentEpoch"):
