@@ -64,7 +64,22 @@ abstract contract KeyEpochs is Succession {
         }
     }
 
+    // ---- what the rounds do for it
+
+    /// @dev Opens the next round of the task, or a new key epoch where too few key holders are left.
+    function _openRound() internal virtual;
+
+    /// @dev Ends the open round, if there is one, without opening another.
+    function _stopRound(string memory reason) internal virtual;
+
     // ---- internals
+
+    /// @dev Closes the task; the caller has already ended its round and ceremony.
+    function _closeTask(string memory reason) internal {
+        _task().open = false;
+        _task().endReason = reason;
+        emit TaskEnded(_currentTask);
+    }
 
     function _epochNow(uint256 epoch) private view returns (Epoch storage) {
         if (epoch == 0 || epoch != _currentEpoch) revert NotCurrentEpoch(epoch, _currentEpoch);
@@ -83,7 +98,7 @@ abstract contract KeyEpochs is Succession {
 
     function _enter(Epoch storage e, uint8 step) private {
         e.phase = step;
-        e.deadline = _in(config.ceremonyWindow);
+        e.deadline = _in(_config.ceremonyWindow);
     }
 
     function _concludeCeremony(Epoch storage e) private {
@@ -119,7 +134,7 @@ abstract contract KeyEpochs is Succession {
         e.phase = EpochPhase.FAILED;
         _task().excluded |= culprits;
         emit EpochFailed(e.number, culprits, reason);
-        if (_task().failedCeremonies >= config.maxAttempts) _closeTask("key ceremonies failed without a culprit");
+        if (_task().failedCeremonies >= _config.maxAttempts) _closeTask("key ceremonies failed without a culprit");
         else _openEpoch();
     }
 
@@ -136,7 +151,8 @@ abstract contract KeyEpochs is Succession {
         if (_ceremonyLive(e) && e.committee.has(index)) _restart(e, 1 << index, "suspended");
     }
 
-    function _openEpoch() internal override {
+    /// @dev Opens a key epoch with a fresh committee, or ends the task if none can be formed.
+    function _openEpoch() internal {
         uint256 pool = _activeMask & ~_task().excluded;
         uint256 size = _committeeSize(pool.count());
         if (size < COMMITTEE_MIN || size < _task().threshold) {
@@ -154,7 +170,7 @@ abstract contract KeyEpochs is Succession {
     /// @dev A fixed threshold t > 1 stays a majority however many members join: at most 2t - 1 seats.
     function _committeeSize(uint256 eligible) internal view returns (uint256 size) {
         uint256 t = _task().threshold;
-        size = eligible < config.committeeMax ? eligible : config.committeeMax;
+        size = eligible < _config.committeeMax ? eligible : _config.committeeMax;
         if (t > 1 && size > 2 * t - 1) size = 2 * t - 1;
     }
 

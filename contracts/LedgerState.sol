@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {AccessControl} from "@openzeppelin/contracts/access/AccessControl.sol";
 import {Ceremony, Config, Epoch, EpochPhase, Member, MemberStatus, Round, RoundPhase, Share, Task, Update} from "./Types.sol";
 import "./Errors.sol";
 
 /// @title All storage and events of the ledger, and the questions every part asks of them
-/// @notice The parts above (Membership, Succession, KeyEpochs, Rounds) change this state; nothing here does.
-abstract contract LedgerState is AccessControl {
-    bytes32 public constant REGISTRAR_ROLE = keccak256("REGISTRAR_ROLE");
+/// @notice The parts above (Membership, Succession, KeyEpochs, Rounds) change this state, LedgerReadings answers questions
+/// about it; nothing here changes it.
+/// @dev LedgerReadings works on the ledger's storage, so all of it is declared here, and this contract comes first.
+abstract contract LedgerState {
     uint256 internal constant MAX_MEMBERS = 255;
     uint256 internal constant MAX_REASON_BYTES = 200;
 
-    Config public config;
-    mapping(address who => uint32 maxWeight) public allowance;      // 0 = not whitelisted
+    Config internal _config;
+    mapping(address who => uint32 maxWeight) internal _allowance;   // 0 = not whitelisted
     uint256 internal _currentRound;                  // numbers of rounds and epochs go on from task to task
     uint256 internal _currentEpoch;
     uint256 internal _currentTask;
@@ -58,24 +58,6 @@ abstract contract LedgerState is AccessControl {
     event QuorumOpened(uint256 indexed round, uint256 quorum);
     event RoundFinalized(uint256 indexed round, bytes32 aggregate);
     event RoundAborted(uint256 indexed round);
-
-    // ---- what the parts ask of each other
-
-    /// @dev Opens the next round of the task, or a new key epoch where too few key holders are left.
-    function _openRound() internal virtual;
-
-    /// @dev Ends the open round, if there is one, without opening another.
-    function _stopRound(string memory reason) internal virtual;
-
-    /// @dev Opens a key epoch with a fresh committee, or ends the task if none can be formed.
-    function _openEpoch() internal virtual;
-
-    /// @dev Closes the task; the caller has already ended its round and ceremony.
-    function _closeTask(string memory reason) internal {
-        _task().open = false;
-        _task().endReason = reason;
-        emit TaskEnded(_currentTask);
-    }
 
     // ---- questions
 

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {AccessControl} from "@openzeppelin/contracts/access/AccessControl.sol";
 import {LedgerState} from "./LedgerState.sol";
 import {Member, MemberStatus, RoundPhase} from "./Types.sol";
 import "./Errors.sol";
 
 /// @title Who belongs to the federation
 /// @notice A registrar whitelists an account with a cap on its weight; the account then registers its own keys.
-abstract contract Membership is LedgerState {
+abstract contract Membership is LedgerState, AccessControl {
+    bytes32 public constant REGISTRAR_ROLE = keccak256("REGISTRAR_ROLE");
     uint16 internal constant SCORE_INITIAL = 32768;
 
     /// @notice Allow accounts to register. Whitelisting again before registration changes the cap; afterwards it is fixed,
@@ -17,14 +19,14 @@ abstract contract Membership is LedgerState {
         for (uint256 k; k < who.length; ++k) {
             if (_slot[who[k]] != 0) revert AlreadyRegistered(who[k]);
             if (maxWeight[k] == 0) revert BadWeight(0, type(uint32).max);
-            allowance[who[k]] = maxWeight[k];
+            _allowance[who[k]] = maxWeight[k];
             emit Whitelisted(who[k], msg.sender, maxWeight[k]);
         }
     }
 
     /// @notice Become a member. `sealingKey` is the X25519 key others seal to; `onionAnchor` the tip of the hash onion.
     function register(bytes32 sealingKey, bytes32 onionAnchor) external {
-        uint32 maxWeight = allowance[msg.sender];
+        uint32 maxWeight = _allowance[msg.sender];
         if (maxWeight == 0) revert NotWhitelisted(msg.sender);
         if (_slot[msg.sender] != 0) revert AlreadyRegistered(msg.sender);
         if (sealingKey == 0 || onionAnchor == 0) revert ZeroDigest();

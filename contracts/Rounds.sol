@@ -21,7 +21,7 @@ abstract contract Rounds is KeyEpochs {
     function selectSites(uint256 round, uint256 mask) external onlyRole(DEFAULT_ADMIN_ROLE) {
         Round storage r = _roundIn(round, RoundPhase.COMMIT);
         if (r.committed | r.declined != 0) revert SelectionFixed(round);
-        if (mask & ~(r.selected & _activeMask) != 0 || mask.count() < config.minCommits) revert BadSelection(mask, r.selected & _activeMask);
+        if (mask & ~(r.selected & _activeMask) != 0 || mask.count() < _config.minCommits) revert BadSelection(mask, r.selected & _activeMask);
         r.selected = mask;
         emit SitesSelected(round, mask);
         if (!mask.has(r.coordinator)) _handOver(r, mask);
@@ -68,12 +68,12 @@ abstract contract Rounds is KeyEpochs {
         _onlyCoordinator(r);
         _notAfter(r.deadline);
         if (digest == 0) revert ZeroDigest();
-        if (included & ~r.committed != 0 || included.count() < config.minCommits) revert BadInclusion(included, r.committed);
+        if (included & ~r.committed != 0 || included.count() < _config.minCommits) revert BadInclusion(included, r.committed);
         _checkBytes(weights, included.count(), COEFFICIENT_MAX);
         _checkBytes(reasons, (r.committed & ~included).count(), type(uint8).max);
         (r.phase, r.aggregate, r.aggregateSize, r.included) = (RoundPhase.VERIFY, digest, size, included);
         r.verdicts = bytes.concat(weights, reasons);
-        r.deadline = _in(config.verifyWindow);
+        r.deadline = _in(_config.verifyWindow);
         emit AggregateSubmitted(round, msg.sender, r.attempt, digest, included);
     }
 
@@ -190,8 +190,8 @@ abstract contract Rounds is KeyEpochs {
 
     function _closeCommits(Round storage r) private {
         uint256 commits = r.committed.count();
-        if (commits < config.minCommits) {
-            _abortRound(string.concat("too few updates (", _decimal(commits), " of ", _decimal(config.minCommits), ")"));
+        if (commits < _config.minCommits) {
+            _abortRound(string.concat("too few updates (", _decimal(commits), " of ", _decimal(_config.minCommits), ")"));
             return;
         }
         if (!(r.committed & ~r.failed).has(r.coordinator) && !_replaceAbsent(r)) {
@@ -199,7 +199,7 @@ abstract contract Rounds is KeyEpochs {
             return;
         }
         r.phase = RoundPhase.AGGREGATE;
-        r.deadline = _in(config.aggregateWindow);
+        r.deadline = _in(_config.aggregateWindow);
         emit CommitsClosed(r.number, r.committed);
     }
 
@@ -223,10 +223,10 @@ abstract contract Rounds is KeyEpochs {
 
     function _settleVerification(Round storage r) private {
         uint256 votes = r.committed.count();
-        uint256 needed = (votes * config.quorumBps + 9999) / 10000;
+        uint256 needed = (votes * _config.quorumBps + 9999) / 10000;
         if (r.votedOk.count() >= needed) {
             r.phase = RoundPhase.VERIFIED;
-            r.deadline = _in(r.openQuorum == 0 ? config.verifyWindow : config.openGrace);
+            r.deadline = _in(r.openQuorum == 0 ? _config.verifyWindow : _config.openGrace);
             emit AggregateVerified(r.number, r.aggregate);
         } else if (r.votedBad.count() > votes - needed) {
             emit AggregateRejected(r.number, _members[r.coordinator].account, r.attempt, r.aggregate);
@@ -248,14 +248,14 @@ abstract contract Rounds is KeyEpochs {
         r.openQuorum = quorum;
         emit QuorumOpened(r.number, quorum);
         if (r.phase != RoundPhase.VERIFIED) return;
-        uint256 grace = _in(config.openGrace);
+        uint256 grace = _in(_config.openGrace);
         if (grace < r.deadline) r.deadline = grace;
     }
 
     // ---- internals: opening and ending rounds
 
     function _openRound() internal override {
-        if (_activeMask.count() < config.minCommits) {
+        if (_activeMask.count() < _config.minCommits) {
             _closeTask("too few active members for a round");
             return;
         }
@@ -271,7 +271,7 @@ abstract contract Rounds is KeyEpochs {
         r.number = uint32(_currentRound);
         r.phase = RoundPhase.COMMIT;
         r.epoch = uint32(e.number);
-        (r.openedAt, r.deadline) = (uint64(block.timestamp), _in(config.commitWindow));
+        (r.openedAt, r.deadline) = (uint64(block.timestamp), _in(_config.commitWindow));
         r.selected = _activeMask;
         r.weightTotal = _totalWeight(_activeMask);
         r.parentRound = _task().lastFinalized;

@@ -28,7 +28,7 @@ abstract contract Succession is Membership {
 
     /// @dev A layer became public: let its owner's tickets compete for the next round.
     function _enterLottery(Round storage r, Member storage m, bytes32 layer) internal {
-        uint256 cooldown = config.cooldown;
+        uint256 cooldown = _config.cooldown;
         if (cooldown != 0 && (m.index == r.coordinator || _cooling(m, r.number + 1))) return;
         if (m.saltRound >= r.number) return;                                // the salt is not fixed yet
         bytes32 salt = _rounds[m.saltRound].entropy;
@@ -66,7 +66,7 @@ abstract contract Succession is Membership {
 
     /// @dev Whether the member sits out `round` because it coordinated one of the `cooldown` rounds before.
     function _cooling(Member storage m, uint256 round) private view returns (bool) {
-        return m.lastCoordinated != 0 && m.lastCoordinated + config.cooldown >= round;
+        return m.lastCoordinated != 0 && m.lastCoordinated + _config.cooldown >= round;
     }
 
     // ---- fail-over
@@ -96,12 +96,12 @@ abstract contract Succession is Membership {
     /// (DESIGN rule 4).
     function _newAttempt(Round storage r) private returns (bool) {
         if (r.released != 0) { _abortRound("aggregate failed after shares of it were released"); return false; }
-        if (r.attempt + 1 >= config.maxAttempts) { _abortRound("no coordinator produced a verified aggregate"); return false; }
+        if (r.attempt + 1 >= _config.maxAttempts) { _abortRound("no coordinator produced a verified aggregate"); return false; }
         ++r.attempt;
         (r.votedOk, r.votedBad, r.included, r.aggregate, r.aggregateSize) = (0, 0, 0, 0, 0);
         delete r.verdicts;
         r.phase = RoundPhase.AGGREGATE;
-        r.deadline = _in(config.aggregateWindow);
+        r.deadline = _in(_config.aggregateWindow);
         return true;
     }
 

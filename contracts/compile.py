@@ -18,8 +18,17 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ARTIFACTS = HERE.parent / "src" / "bahefl_flwr" / "ledger" / "artifacts"
 CONTRACT = "FederationLedger"
+READINGS = "LedgerReadings"  # created by the contract, answers for it
 ENTRY = f"contracts/{CONTRACT}.sol"
 SIZE_LIMIT = 24_576  # EIP-170, bytes of runtime code
+CREATION_LIMIT = 49_152  # EIP-3860, bytes of creation code
+OUTPUTS = [
+    "abi",
+    "storageLayout",
+    "evm.bytecode.object",
+    "evm.deployedBytecode.object",
+    "evm.deployedBytecode.immutableReferences",
+]
 IMPORT = re.compile(r'^import\s+(?:\{[^}]*\}\s+from\s+)?"([^"]+)";', re.MULTILINE)
 
 
@@ -62,7 +71,7 @@ def standard_input() -> dict[str, Any]:
             "evmVersion": "london",
             "viaIR": True,
             "optimizer": {"enabled": True, "runs": 200},
-            "outputSelection": {"*": {CONTRACT: ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"]}},
+            "outputSelection": {"*": dict.fromkeys((CONTRACT, READINGS), OUTPUTS)},
         },
     }
 
@@ -85,16 +94,50 @@ def compile_contract(standard: dict[str, Any]) -> dict[str, Any]:
     if messages := [error["formattedMessage"] for error in result.get("errors", ())]:
         sys.exit("\n".join(messages))
     contract = result["contracts"][ENTRY][CONTRACT]
+    readings = result["contracts"][f"contracts/{READINGS}.sol"][READINGS]
+    check_layout(contract, readings)
     version = subprocess.run(["node", str(HERE / "solc.js"), "--version"], capture_output=True, text=True, check=True)
     return {
         "contractName": CONTRACT,
         "compiler": version.stdout.strip(),
         "settings": {key: standard["settings"][key] for key in ("evmVersion", "optimizer")},
         "sourceSha256": source_digest(standard),
-        "abi": contract["abi"],
+        "abi": contract["abi"] + [entry for entry in readings["abi"] if entry not in contract["abi"]],
         "bytecode": "0x" + contract["evm"]["bytecode"]["object"],
         "deployedBytecode": "0x" + contract["evm"]["deployedBytecode"]["object"],
+        "readingsDeployedBytecode": "0x" + readings["evm"]["deployedBytecode"]["object"],
+        "readingsReferences": readings_references(contract),
     }
+
+
+def check_layout(contract: dict[str, Any], readings: dict[str, Any]) -> None:
+    """Exit unless the readings find every variable where the contract keeps it: they run on its storage."""
+    theirs, ours = (
+        [(v["label"], v["slot"], v["offset"], v["type"]) for v in compiled["storageLayout"]["storage"]]
+        for compiled in (readings, contract)
+    )
+    if ours[: len(theirs)] != theirs:
+        sys.exit(f"{READINGS} would read other variables than {CONTRACT} writes: all storage belongs into LedgerState")
+
+
+def readings_references(contract: dict[str, Any]) -> list[int]:
+    """Offsets in the runtime code at which the constructor put the readings' address, as a word of 32 bytes."""
+    references = contract["evm"]["deployedBytecode"]["immutableReferences"]
+    return sorted(place["start"] for places in references.values() for place in places)
+
+
+def check_sizes(artifact: dict[str, Any]) -> None:
+    """Print how large the codes are. Exit if one is larger than Ethereum chains take."""
+    codes = {
+        f"{CONTRACT}, runtime": ("deployedBytecode", SIZE_LIMIT),
+        f"{READINGS}, runtime": ("readingsDeployedBytecode", SIZE_LIMIT),
+        "both, creation": ("bytecode", CREATION_LIMIT),
+    }
+    for name, (key, limit) in codes.items():
+        size = len(artifact[key]) // 2 - 1
+        print(f"{name}: {size} of {limit} bytes")
+        if size > limit:
+            sys.exit(f"{name}: too large for any Ethereum chain")
 
 
 def main() -> None:
@@ -104,10 +147,7 @@ def main() -> None:
     check = parser.parse_args().check
     standard = standard_input()
     artifact = compile_contract(standard)
-    runtime = len(artifact["deployedBytecode"]) // 2 - 1
-    print(f"{CONTRACT}: {runtime} of {SIZE_LIMIT} bytes of runtime code")
-    if runtime > SIZE_LIMIT:
-        sys.exit("too large for any Ethereum chain")
+    check_sizes(artifact)
     for path, content in ((f"{CONTRACT}.json", artifact), (f"{CONTRACT}.input.json", standard)):
         text = json.dumps(content, indent=1, sort_keys=True) + "\n"
         if not check:

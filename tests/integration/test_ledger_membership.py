@@ -8,7 +8,8 @@ import pytest
 
 from bahefl_flwr.errors import LedgerError
 from bahefl_flwr.ledger.connection import Connection
-from bahefl_flwr.ledger.contract import FederationLedger
+from bahefl_flwr.ledger.contract import ContractConfig, FederationLedger
+from bahefl_flwr.ledger.deployment import artifact
 from bahefl_flwr.records import Member, MemberStatus, RoundPhase
 from ledger_sites import ADMIN, CHAIN_ID, CONFIG, STRANGER, WEIGHTS, N, Sites, digest, onion, refused
 
@@ -145,3 +146,29 @@ def test_only_our_contract_is_accepted(registered: Sites) -> None:
             FederationLedger.attach(connection, address)
     with pytest.raises(LedgerError, match="expected 1"):
         FederationLedger.attach(Connection(registered.chain.url, 1), registered.admin.address)
+
+
+def test_readings_of_another_kind_are_refused(registered: Sites) -> None:
+    """`attach` refuses the right contract if the code that answers for it is another, or none, or not one and the same."""
+    connection = Connection(registered.chain.url, CHAIN_ID, account=ADMIN)
+    runtime = connection.web3.eth.get_code(registered.admin.address)
+    first, second = artifact()["readingsReferences"]
+    for places in ((first, second), (second,)):
+        altered = bytearray(runtime)
+        for start in places:
+            altered[start : start + 32] = bytes(12) + bytes.fromhex(registered.admin.address[2:])
+        with pytest.raises(LedgerError, match="other code"):
+            FederationLedger.attach(connection, put_on_chain(connection, bytes(altered)))
+
+
+def test_the_settings_are_read_back(registered: Sites) -> None:
+    """What the contract was deployed with, and what it was last set to."""
+    assert registered.admin.config() == CONFIG
+    registered.admin.set_config(ContractConfig())
+    assert registered.admin.config() == ContractConfig()
+
+
+def put_on_chain(connection: Connection, runtime: bytes) -> str:
+    """A contract of exactly this code."""
+    returning = bytes.fromhex(f"61{len(runtime):04x}80600a3d393df3") + runtime
+    return connection.deploy(connection.web3.eth.contract(abi=[], bytecode=returning).constructor())

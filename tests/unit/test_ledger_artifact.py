@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bahefl_flwr.ledger.contract import ContractConfig, artifact
+from bahefl_flwr.ledger.contract import ContractConfig
+from bahefl_flwr.ledger.deployment import artifact
 from bahefl_flwr.records import EpochPhase, MemberStatus, RoundPhase
 
 ROOT = Path(__file__).parents[2]
 SIZE_LIMIT = 24_576
+PUSH1, PUSH32 = 0x60, 0x7F
 STANDARD = json.loads((ROOT / "src/bahefl_flwr/ledger/artifacts/FederationLedger.input.json").read_text(encoding="utf-8"))
 
 
@@ -35,8 +38,10 @@ def test_the_artifact_was_compiled_from_these_sources() -> None:
 
 
 def test_the_contract_fits_every_ethereum_chain() -> None:
-    """EIP-170's limit, and London code, which all EVMs in use run."""
-    assert len(bytes.fromhex(artifact()["deployedBytecode"].removeprefix("0x"))) <= SIZE_LIMIT
+    """EIP-170's limit for both codes, EIP-3860's for the creation, and London code, which all EVMs in use run."""
+    assert len(code("deployedBytecode")) <= SIZE_LIMIT
+    assert len(code("readingsDeployedBytecode")) <= SIZE_LIMIT
+    assert len(code("bytecode")) <= 2 * SIZE_LIMIT
     assert artifact()["settings"]["evmVersion"] == STANDARD["settings"]["evmVersion"] == "london"
 
 
@@ -66,6 +71,34 @@ def test_settings_have_the_contracts_order() -> None:
     components = [c["name"] for c in functions()["setConfig"]["inputs"][0]["components"]]
     names = [re.sub(r"[A-Z]", lambda m: "_" + m[0].lower(), name) for name in components]
     assert [re.sub(r"_(s|rounds)$", "", name) for name in ContractConfig.__dataclass_fields__] == names
+
+
+def test_the_readings_cannot_write() -> None:
+    """No instruction of their code changes storage, emits an event, creates, or calls anything."""
+    writing = {0x55, *range(0xA0, 0xA5), 0xF0, 0xF1, 0xF2, 0xF4, 0xF5, 0xFF}
+    assert writing & set(instructions(code("deployedBytecode"))) >= {0x55, 0xF4}
+    assert not writing & set(instructions(code("readingsDeployedBytecode")))
+
+
+def test_the_contract_has_room_for_the_readings_address_only() -> None:
+    """Where `attach` masks the code, the shipped one has zeros of a pushed word."""
+    runtime = code("deployedBytecode")
+    places = artifact()["readingsReferences"]
+    assert places
+    assert all(runtime[start - 1] == PUSH32 and not any(runtime[start : start + 32]) for start in places)
+
+
+def code(name: str) -> bytes:
+    """A code of the artifact."""
+    return bytes.fromhex(artifact()[name].removeprefix("0x"))
+
+
+def instructions(runtime: bytes) -> Iterator[int]:
+    """The instructions of a code, without what they push and without the compiler's note at the end."""
+    at, end = 0, len(runtime) - 2 - int.from_bytes(runtime[-2:], "big")
+    while at < end:
+        yield runtime[at]
+        at += 1 + max(0, runtime[at] - PUSH1 + 1) * (runtime[at] <= PUSH32)
 
 
 def numbers_of(library: str) -> dict[str, int]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bahefl_flwr.ledger.connection import decode_error
-from bahefl_flwr.ledger.contract import artifact
+from bahefl_flwr.ledger.deployment import artifact
 
 WHO = "0x" + "11" * 20
 

@@ -5,11 +5,8 @@ What the contract checks is written there; this module checks only that it talks
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.resources import files
 from typing import Any, Self, TypeVar
 
 from web3 import Web3
@@ -17,6 +14,7 @@ from web3.contract import Contract
 
 from bahefl_flwr.errors import LedgerError
 from bahefl_flwr.ledger.connection import Connection, Receipt
+from bahefl_flwr.ledger.deployment import artifact, check_deployed
 from bahefl_flwr.ledger.readings import (
     accusation_of,
     ceremony_of,
@@ -87,13 +85,6 @@ class ContractConfig:
         )
 
 
-@lru_cache(maxsize=1)
-def artifact() -> Mapping[str, Any]:
-    """The compiled contract this package ships: abi, bytecode, deployedBytecode, compiler, settings, sourceSha256."""
-    text = files("bahefl_flwr.ledger").joinpath("artifacts", "FederationLedger.json").read_text(encoding="utf-8")
-    return dict(json.loads(text))
-
-
 class FederationLedger:
     """A deployed FederationLedger, seen by one account.
 
@@ -127,7 +118,7 @@ class FederationLedger:
 
     @classmethod
     def attach(cls, connection: Connection, address: str) -> Self:
-        """The contract at `address`, if its code is byte for byte the one this package was built with.
+        """The contract at `address`, if its code and that of its readings are byte for byte those this package ships.
 
         Raises:
           LedgerError: another chain, no contract there, or another one. LedgerUnreachable: no answer.
@@ -135,21 +126,14 @@ class FederationLedger:
         connection.check()
         if not Web3.is_address(address):
             raise LedgerError(f"{address!r} is no contract address; check ledger.contract")
-        code = connection.read(lambda: connection.web3.eth.get_code(Web3.to_checksum_address(address)))
-        if not code:
-            raise LedgerError(f"there is no contract at {address} on chain {connection.chain_id}; check ledger.contract")
-        if code != bytes.fromhex(artifact()["deployedBytecode"].removeprefix("0x")):
-            raise LedgerError(
-                f"the contract at {address} is not this version's FederationLedger ({len(code)} bytes of other code): "
-                "use the package version it was deployed with, or deploy a new one"
-            )
+        check_deployed(connection, address)
         return cls(connection, address)
 
     # ---- reading
 
     def config(self) -> ContractConfig:
         """What the contract was deployed with, or last set to between tasks."""
-        return ContractConfig(**dict(zip(ContractConfig.__dataclass_fields__, self._call("config"), strict=True)))
+        return ContractConfig(**dict(zip(ContractConfig.__dataclass_fields__, self._read("config").values(), strict=True)))
 
     def view(self) -> LedgerView:
         """One consistent reading of everything that decides what comes next, in one call, as of a transaction sent now."""

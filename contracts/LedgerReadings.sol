@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {Bits} from "./Bits.sol";
+import {LedgerState} from "./LedgerState.sol";
+import {Ceremony, Config, Epoch, Member, Round, Share, Snapshot, Task, Update} from "./Types.sol";
+
+/// @title LedgerReadings: every question FederationLedger answers
+/// @notice FederationLedger runs this code on its own storage (delegatecall), so ask there: at its own address this contract
+/// knows nothing. Only `view` functions; its code has no instruction that writes.
+contract LedgerReadings is LedgerState {
+    using Bits for uint256;
+
+    function config() external view returns (Config memory) { return _config; }
+
+    /// @notice Cap on the weight of a whitelisted account; 0 if it is not.
+    function allowance(address who) external view returns (uint32) { return _allowance[who]; }
+
+    /// @notice One consistent reading of everything that decides what comes next.
+    function snapshot() external view returns (Snapshot memory) {
+        return Snapshot({
+            chainTime: uint64(block.timestamp),
+            blockNumber: uint64(block.number),
+            task: _task(),
+            epoch: _epochs[_currentEpoch],
+            round: _rounds[_currentRound],
+            active: _activeMask
+        });
+    }
+
+    function getTask(uint256 number) external view returns (Task memory) { return _tasks[number]; }
+
+    function getRound(uint256 round) external view returns (Round memory) { return _rounds[round]; }
+
+    function getEpoch(uint256 epoch) external view returns (Epoch memory) { return _epochs[epoch]; }
+
+    /// @notice Every registered member, by index.
+    function getMembers() external view returns (Member[] memory) { return _members; }
+
+    /// @notice What each committee member of an epoch put on the ledger, by ascending index.
+    function getCeremony(uint256 epoch) external view returns (Ceremony[] memory records) {
+        uint256 x = _epochs[epoch].committee;
+        records = new Ceremony[](x.count());
+        for (uint256 k; x != 0; x &= x - 1) {
+            records[k] = _ceremonies[epoch][x.lowest()];
+            records[k++].member = uint8(x.lowest());
+        }
+    }
+
+    /// @notice The committed updates of a round, by ascending member index.
+    function getUpdates(uint256 round) external view returns (Update[] memory updates) {
+        uint256 x = _rounds[round].committed;
+        updates = new Update[](x.count());
+        for (uint256 k; x != 0; x &= x - 1) updates[k++] = _updates[round][x.lowest()];
+    }
+
+    /// @notice The decryption shares released of a round's present (or last) aggregate, in order of release.
+    function getShares(uint256 round) external view returns (Share[] memory) { return _shares[_attemptKey(_rounds[round])]; }
+}
