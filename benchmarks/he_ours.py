@@ -23,6 +23,7 @@ from bahefl_flwr.he.packing import pack, unpack
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.sampling import SecretSeed
 from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, decode_part, encode_part
+from bahefl_flwr.he.share_format import encode_share
 from bahefl_flwr.he.threshold import combine, partial_decrypt
 
 _EPOCH = bytes(32)
@@ -93,9 +94,9 @@ def opening(folder: Path, count: int, params: SecurityParams) -> Figures:
         partials = {p: partial_decrypt(aggregate[:, 1], shares[p], _QUORUM) for p in _QUORUM if p}
         with cpu_seconds(figures, "share_s"):
             partials[0] = partial_decrypt(aggregate[:, 1], shares[0], _QUORUM)
-            released += len(encode_part(partials[0], PartKind.SHARE, params))
+            released += len(encode_share(partials[0], params))
         with cpu_seconds(figures, "open_s"):
-            packed.append(combine(aggregate, partials, _QUORUM, params))
+            packed.append(combine(aggregate, {p: share.residues for p, share in partials.items()}, _QUORUM, params))
     with cpu_seconds(figures, "open_s"):
         opened = unpack(np.concatenate(packed), count, 1.0, params)
     error = np.abs(opened - np.clip(_update(count), -0.25, 0.25)).max()

@@ -30,10 +30,13 @@ class Committee:
     parts: dict[int, dict[int, NDArray[np.uint32]]]
     key: PublicKey
 
+    def shares_of(self, aggregate: NDArray[np.uint32], quorum: Sequence[int]) -> dict[int, NDArray[np.uint32]]:
+        """Honest decryption shares without their tags."""
+        return {p: partial_decrypt(aggregate[:, 1], self.shares[p], quorum).residues for p in quorum}
+
     def open(self, aggregate: NDArray[np.uint32], quorum: Sequence[int]) -> NDArray[np.int64]:
         """What `quorum` decrypts."""
-        shares = {p: partial_decrypt(aggregate[:, 1], self.shares[p], quorum) for p in quorum}
-        return combine(aggregate, shares, quorum, self.params)
+        return combine(aggregate, self.shares_of(aggregate, quorum), quorum, self.params)
 
 
 def toy_params(committee: int = 5, threshold: int = 3, *, degree: int = 64, weight_bits: int = 0) -> SecurityParams:
@@ -56,7 +59,7 @@ def decrypted(members: Committee, ciphertext: NDArray[np.uint32], quorum: Sequen
         whole = np.sum([key.secret.astype(object) for key in keys.values()], axis=0)  # (primes, N)
         parts = [ciphertext[:, 1].astype(object) * whole]
     else:
-        parts = [partial_decrypt(ciphertext[:, 1], members.shares[p], quorum) for p in quorum]
+        parts = list(members.shares_of(ciphertext, quorum).values())
     return centred(members.params, sum((part.astype(object) for part in parts), ciphertext[:, 0].astype(object)))
 
 

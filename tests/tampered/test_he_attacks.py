@@ -11,13 +11,13 @@ import pytest
 from bahefl_flwr.errors import CeremonyError, ShareError, StoreError
 from bahefl_flwr.he import ceremony
 from bahefl_flwr.he.ckks import add, encrypt
-from bahefl_flwr.he.keys import PublicKey, held_subsets, holders, subsets
+from bahefl_flwr.he.keys import PublicKey, assign, held_subsets, holders, subsets
 from bahefl_flwr.he.packing import pack, unpack
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.ring import reduce, ring
 from bahefl_flwr.he.sampling import Generator, SecretSeed, centred_binomial, ternary, uniform
 from bahefl_flwr.he.seal_format import PartKind, encode_part
-from bahefl_flwr.he.threshold import assign, combine, partial_decrypt
+from bahefl_flwr.he.threshold import combine, partial_decrypt
 from bahefl_flwr.records import ObjectKind
 from bahefl_flwr.store import LocalStore, Manifest
 from bahefl_flwr.store.manifest import manifest_for
@@ -35,7 +35,7 @@ AGGREGATE = add(SENT, [1] * 4, PARAMS)
 
 def shares_of(aggregate: np.ndarray, quorum: tuple[int, ...] = QUORUM) -> dict[int, np.ndarray]:
     """Honest decryption shares."""
-    return {p: partial_decrypt(aggregate[:, 1], ALL.shares[p], quorum) for p in quorum}
+    return ALL.shares_of(aggregate, quorum)
 
 
 def key_pair_of_attacker(a: np.ndarray, params: SecurityParams) -> tuple[np.ndarray, np.ndarray]:
@@ -173,7 +173,7 @@ def test_a_share_gives_no_key_away() -> None:
     applied = assign(QUORUM, PARAMS.committee, PARAMS.threshold)[0]
     bare = c1 * (sum(ALL.shares[0].keys[i].secret for i in applied) % PRIMES) % PRIMES
     assert key_found_in(bare, c1, 0) == 1
-    assert key_found_in(partial_decrypt(c1, ALL.shares[0], QUORUM), c1, 0) < 0.01
+    assert key_found_in(partial_decrypt(c1, ALL.shares[0], QUORUM).residues, c1, 0) < 0.01
 
 
 def steered(coefficient: int) -> np.ndarray:
@@ -204,14 +204,14 @@ def test_a_chosen_c1_opens_the_key() -> None:
 
     Hence no share for a c1 that the member has not added up itself from committed updates (DESIGN rule 5), one of them honest.
     """
-    share = partial_decrypt(steered(2**50), ALL.shares[0], QUORUM)
+    share = partial_decrypt(steered(2**50), ALL.shares[0], QUORUM).residues
     assert np.array_equal(key_read_from(share, np.zeros_like(share), 2**50), applied_secret(0))
 
 
 def test_one_honest_update_in_the_sum_spoils_a_chosen_c1() -> None:
     """The attacker commits before it sees the honest c1, which is as good as uniform: nothing of the key is left to read."""
     c1 = ((steered(2**50).astype(np.int64) + SENT[0][:1, 1]) % PRIMES).astype(np.uint32)
-    share = partial_decrypt(c1, ALL.shares[0], QUORUM)
+    share = partial_decrypt(c1, ALL.shares[0], QUORUM).residues
     found = key_read_from(share, np.zeros_like(share), 2**50)
     assert np.mean(found == applied_secret(0)) < 0.01
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bahefl_flwr.he import threshold
 from bahefl_flwr.he.ckks import encrypt
+from bahefl_flwr.he.keys import assign
 from bahefl_flwr.he.packing import largest_packed_sum
 from bahefl_flwr.he.ring import reduce, ring
 from bahefl_flwr.he.sampling import SecretSeed
-from bahefl_flwr.he.threshold import assign, partial_decrypt
+from bahefl_flwr.he.share_proof import block_names, flooding_noise
+from bahefl_flwr.he.threshold import partial_decrypt
 from he_committee import Committee, centred, committee, real_params, toy_params
 
 COMMITTEES = [(3, 2), (5, 3), (7, 4), pytest.param(10, 6, marks=pytest.mark.slow)]
@@ -71,7 +72,7 @@ def test_the_same_statistics_notice_one_member_more(n: int, t: int) -> None:
 def test_a_released_share_is_uniform_to_those_without_its_key(n: int, t: int) -> None:
     """A share that travels is as good as random before it is combined."""
     members = committee(real_params(n, t))
-    share = partial_decrypt(encryption_of(members, 0)[:, 1], members.shares[t - 1], range(t))
+    share = partial_decrypt(encryption_of(members, 0)[:, 1], members.shares[t - 1], range(t)).residues
     assert min(p_values(members, share.astype(np.int64))) > LEAST_P
 
 
@@ -79,7 +80,7 @@ def subset_values(members: Committee, block: np.ndarray) -> dict[int, np.ndarray
     """c1 * s_A + noise of every subset for one block of c1, (primes, N)."""
     keys = {i: key for share in members.shares for i, key in share.keys.items()}
     primes = np.array(members.params.data_primes)[:, None]
-    noise = {i: threshold._noise(block, [key], members.params)[None] for i, key in keys.items()}
+    noise = {i: flooding_noise(block_names(block[None]), [key])[0] for i, key in keys.items()}
     return {i: (block * key.secret + ring(members.params).forward_all(noise[i])[0]) % primes for i, key in keys.items()}
 
 
@@ -94,5 +95,5 @@ def test_retries_with_other_quorums_show_nothing_new(n: int, t: int) -> None:
     fixed = subset_values(members, c1[0])
     for quorum in itertools.combinations(range(n), t):
         for position, assigned in assign(quorum, n, t).items():
-            share = partial_decrypt(c1, members.shares[position], quorum)[0]
+            share = partial_decrypt(c1, members.shares[position], quorum).residues[0]
             assert np.array_equal(share, sum(fixed[i] for i in assigned) % np.array(members.params.data_primes)[:, None])

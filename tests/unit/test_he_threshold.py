@@ -7,9 +7,9 @@ import pytest
 
 from bahefl_flwr.errors import ShareError
 from bahefl_flwr.he.ckks import add, encrypt
-from bahefl_flwr.he.keys import subsets
+from bahefl_flwr.he.keys import assign, subsets
 from bahefl_flwr.he.packing import pack, unpack
-from bahefl_flwr.he.threshold import assign, combine, partial_decrypt
+from bahefl_flwr.he.threshold import combine, partial_decrypt
 from he_committee import Committee, committee, real_params, toy_params, updates
 
 COMMITTEES = [(2, 2), (3, 2), (4, 3), (5, 3), (7, 4), (5, 1)]
@@ -59,8 +59,8 @@ def test_parts_decrypt_to_the_whole() -> None:
     """Shares and combination may be computed part by part, with the same bytes."""
     aggregate, quorum = toy_aggregate(), (1, 2, 4)
     cuts = [slice(0, 3), slice(3, 10), slice(10, 11)]
-    whole = partial_decrypt(aggregate[:, 1], TOY.shares[2], quorum)
-    in_parts = np.concatenate([partial_decrypt(aggregate[cut, 1], TOY.shares[2], quorum) for cut in cuts])
+    whole = partial_decrypt(aggregate[:, 1], TOY.shares[2], quorum).residues
+    in_parts = np.concatenate([partial_decrypt(aggregate[cut, 1], TOY.shares[2], quorum).residues for cut in cuts])
     assert np.array_equal(whole, in_parts)
     assert np.array_equal(TOY.open(aggregate, quorum), np.concatenate([TOY.open(aggregate[cut], quorum) for cut in cuts]))
 
@@ -68,7 +68,9 @@ def test_parts_decrypt_to_the_whole() -> None:
 def test_asking_again_gives_the_same_share() -> None:
     """A retry shows nothing new."""
     aggregate = toy_aggregate()
-    assert np.array_equal(*(partial_decrypt(aggregate[:, 1], TOY.shares[0], (0, 1, 2)) for _ in range(2)))
+    first, second = (partial_decrypt(aggregate[:, 1], TOY.shares[0], (0, 1, 2)) for _ in range(2))
+    assert np.array_equal(first.residues, second.residues)
+    assert np.array_equal(first.tags, second.tags)
 
 
 def test_blocks_that_differ_get_unrelated_noise() -> None:
@@ -76,7 +78,7 @@ def test_blocks_that_differ_get_unrelated_noise() -> None:
     c1 = toy_aggregate(1)[:, 1]
     near = c1.copy()
     near[0, 0, 0] ^= 1
-    share, other = (partial_decrypt(x, TOY.shares[0], (0, 1, 2)) for x in (c1, near))
+    share, other = (partial_decrypt(x, TOY.shares[0], (0, 1, 2)).residues for x in (c1, near))
     assert np.mean(share == other) < 0.01
 
 
@@ -113,8 +115,8 @@ def test_a_member_outside_the_quorum_gives_no_share() -> None:
 def test_a_share_without_the_secret_looks_random() -> None:
     """Combining with a share for another quorum, hence other subsets, fails instead of opening to something."""
     aggregate = toy_aggregate()
-    shares = {p: partial_decrypt(aggregate[:, 1], TOY.shares[p], (0, 1, 2)) for p in (0, 1, 2)}
-    shares[2] = partial_decrypt(aggregate[:, 1], TOY.shares[2], (2, 3, 4))
+    shares = TOY.shares_of(aggregate, (0, 1, 2))
+    shares[2] = partial_decrypt(aggregate[:, 1], TOY.shares[2], (2, 3, 4)).residues
     with pytest.raises(ShareError, match="outside the range"):
         combine(aggregate, shares, (0, 1, 2), TOY.params)
 
@@ -122,7 +124,7 @@ def test_a_share_without_the_secret_looks_random() -> None:
 def test_one_damaged_block_is_named() -> None:
     """A share that is wrong in one block opens nothing, and the block is named."""
     aggregate = toy_aggregate()
-    shares = {p: partial_decrypt(aggregate[:, 1], TOY.shares[p], (0, 1, 2)) for p in (0, 1, 2)}
+    shares = TOY.shares_of(aggregate, (0, 1, 2))
     shares[1][7, 1] = shares[1][7, 1, ::-1]
     with pytest.raises(ShareError, match="block 7 "):
         combine(aggregate, shares, (0, 1, 2), TOY.params)
@@ -140,7 +142,7 @@ def test_shares_of_exactly_the_quorum_are_needed(given_by: tuple[int, ...]) -> N
 def test_a_residue_beyond_its_prime_is_refused(residue: int) -> None:
     """A malformed share names its sender."""
     aggregate = toy_aggregate()
-    shares = {p: partial_decrypt(aggregate[:, 1], TOY.shares[p], (0, 1, 2)) for p in (0, 1, 2)}
+    shares = TOY.shares_of(aggregate, (0, 1, 2))
     shares[1][3, 0, 5] = residue
     with pytest.raises(ShareError, match="position 1"):
         combine(aggregate, shares, (0, 1, 2), TOY.params)
@@ -149,7 +151,7 @@ def test_a_residue_beyond_its_prime_is_refused(residue: int) -> None:
 def test_a_share_of_another_length_is_refused() -> None:
     """A malformed share names its sender."""
     aggregate = toy_aggregate()
-    shares = {p: partial_decrypt(aggregate[:, 1], TOY.shares[p], (0, 1, 2)) for p in (0, 1, 2)}
+    shares = TOY.shares_of(aggregate, (0, 1, 2))
     shares[2] = shares[2][:-1]
     with pytest.raises(ShareError, match="position 2"):
         combine(aggregate, shares, (0, 1, 2), TOY.params)

@@ -68,13 +68,14 @@ def _scheme(params: SecurityParams) -> dict[str, object]:
     ciphertexts = [encrypt(m, members.key, params, SecretSeed(bytes([k]) * 32)) for k, m in enumerate(packed)]
     total = add(ciphertexts, WEIGHTS, params)
     shares = {p: partial_decrypt(total[:, 1], members.shares[p], QUORUM) for p in QUORUM}
-    opened = combine(total, shares, QUORUM, params)
+    residues = {p: share.residues for p, share in shares.items()}
+    opened = combine(total, residues, QUORUM, params)
     return _ceremony(params) | {
         "packed": _sha256(packed[0].astype("<i8").tobytes()),
         "ciphertext": _sha256(encode_part(ciphertexts[0], PartKind.CIPHERTEXT, params)),
         "first residues": ciphertexts[0][0, 1, :, :4].tolist(),
         "sum": _sha256(encode_part(total, PartKind.CIPHERTEXT, params)),
-        "share of 2": _sha256(encode_part(shares[2], PartKind.SHARE, params)),
+        "share of 2": _sha256(encode_part(shares[2].residues, PartKind.SHARE, params)),
         "opened": _sha256(opened.astype("<i8").tobytes()),
         "mean": _sha256(unpack(opened, _update(0).size, sum(WEIGHTS) / 3, params).astype("<f4").tobytes()),
     }

@@ -6,7 +6,7 @@ No protocol step lives here; those are in `ceremony` and `threshold`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import combinations
@@ -15,10 +15,10 @@ from typing import Final, Never
 import numpy as np
 from numpy.typing import NDArray
 
-from bahefl_flwr.errors import KeysError
+from bahefl_flwr.errors import KeysError, ShareError
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.ring import Int64Array, reduce, ring
-from bahefl_flwr.he.sampling import SEED_BYTES, Generator, SecretSeed, centred_binomial, digest, ternary, uniform
+from bahefl_flwr.he.sampling import SEED_BYTES, Generator, SecretSeed, centred_binomial, digest, flooding, ternary, uniform
 
 EPOCH_ID_BYTES: Final = 32
 _SHARE_MAGIC: Final = b"BAKS\x01"
@@ -40,6 +40,25 @@ def holders(index: int, committee: int, threshold: int) -> tuple[int, ...]:
     """Positions that hold the key of subset `index`: the n-t+1 members outside it."""
     inside = subsets(committee, threshold)[index]
     return tuple(p for p in range(committee) if p not in inside)
+
+
+def assign(quorum: Iterable[int], committee: int, threshold: int) -> dict[int, tuple[int, ...]]:
+    """Which subset keys each member of a quorum applies; every subset exactly once, evenly spread.
+
+    Args:
+      quorum: exactly `threshold` positions. Any t members together hold all subsets, t-1 never do.
+
+    Raises:
+      ShareError: not a quorum of this committee.
+    """
+    members = sorted(set(quorum))
+    if len(members) != threshold or not set(members) <= set(range(committee)):
+        raise ShareError(f"positions {members} are no quorum: {threshold} of the {committee} committee members open an aggregate")
+    assigned: dict[int, list[int]] = {p: [] for p in members}
+    for index, inside in enumerate(subsets(committee, threshold)):
+        least = min((p for p in members if p not in inside), key=lambda p: (len(assigned[p]), p))
+        assigned[least].append(index)
+    return {p: tuple(indices) for p, indices in assigned.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -68,6 +87,7 @@ class SubsetKey:
 
     def __init__(self, seed: SecretSeed, epoch_id: bytes, params: SecurityParams) -> None:
         self.seed = seed
+        self._params = params
         generator = Generator(seed.derive("subset-secret"))
         degree = params.ring_degree
         # One call for secret and error: numpy's cost per call is what a ceremony of 252 subsets consists of.
@@ -79,6 +99,12 @@ class SubsetKey:
         for l, q in enumerate(params.data_primes):
             public[l] = reduce(-(a[l].astype(np.int64) * self.secret[l]) - residues[1, l], q)
         self.public: NDArray[np.uint32] = public
+
+    def flooding_noise(self, block: bytes) -> Int64Array:
+        """What this key adds to its product with the block of c1 of that name: coefficients, shape (N,). One block, one noise."""
+        return flooding(
+            Generator(self.seed.derive("flooding", block)), self._params.ring_degree, self._params.flooding_sigma_log2
+        )
 
     def __repr__(self) -> str:
         return "<SubsetKey redacted>"

@@ -5,41 +5,21 @@ The secret key is the sum of the subset keys; it is never put together, neither 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bahefl_flwr.errors import ShareError
-from bahefl_flwr.he.keys import KeyShare, SubsetKey, subsets
+from bahefl_flwr.he.keys import KeyShare, SubsetKey, assign
 from bahefl_flwr.he.packing import largest_packed_sum
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.ring import BATCH, Int64Array, reduce, ring
-from bahefl_flwr.he.sampling import Generator, digest, flooding
-
-Shares = NDArray[np.uint32]
-
-
-def assign(quorum: Iterable[int], committee: int, threshold: int) -> dict[int, tuple[int, ...]]:
-    """Which subset keys each member of a quorum applies; every subset exactly once, evenly spread.
-
-    Args:
-      quorum: exactly `threshold` positions. Any t members together hold all subsets, t-1 never do.
-
-    Raises:
-      ShareError: not a quorum of this committee.
-    """
-    members = sorted(set(quorum))
-    if len(members) != threshold or not set(members) <= set(range(committee)):
-        raise ShareError(f"positions {members} are no quorum: {threshold} of the {committee} committee members open an aggregate")
-    assigned: dict[int, list[int]] = {p: [] for p in members}
-    for index, inside in enumerate(subsets(committee, threshold)):
-        least = min((p for p in members if p not in inside), key=lambda p: (len(assigned[p]), p))
-        assigned[least].append(index)
-    return {p: tuple(indices) for p, indices in assigned.items()}
+from bahefl_flwr.he.share_format import DecryptionShare
+from bahefl_flwr.he.share_proof import block_names, challenge, check_residues, flooding_noise, tags
 
 
-def partial_decrypt(c1: NDArray[np.uint32], share: KeyShare, quorum: Sequence[int]) -> Shares:
+def partial_decrypt(c1: NDArray[np.uint32], share: KeyShare, quorum: Sequence[int]) -> DecryptionShare:
     """Multiply c1 by this member's assigned subset secrets and flood the product with noise.
 
     The noise of a subset key on a block depends on that key and on the block's own residues, on nothing else. So an answer
@@ -54,7 +34,7 @@ def partial_decrypt(c1: NDArray[np.uint32], share: KeyShare, quorum: Sequence[in
       quorum: the t positions that decrypt together, this member's among them.
 
     Returns:
-      Residues of shape (blocks, primes, N), for sealing to the sites.
+      Residues and the tags that prove them (`share_proof`), for sealing to the sites. Equal inputs give equal outputs.
 
     Raises:
       ShareError: the member is not in the quorum, or c1 is not of that form.
@@ -65,26 +45,34 @@ def partial_decrypt(c1: NDArray[np.uint32], share: KeyShare, quorum: Sequence[in
     assigned = assign(quorum, params.committee, params.threshold)
     if share.position not in assigned:
         raise ShareError(f"position {share.position} is not in the quorum {sorted(quorum)} and has no share to give")
-    _check_residues(c1, c1, f"c1 given to position {share.position}", params)
+    check_residues(c1, c1, f"c1 given to position {share.position}", params)
     keys = [share.keys[i] for i in assigned[share.position]]
+    names = block_names(c1)
+    noise = flooding_noise(names, keys)  # (keys, blocks, N)
+    residues = _flooded_products(c1, keys, noise.sum(axis=0), params)
+    asked = challenge(names, residues, share.position, quorum, params)
+    return DecryptionShare(residues=residues, tags=tags(asked, c1, keys, noise))
+
+
+def _flooded_products(
+    c1: NDArray[np.uint32], keys: Sequence[SubsetKey], noise: Int64Array, params: SecurityParams
+) -> NDArray[np.uint32]:
+    """c1 times the sum of the keys, plus noise of shape (blocks, N)."""
     structure = ring(params)
-    secret = [
-        reduce(np.add.reduce([key.secret[l] for key in keys]), q) for l, q in enumerate(params.data_primes)
-    ]  # primes x (N,)
     out = np.empty(c1.shape, dtype=np.uint32)
-    for start in range(0, len(c1), BATCH):
-        batch = c1[start : start + BATCH]
-        noise = np.stack([_noise(block, keys, params) for block in batch])  # (blocks, N)
-        for l, q in enumerate(params.data_primes):
-            residues = reduce(noise, q)
+    for l, q in enumerate(params.data_primes):
+        secret = reduce(np.add.reduce([key.secret[l] for key in keys]), q)  # (N,)
+        for start in range(0, len(c1), BATCH):
+            batch = slice(start, start + BATCH)
+            residues = reduce(noise[batch], q)
             structure.forward(residues, l)
-            residues += batch[:, l] * secret[l]
-            out[start : start + BATCH, l] = reduce(residues, q)
+            residues += c1[batch, l] * secret
+            out[batch, l] = reduce(residues, q)
     return out
 
 
 def combine(
-    aggregate: NDArray[np.uint32], shares: Mapping[int, Shares], quorum: Sequence[int], params: SecurityParams
+    aggregate: NDArray[np.uint32], shares: Mapping[int, NDArray[np.uint32]], quorum: Sequence[int], params: SecurityParams
 ) -> Int64Array:
     """Open an aggregate, or a part of its blocks, from the decryption shares of one quorum.
 
@@ -105,7 +93,7 @@ def combine(
             f"shares of positions {sorted(shares)} were given for the quorum {sorted(quorum)}: all of it, and no other"
         )
     for position, share in shares.items():
-        _check_residues(share, aggregate[:, 0], f"the share of position {position}", params)
+        check_residues(share, aggregate[:, 0], f"the share of position {position}", params)
     structure, most = ring(params), largest_packed_sum(params)
     packed = np.empty((len(aggregate), params.ring_degree), dtype=np.int64)
     for start in range(0, len(aggregate), BATCH):
@@ -126,21 +114,3 @@ def combine(
             "wrong, or an included update was; ask another quorum: if it fails alike, it is an update"
         )
     return packed
-
-
-def _noise(block: NDArray[np.uint32], keys: Sequence[SubsetKey], params: SecurityParams) -> Int64Array:
-    """Flooding noise of these subset keys on one block, shape (N,)."""
-    name = digest("block", np.ascontiguousarray(block, dtype="<u4").tobytes())
-    total = np.zeros(params.ring_degree, dtype=np.int64)
-    for key in keys:
-        total += flooding(Generator(key.seed.derive("flooding", name)), params.ring_degree, params.flooding_sigma_log2)
-    return total
-
-
-def _check_residues(residues: NDArray[np.uint32], like: NDArray[np.uint32], what: str, params: SecurityParams) -> None:
-    expected = (len(like), len(params.data_primes), params.ring_degree)
-    if residues.dtype != np.uint32 or residues.shape != expected or not len(residues):
-        raise ShareError(f"{what} is {residues.dtype}{residues.shape}, expected uint32{expected}: fetch it again")
-    for l, q in enumerate(params.data_primes):
-        if int(residues[:, l].max()) >= q:
-            raise ShareError(f"{what} has a residue >= its prime {q}: it is damaged or forged")

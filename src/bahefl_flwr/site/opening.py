@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from flwr.client import NumPyClient
 from numpy.typing import NDArray
@@ -10,6 +12,7 @@ from bahefl_flwr.errors import ProtocolError, ShareError, StoreError
 from bahefl_flwr.he.packing import unpack
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, decode_part
+from bahefl_flwr.he.share_format import decode_share
 from bahefl_flwr.he.threshold import combine
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.records import LedgerView, ObjectKind, RoundRecord, members_in
@@ -78,11 +81,12 @@ def open_aggregate(site: Site, view: LedgerView, r: RoundRecord, parameters: int
     aggregate = _aggregate_manifest(site, view, r, outcome)
     position = {member: i for i, member in enumerate(members_in(epoch.committee))}
     shares = {position[m]: manifest for m, manifest in _share_manifests(site, view, r).items()}
+    quorum = tuple(sorted(shares))
     packed = [
         combine(
             decode_part(site.store.part(ref, of=aggregate), PartKind.CIPHERTEXT, params, BLOCKS_PER_PART),
-            {p: _share_part(site, manifest, i, params) for p, manifest in shares.items()},
-            tuple(sorted(shares)),
+            {p: _share_part(site, manifest, i, p, quorum, params) for p, manifest in shares.items()},
+            quorum,
             params,
         )
         for i, ref in enumerate(aggregate.parts)
@@ -128,7 +132,9 @@ def _share_manifests(site: Site, view: LedgerView, r: RoundRecord) -> dict[int, 
     }  # fmt: skip
 
 
-def _share_part(site: Site, manifest: Manifest, i: int, params: SecurityParams) -> NDArray[np.uint32]:
+def _share_part(
+    site: Site, manifest: Manifest, i: int, position: int, quorum: Sequence[int], params: SecurityParams
+) -> NDArray[np.uint32]:
     try:
         sealed = site.store.part(manifest.parts[i], of=manifest)
     except IndexError:
@@ -138,4 +144,4 @@ def _share_part(site: Site, manifest: Manifest, i: int, params: SecurityParams) 
     context = sealing_context(
         kind=ObjectKind.SHARE, run=manifest.run, round=manifest.round, epoch=manifest.epoch, sender=manifest.site
     )
-    return decode_part(site.identity.unseal(sealed, context), PartKind.SHARE, params, BLOCKS_PER_PART)
+    return decode_share(site.identity.unseal(sealed, context), position, quorum, params, BLOCKS_PER_PART).residues

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from bahefl_flwr.errors import ProtocolError, UnusableUpdate
 from bahefl_flwr.he.ckks import add
 from bahefl_flwr.he.params import SecurityParams
-from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, decode_part, encode_part
+from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, decode_part
+from bahefl_flwr.he.share_format import encode_share
 from bahefl_flwr.he.threshold import partial_decrypt
 from bahefl_flwr.records import (
     ExclusionReason,
@@ -162,4 +163,4 @@ def _sealed_share(site: Site, view: LedgerView, r: RoundRecord, quorum: int) -> 
     for part in kept_parts(site, r.number, aggregate_name(r.included)):
         ciphertexts = decode_part(part, PartKind.CIPHERTEXT, params, BLOCKS_PER_PART)
         partial = partial_decrypt(ciphertexts[:, 1], share, positions)
-        yield seal(encode_part(partial, PartKind.SHARE, params), recipients, context)
+        yield seal(encode_share(partial, params), recipients, context)
