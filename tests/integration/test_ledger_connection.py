@@ -14,6 +14,7 @@ from bahefl_flwr.errors import LedgerError, LedgerUnreachable, TransactionRevert
 from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.ledger.node import NodeProcess
+from bahefl_flwr.ledger.policy import ChainPolicy
 from bahefl_flwr.ledger.server import LedgerServer
 from bahefl_flwr.records import RoundPhase
 from ledger_sites import ADMIN, CHAIN_ID, CONFIG, WINDOW_S, Clock, N, RunningChain, Sites, at_once, running_chain
@@ -29,16 +30,16 @@ def test_a_refusal_names_the_call_the_error_and_its_arguments(sites: Sites) -> N
 
 
 def test_an_endpoint_that_does_not_answer_is_unreachable() -> None:
-    """After five attempts, and with a hint."""
+    """After the policy's patience and several attempts, with what to do."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        with pytest.raises(LedgerUnreachable, match=r"5 attempts.*is the ledger node running"):
-            Connection(url, CHAIN_ID).check()
+        with pytest.raises(LedgerUnreachable, match=r"in 0.8 s, 4 attempts .*is the ledger node running\? Start it"):
+            Connection(url, CHAIN_ID, policy=ChainPolicy(patience_s=0.8)).check()
 
 
 def test_a_short_absence_is_bridged(tmp_path: Path) -> None:
-    """A node that is back within the retries (1.5 s) is not noticed by the caller."""
+    """A node that is back within the policy's patience is not noticed by the caller."""
     with running_chain(tmp_path / "chain.sqlite") as chain:
         port = int(chain.url.rsplit(":", 1)[1])
     connection = Connection(chain.url, CHAIN_ID)

@@ -101,7 +101,7 @@ class Chain:
         self._open: _OpenBlock | None = None
         self._idle: StateAPI | None = None
         self._idle_calls = 0
-        self._answers: dict[tuple[Call, int, int], Outcome] = {}
+        self._answers: dict[tuple[Call, int, int, bool], Outcome] = {}
         self.head = database.head() or self._genesis(funded)
         self._check_funded(funded)
 
@@ -127,8 +127,10 @@ class Chain:
 
     def pending_header(self) -> LondonBlockHeader:
         """Header of the block that a transaction sent now would enter; its roots and gas are settled when it is sealed."""
-        if self._open:
-            return self._open.header
+        return self._open.header if self._open else self.present_header()
+
+    def present_header(self) -> LondonBlockHeader:
+        """Header for asking about sealed state at the present time: while a chain is idle, its head's time stands still."""
         return LondonBlockHeader(
             difficulty=0,
             block_number=BlockNumber(self.head.block_number + 1),
@@ -144,8 +146,10 @@ class Chain:
         """State after the block of `header`; None is the pending block, with the transactions it has so far."""
         if header is None and self._open:
             return self._open.state
-        if header is None or header.block_number == self.head.block_number:
-            return self._state_on_head(header or self.pending_header())
+        if header is None:
+            return self._state_on_head(self.pending_header())
+        if header.parent_hash == self.head.hash or header.block_number == self.head.block_number:
+            return self._state_on_head(header)
         return self._state(header)
 
     def _state_on_head(self, header: LondonBlockHeader) -> StateAPI:
@@ -255,7 +259,8 @@ class Chain:
           LedgerError: the gas does not cover the intrinsic gas, or the sender cannot pay the value.
         """
         state = self.state_at(header)
-        key = (call, state.block_number, state.timestamp)
+        unsealed = header is None and self._open is not None
+        key = (call, state.block_number, state.timestamp, unsealed)
         # All sites poll the same view: 5 ms of EVM for the first within a second, a look-up for the rest.
         if key not in self._answers:
             if len(self._answers) >= _ANSWERS_KEPT:

@@ -255,7 +255,9 @@ class Rpc:
         return transaction_json(decode_transaction(stored.raw), stored, self._chain.database.block_hash(stored.block))
 
     def _call(self, message: object, tag: object = "latest") -> str | None:
-        return hexed(_accepted(self._chain.call(self._message(message), self._header(tag))).output)
+        # "latest" is what decides what a site does: sealed state only (a kill would lose an open block), at the present time.
+        header = self._chain.present_header() if tag == "latest" else self._header(tag)
+        return hexed(_accepted(self._chain.call(self._message(message), header)).output)
 
     def _estimate(self, message: object, tag: object = "pending") -> str:
         return hex(_accepted(self._chain.estimate(self._message(message), self._header(tag))).gas_used)
