@@ -35,6 +35,7 @@ error AlreadyAttested(uint256 round, address who);
 error AlreadyReleased(uint256 round, address who, uint256 quorum);
 error AlreadyActed(uint256 epoch, address who);
 error AlreadyOpened(uint256 round);
+error AlreadyConfirmed(uint256 round, address who);
 
 // what
 error BadConfig();
@@ -45,6 +46,7 @@ error BadReason(uint256 length);
 error BadSelection(uint256 selected, uint256 allowed);
 error BadInclusion(uint256 included, uint256 committed);
 error BadQuorum(uint256 quorum, uint256 committee, uint256 threshold);
+error QuorumMismatch(uint256 got, uint256 expected);
 error BadReveal(address who);
 error DigestMismatch(bytes32 got, bytes32 expected);
 error ZeroDigest();

@@ -3,15 +3,15 @@ pragma solidity 0.8.37;
 
 import {Bits} from "./Bits.sol";
 import {LedgerReadings} from "./LedgerReadings.sol";
-import {Rounds} from "./Rounds.sol";
-import {Config, Task} from "./Types.sol";
+import {Openings} from "./Openings.sol";
+import {Config, Round, Task} from "./Types.sol";
 import "./Errors.sol";
 
 /// @title FederationLedger: audit ledger and state machine of a permissioned federated-learning consortium
 /// @notice Holds digests, roles, round state and reputation; never model data, keys or plaintext. Built from
-/// LedgerState <- Membership <- Succession <- KeyEpochs <- Rounds; here are tasks and settings. All questions are answered by
-/// LedgerReadings, at this very address.
-contract FederationLedger is Rounds {
+/// LedgerState <- Membership <- Succession <- KeyEpochs <- Rounds <- Openings; here are tasks and settings. All questions are
+/// answered by LedgerReadings, at this very address.
+contract FederationLedger is Openings {
     using Bits for uint256;
 
     uint256 private constant COMMITTEE_LIMIT = 10;      // more would make the replicated shares too many
@@ -73,10 +73,13 @@ contract FederationLedger is Rounds {
         _openEpoch();
     }
 
-    /// @notice Stop the run: the open round is aborted with the reason.
+    /// @notice Stop the run: the open round is aborted with the reason. Not while sites may be opening its aggregate: whoever
+    /// reads it first must not choose to discard it.
     function endTask(string calldata reason) external onlyRole(DEFAULT_ADMIN_ROLE) {
         if (!_task().open) revert NoTaskOpen();
         _checkReason(reason);
+        Round storage r = _rounds[_currentRound];
+        if (_roundLive(r) && r.openQuorum != 0 && block.timestamp <= r.deadline) revert AlreadyOpened(_currentRound);
         _stopCeremony(reason);
         _stopRound(reason);
         _closeTask(reason);
@@ -87,7 +90,7 @@ contract FederationLedger is Rounds {
         bool windows = _isWindow(c.commitWindow) && _isWindow(c.aggregateWindow) && _isWindow(c.verifyWindow)
             && _isWindow(c.ceremonyWindow) && c.openGrace <= WINDOW_MAX;
         bool quorum = c.minCommits > 1 && c.minCommits <= MAX_MEMBERS && c.quorumBps > 5000 && c.quorumBps <= 10000;
-        bool attempts = c.maxAttempts != 0 && c.maxAttempts <= 255 && c.cooldown <= 255;
+        bool attempts = c.maxAttempts != 0 && c.maxAttempts <= 255 && c.cooldownRounds <= 255;
         bool seats = c.committeeMax >= COMMITTEE_MIN && c.committeeMax <= COMMITTEE_LIMIT;
         if (!windows || !quorum || !attempts || !seats) revert BadConfig();
         emit ConfigChanged();

@@ -3,13 +3,15 @@ pragma solidity 0.8.37;
 
 import {Bits} from "./Bits.sol";
 import {Succession} from "./Succession.sol";
-import {Epoch, EpochPhase, Round} from "./Types.sol";
+import {Accusation, Epoch, EpochPhase, Round, RoundPhase, Task} from "./Types.sol";
 import "./Errors.sol";
 
 /// @title Key epochs: a committee makes the collective key in four steps
 /// @notice COMMIT to seeds, REVEAL them (sealed to their holders, in the store), PUBLISH the public key parts, CONFIRM the
-/// collective key. A step ends when every member of the committee has acted. Members that stay silent, are accused by a
-/// majority, or contradict one are left out, and a new epoch starts; so every ceremony ends, with a key or with the task.
+/// collective key. A step ends when every member of the committee has acted. If one does not, or cheats, the epoch fails and the
+/// next starts: members that stayed silent sit out until one succeeds; members that a majority accuses, or that contradict one,
+/// are excluded for the whole task. So every ceremony ends, with a key or with the task.
+/// An ACTIVE epoch serves round after round, until its members changed, its keys are old enough, or somebody asked for new ones.
 abstract contract KeyEpochs is Succession {
     using Bits for uint256;
 
@@ -20,7 +22,7 @@ abstract contract KeyEpochs is Succession {
     /// key parts; CONFIRM: the collective key. The last member to act starts the next step, and in the end the first round.
     function act(uint256 epoch, uint8 step, bytes32 digest) external {
         Epoch storage e = _epochNow(epoch);
-        if (!_ceremonyLive(e) || e.phase != step) revert WrongEpochPhase(epoch, e.phase, step);
+        if (e.phase != step || step < EpochPhase.COMMIT || step > EpochPhase.CONFIRM) revert WrongEpochPhase(epoch, e.phase, step);
         _notAfter(e.deadline);
         if (digest == 0) revert ZeroDigest();
         uint256 i = _seat(e, msg.sender);
@@ -36,41 +38,75 @@ abstract contract KeyEpochs is Succession {
         else _enter(e, step + 1);
     }
 
+    /// @notice Make new keys before the next round, whatever the age of the present ones.
+    function renewKeys() external onlyRole(DEFAULT_ADMIN_ROLE) {
+        if (!_task().open) revert NoTaskOpen();
+        Epoch storage e = _epochs[_currentEpoch];
+        if (e.phase != EpochPhase.ACTIVE) revert WrongEpochPhase(_currentEpoch, e.phase, EpochPhase.ACTIVE);
+        e.renewal = true;
+        emit RenewalRequested(_currentEpoch);
+    }
+
     // ---- what ends an epoch before its time
 
-    /// @notice Anyone, after a step's deadline: go on without the members that did not act.
+    /// @notice Anyone, after the deadline of a step: go on without the members that did not act. After that of a dispute: start
+    /// over, since its keys are compromised, with nobody named.
     function expireEpoch(uint256 epoch) external {
         Epoch storage e = _epochNow(epoch);
         if (!_ceremonyLive(e)) revert WrongEpochPhase(epoch, e.phase, EpochPhase.COMMIT);
         _onlyAfter(e.deadline);
-        _restart(e, e.committee & ~e.acted[e.phase - EpochPhase.COMMIT], "silent until the deadline");
+        if (e.phase == EpochPhase.DISPUTE) {
+            _restartUnnamed(e, "disputed, and no majority named a culprit");
+        } else {
+            uint256 silent = e.committee & ~e.acted[e.phase - EpochPhase.COMMIT];
+            _task().absent |= silent;
+            _restart(e, silent, "silent until the deadline");
+        }
     }
 
-    /// @notice A committee member accuses another, during the ceremony or while its key is in use. Once more than half of
-    /// the committee accuse the same member, the epoch fails, its open round with it, and the next goes on without the culprit.
-    function accuse(uint256 epoch, address culprit, string calldata reason) external {
+    /// @notice A committee member accuses another. More than half of the committee against the same member exclude it.
+    /// In a ceremony that ends the epoch. With `evidence` (the stored object in which the accuser gives up its own key of this
+    /// epoch, so that everybody can judge) the ceremony stops for a DISPUTE: members judge by accusing, and there will be no key.
+    /// While the key is in use the open round goes on. If a share of the accused opened it, that quorum is struck, by anybody's
+    /// first accusation or a repeated one; the others can form another. New keys follow at the end of the round.
+    function accuse(uint256 epoch, address culprit, bytes32 evidence, string calldata reason) external {
         Epoch storage e = _epochNow(epoch);
         if (!_task().open) revert NoTaskOpen();
         _checkReason(reason);
-        uint256 bit = 1 << _seat(e, msg.sender);
+        uint256 accuser = _seat(e, msg.sender);
         uint256 accused = _seatOf(e, culprit);
+        bool inUse = e.phase == EpochPhase.ACTIVE;
+        bool strikes = inUse && _helpedToOpen(accused);
         uint256 accusers = _accusers[epoch][accused];
-        if (accusers & bit != 0 || msg.sender == culprit) revert AlreadyActed(epoch, msg.sender);
-        _accusers[epoch][accused] = accusers | bit;
-        emit Accused(epoch, culprit, msg.sender, reason);
-        if (2 * (accusers | bit).count() > e.committee.count()) {
-            _stopRound("a key committee member was excluded");
-            _restart(e, 1 << accused, "accused by a majority");
-        }
+        if (accuser == accused || (accusers.has(accuser) && !strikes)) revert AlreadyActed(epoch, msg.sender);
+        accusers |= 1 << accuser;
+        _accusers[epoch][accused] = accusers;
+        _accusations[epoch].push(Accusation(uint8(accuser), uint8(accused), inUse ? uint32(_currentRound) : 0, evidence));
+        e.accused |= 1 << accused;
+        emit Accused(epoch, culprit, msg.sender, evidence, reason);
+        bool majority = 2 * accusers.count() > e.committee.count();
+        if (majority) _task().excluded |= 1 << accused;
+        if (strikes) _strikeQuorum(accused, accuser);
+        else if (!inUse && majority) _restart(e, 1 << accused, "accused by a majority");
+        else if (!inUse && evidence != 0 && e.phase != EpochPhase.DISPUTE) _enter(e, EpochPhase.DISPUTE);
     }
 
     // ---- what the rounds do for it
 
-    /// @dev Opens the next round of the task, or a new key epoch where too few key holders are left.
+    /// @dev Opens the next round of the task, or a new key epoch where one is due.
     function _openRound() internal virtual;
 
     /// @dev Ends the open round, if there is one, without opening another.
     function _stopRound(string memory reason) internal virtual;
+
+    /// @dev A share of `culprit` was found wrong: the open round has to be opened without it, or not at all.
+    function _strikeQuorum(uint256 culprit, uint256 accuser) internal virtual;
+
+    /// @dev Whether a share of this member helped to open the verified round that is not finalised yet.
+    function _helpedToOpen(uint256 index) private view returns (bool) {
+        Round storage r = _rounds[_currentRound];
+        return r.phase == RoundPhase.VERIFIED && r.openQuorum.has(index);
+    }
 
     // ---- internals
 
@@ -86,9 +122,11 @@ abstract contract KeyEpochs is Succession {
         return _epochs[epoch];
     }
 
+    /// @dev An excluded member keeps its seat until new keys are made, but has no say any more.
     function _seat(Epoch storage e, address who) private view returns (uint256 i) {
         _activeIndex(who);
-        return _seatOf(e, who);
+        i = _seatOf(e, who);
+        if (_task().excluded.has(i)) revert NotInCommittee(e.number, who);
     }
 
     function _seatOf(Epoch storage e, address who) private view returns (uint256 i) {
@@ -106,14 +144,14 @@ abstract contract KeyEpochs is Succession {
         if (agreed == e.committee) {
             e.phase = EpochPhase.ACTIVE;
             e.keyDigest = keyDigest;
-            _task().failedCeremonies = 0;
+            (_task().failedCeremonies, _task().absent) = (0, 0);
             emit EpochActive(e.number, keyDigest);
             _openRound();
         } else if (2 * agreed.count() > e.committee.count()) {
+            _task().excluded |= e.committee & ~agreed;
             _restart(e, e.committee & ~agreed, "confirmed another key than the majority");
         } else {
-            ++_task().failedCeremonies;
-            _restart(e, 0, "no majority for one key");
+            _restartUnnamed(e, "no majority for one key");
         }
     }
 
@@ -130,9 +168,14 @@ abstract contract KeyEpochs is Succession {
         }
     }
 
+    /// @dev The epoch failed without a culprit the contract could name. This may happen a few times in a row only.
+    function _restartUnnamed(Epoch storage e, string memory reason) private {
+        ++_task().failedCeremonies;
+        _restart(e, 0, reason);
+    }
+
     function _restart(Epoch storage e, uint256 culprits, string memory reason) private {
         e.phase = EpochPhase.FAILED;
-        _task().excluded |= culprits;
         emit EpochFailed(e.number, culprits, reason);
         if (_task().failedCeremonies >= _config.maxAttempts) _closeTask("key ceremonies failed without a culprit");
         else _openEpoch();
@@ -153,18 +196,31 @@ abstract contract KeyEpochs is Succession {
 
     /// @dev Opens a key epoch with a fresh committee, or ends the task if none can be formed.
     function _openEpoch() internal {
-        uint256 pool = _activeMask & ~_task().excluded;
-        uint256 size = _committeeSize(pool.count());
-        if (size < COMMITTEE_MIN || size < _task().threshold) {
+        Task storage task = _task();
+        uint256 pool = _eligible();
+        uint256 size = _committeeSize((pool & ~task.absent).count());
+        if (size < COMMITTEE_MIN || size < task.threshold) {
             _closeTask("too few members left for a key committee");
             return;
         }
         Epoch storage e = _epochs[++_currentEpoch];
-        e.number = uint32(_currentEpoch);
-        e.committee = _drawCommittee(pool, size);
-        e.threshold = _task().threshold;
+        (e.number, e.threshold, e.finalizedBefore) = (uint32(_currentEpoch), task.threshold, task.finalizedCount);
+        (e.pool, e.committee) = (pool, _drawCommittee(pool & ~task.absent, size));
         _enter(e, EpochPhase.COMMIT);
         emit EpochOpened(e.number, e.committee);
+    }
+
+    /// @dev Whether new keys are to be made before the next round: other members may hold them than when they were made,
+    /// somebody asked for it, or they are old.
+    function _renewalDue(Epoch storage e) internal view returns (bool) {
+        uint256 age = _task().finalizedCount - e.finalizedBefore;
+        return e.pool != _eligible() || e.renewal || (_config.epochRounds != 0 && age >= _config.epochRounds);
+    }
+
+    /// @dev The present key holders did not open a round: let others hold the next key, if there are any.
+    function _replaceHolders() internal {
+        Epoch storage e = _epochs[_currentEpoch];
+        if (e.pool & ~e.committee != 0) e.renewal = true;
     }
 
     /// @dev A fixed threshold t > 1 stays a majority however many members join: at most 2t - 1 seats.

@@ -3,7 +3,7 @@ pragma solidity 0.8.37;
 
 import {Bits} from "./Bits.sol";
 import {LedgerState} from "./LedgerState.sol";
-import {Ceremony, Config, Epoch, Member, Round, Share, Snapshot, Task, Update} from "./Types.sol";
+import {Accusation, Ceremony, Config, Epoch, Member, Round, Share, Snapshot, Task, Update} from "./Types.sol";
 
 /// @title LedgerReadings: every question FederationLedger answers
 /// @notice FederationLedger runs this code on its own storage (delegatecall), so ask there: at its own address this contract
@@ -23,14 +23,17 @@ contract LedgerReadings is LedgerState {
             blockNumber: uint64(block.number),
             task: _task(),
             epoch: _epochs[_currentEpoch],
-            round: _rounds[_currentRound],
+            round: getRound(_currentRound),
             active: _activeMask
         });
     }
 
     function getTask(uint256 number) external view returns (Task memory) { return _tasks[number]; }
 
-    function getRound(uint256 round) external view returns (Round memory) { return _rounds[round]; }
+    function getRound(uint256 round) public view returns (Round memory r) {
+        r = _rounds[round];
+        r.parent = _rounds[r.parentRound].aggregate;
+    }
 
     function getEpoch(uint256 epoch) external view returns (Epoch memory) { return _epochs[epoch]; }
 
@@ -47,6 +50,9 @@ contract LedgerReadings is LedgerState {
         }
     }
 
+    /// @notice Who accused whom in an epoch, in order.
+    function getAccusations(uint256 epoch) external view returns (Accusation[] memory) { return _accusations[epoch]; }
+
     /// @notice The committed updates of a round, by ascending member index.
     function getUpdates(uint256 round) external view returns (Update[] memory updates) {
         uint256 x = _rounds[round].committed;
@@ -54,6 +60,20 @@ contract LedgerReadings is LedgerState {
         for (uint256 k; x != 0; x &= x - 1) updates[k++] = _updates[round][x.lowest()];
     }
 
-    /// @notice The decryption shares released of a round's present (or last) aggregate, in order of release.
-    function getShares(uint256 round) external view returns (Share[] memory) { return _shares[_attemptKey(_rounds[round])]; }
+    /// @notice The decryption shares released of a round's present (or last) aggregate, quorum by quorum in the order of its
+    /// first share, those of one quorum by ascending member index.
+    function getShares(uint256 round) external view returns (Share[] memory shares) {
+        uint256 attempt = _attemptKey(_rounds[round]);
+        uint256[] storage quorums = _quorums[attempt];
+        uint256 n;
+        for (uint256 q; q < quorums.length; ++q) n += _releases(attempt, quorums[q]).count();
+        shares = new Share[](n);
+        n = 0;
+        for (uint256 q; q < quorums.length; ++q) {
+            for (uint256 x = _releases(attempt, quorums[q]); x != 0; x &= x - 1) {
+                uint256 i = x.lowest();
+                shares[n++] = Share({member: uint8(i), quorum: quorums[q], digest: _shares[attempt][quorums[q]][i]});
+            }
+        }
+    }
 }

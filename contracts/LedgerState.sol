@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {Ceremony, Config, Epoch, EpochPhase, Member, MemberStatus, Round, RoundPhase, Share, Task, Update} from "./Types.sol";
+import {Bits} from "./Bits.sol";
+import {Accusation, Ceremony, Config, Epoch, EpochPhase, Member, MemberStatus, Round, RoundPhase, Task, Update} from "./Types.sol";
 import "./Errors.sol";
 
 /// @title All storage and events of the ledger, and the questions every part asks of them
-/// @notice The parts above (Membership, Succession, KeyEpochs, Rounds) change this state, LedgerReadings answers questions
+/// @notice The parts above (Membership, Succession, KeyEpochs, Rounds, Openings) change this state, LedgerReadings answers questions
 /// about it; nothing here changes it.
 /// @dev LedgerReadings works on the ledger's storage, so all of it is declared here, and this contract comes first.
 abstract contract LedgerState {
@@ -24,10 +25,13 @@ abstract contract LedgerState {
     mapping(uint256 epoch => Epoch) internal _epochs;
     mapping(uint256 epoch => mapping(uint256 index => Ceremony)) internal _ceremonies;
     mapping(uint256 epoch => mapping(uint256 culprit => uint256)) internal _accusers;
+    mapping(uint256 epoch => Accusation[]) internal _accusations;
     mapping(uint256 round => Round) internal _rounds;
     mapping(uint256 round => mapping(uint256 index => Update)) internal _updates;
-    mapping(uint256 attempt => Share[]) internal _shares;        // by _attemptKey: shares of one aggregate never serve another
-    mapping(uint256 attempt => mapping(uint256 quorum => uint256)) internal _releases;
+    // by _attemptKey, since shares of one aggregate never serve another
+    mapping(uint256 attempt => uint256[]) internal _quorums;     // those that shares were released for, in this order
+    mapping(uint256 attempt => mapping(uint256 quorum => mapping(uint256 index => bytes32))) internal _shares;
+    mapping(uint256 attempt => mapping(uint256 quorum => mapping(bytes32 model => uint256))) internal _confirmations;
 
     event ConfigChanged();
     event Whitelisted(address indexed member, address indexed by, uint32 maxWeight);
@@ -39,7 +43,8 @@ abstract contract LedgerState {
     event TaskEnded(uint256 indexed task);
     event EpochOpened(uint256 indexed epoch, uint256 committee);
     event CeremonyStep(uint256 indexed epoch, address indexed member, uint8 indexed phase, bytes32 digest);
-    event Accused(uint256 indexed epoch, address indexed culprit, address indexed accuser, string reason);
+    event Accused(uint256 indexed epoch, address indexed culprit, address indexed accuser, bytes32 evidence, string reason);
+    event RenewalRequested(uint256 indexed epoch);
     event EpochActive(uint256 indexed epoch, bytes32 keyDigest);
     event EpochFailed(uint256 indexed epoch, uint256 culprits, string reason);
     event RoundOpened(uint256 indexed round, address indexed coordinator, uint256 selected);
@@ -56,6 +61,9 @@ abstract contract LedgerState {
     event CoordinatorReplaced(uint256 indexed round, address indexed former, address indexed next, uint8 attempt);
     event ShareReleased(uint256 indexed round, address indexed member, uint256 quorum, bytes32 digest);
     event QuorumOpened(uint256 indexed round, uint256 quorum);
+    event QuorumStruck(uint256 indexed round, uint256 quorum, address indexed culprit, address indexed accuser);
+    event Confirmed(uint256 indexed round, address indexed member, uint256 quorum, bytes32 model);
+    event OpeningConfirmed(uint256 indexed round, uint256 quorum, bytes32 model);
     event RoundFinalized(uint256 indexed round, bytes32 aggregate);
     event RoundAborted(uint256 indexed round);
 
@@ -90,12 +98,25 @@ abstract contract LedgerState {
         return uint256(r.number) << 8 | r.attempt;
     }
 
+    /// @dev The members of a quorum whose shares for it are released.
+    function _releases(uint256 attempt, uint256 quorum) internal view returns (uint256 released) {
+        for (uint256 x = quorum; x != 0; x &= x - 1) {
+            uint256 i = Bits.lowest(x);
+            if (_shares[attempt][quorum][i] != 0) released |= 1 << i;
+        }
+    }
+
     function _roundLive(Round storage r) internal view returns (bool) {
         return r.phase >= RoundPhase.COMMIT && r.phase <= RoundPhase.VERIFIED;
     }
 
     function _ceremonyLive(Epoch storage e) internal view returns (bool) {
-        return e.phase >= EpochPhase.COMMIT && e.phase <= EpochPhase.CONFIRM;
+        return e.phase >= EpochPhase.COMMIT && e.phase <= EpochPhase.DISPUTE;
+    }
+
+    /// @dev Members that may sit in a new committee.
+    function _eligible() internal view returns (uint256) {
+        return _activeMask & ~_task().excluded;
     }
 
     function _notAfter(uint256 deadline) internal view {

@@ -3,12 +3,13 @@ pragma solidity 0.8.37;
 
 import {Bits} from "./Bits.sol";
 import {KeyEpochs} from "./KeyEpochs.sol";
-import {Epoch, EpochPhase, Member, MemberStatus, Round, RoundPhase, Share, Update} from "./Types.sol";
+import {Epoch, Member, MemberStatus, Round, RoundPhase, Update} from "./Types.sol";
 import "./Errors.sol";
 
-/// @title Rounds: commit, aggregate, verify, open
+/// @title Rounds: commit, aggregate, verify
 /// @notice COMMIT -> AGGREGATE -> VERIFY -> VERIFIED -> FINALIZED, or ABORTED with a reason from any of them. While a task is
 /// open there is exactly one live round or one live key ceremony, and every phase has a deadline after which anyone may act.
+/// What happens from VERIFIED on is in Openings.
 abstract contract Rounds is KeyEpochs {
     using Bits for uint256;
 
@@ -28,15 +29,16 @@ abstract contract Rounds is KeyEpochs {
     }
 
     /// @notice Commit to an encrypted update before anybody can read it. `weight` is the site's own, up to its cap; `base`
-    /// the digest of the model it started from.
-    /// @dev A digest can be committed once, ever: copying or replaying another site's update is refused.
+    /// the digest of the model it started from, which has to be the model everybody starts from.
+    /// @dev The digest covers run, round and site, so one that was copied or replayed fits no update (DESIGN rule 3).
     function commitUpdate(uint256 round, bytes32 digest, uint64 size, uint32 weight, bytes32 base) external {
         (Round storage r, uint256 i) = _answer(round);
         if (digest == 0) revert ZeroDigest();
+        if (base != r.base) revert DigestMismatch(base, r.base);
         uint32 maxWeight = _members[i].maxWeight;
         if (weight == 0 || weight > maxWeight) revert BadWeight(weight, maxWeight);
         r.committed |= 1 << i;
-        _updates[round][i] = Update({member: uint8(i), size: size, weight: weight, digest: digest, base: base});
+        _updates[round][i] = Update({member: uint8(i), size: size, weight: weight, digest: digest});
         emit UpdateCommitted(round, msg.sender, digest);
         _closeIfAnswered(r);
     }
@@ -117,61 +119,6 @@ abstract contract Rounds is KeyEpochs {
         if (r.phase == RoundPhase.VERIFY) _settleVerification(r);
     }
 
-    // ---- opening
-
-    /// @notice A key holder names the stored object with its share of the decryption, computed for one quorum of exactly
-    /// `threshold` committee members. Holders that committed an update must have attested the aggregate in this attempt;
-    /// the others (not selected, or declined) may only help once a majority has.
-    /// @param aggregate what the share opens: a late one must not count for another attempt.
-    function releaseShare(uint256 round, uint256 quorum, bytes32 digest, bytes32 aggregate) external {
-        Round storage r = _roundNow(round);
-        if (r.phase != RoundPhase.VERIFY && r.phase != RoundPhase.VERIFIED) revert WrongPhase(round, r.phase, RoundPhase.VERIFIED);
-        if (r.phase == RoundPhase.VERIFY) _notAfter(r.deadline);    // once verified, a late share still saves the round
-        uint256 i = _activeIndex(msg.sender);
-        _checkQuorum(_epochs[r.epoch], quorum, i);
-        if (!r.votedOk.has(i) && (r.committed.has(i) || r.phase != RoundPhase.VERIFIED)) revert NotAttested(round, msg.sender);
-        if (digest == 0) revert ZeroDigest();
-        if (aggregate != r.aggregate) revert DigestMismatch(aggregate, r.aggregate);
-        uint256 attempt = _attemptKey(r);
-        uint256 releases = _releases[attempt][quorum];
-        if (releases.has(i)) revert AlreadyReleased(round, msg.sender, quorum);
-        releases |= 1 << i;
-        _releases[attempt][quorum] = releases;
-        r.released |= 1 << i;
-        _shares[attempt].push(Share({member: uint8(i), quorum: quorum, digest: digest}));
-        emit ShareReleased(round, msg.sender, quorum, digest);
-        if (releases == quorum && r.openQuorum == 0) _quorumComplete(r, quorum);
-    }
-
-    /// @notice Anyone: settle a verified and opened round, and open the next one or end the task.
-    function finalize(uint256 round) external {
-        Round storage r = _roundIn(round, RoundPhase.VERIFIED);
-        if (r.openQuorum == 0) revert NotOpened(round);
-        if (r.votedOk | r.votedBad != r.committed) _onlyAfter(r.deadline);
-        _settleScores(r);
-        r.phase = RoundPhase.FINALIZED;
-        _task().lastFinalized = uint32(round);
-        ++_task().finalizedCount;
-        emit RoundFinalized(round, r.aggregate);
-        if (_task().finalizedCount == _task().rounds) _closeTask("");
-        else _openRound();
-    }
-
-    /// @notice Give the round up: anyone, once it is verified and no quorum opened it in time; the administrator at any time
-    /// before it is verified.
-    function abandon(uint256 round, string calldata reason) external {
-        Round storage r = _roundNow(round);
-        _checkReason(reason);
-        if (!_roundLive(r)) revert WrongPhase(round, r.phase, RoundPhase.VERIFIED);
-        if (r.openQuorum != 0) revert AlreadyOpened(round);      // what was opened must count: promise P1, rule 4
-        if (r.phase == RoundPhase.VERIFIED) {
-            _onlyAfter(r.deadline);
-        } else {
-            _checkRole(DEFAULT_ADMIN_ROLE);
-        }
-        _abortRound(reason);
-    }
-
     // ---- internals: COMMIT
 
     /// @dev The checks commitUpdate and decline share.
@@ -211,7 +158,7 @@ abstract contract Rounds is KeyEpochs {
         return _handOver(r, r.committed);
     }
 
-    // ---- internals: VERIFY and opening
+    // ---- internals: VERIFY
 
     function _reveal(Round storage r, Member storage m, bytes32 layer) private {
         if (keccak256(abi.encode(layer)) != m.onionAnchor) revert BadReveal(m.account);
@@ -223,33 +170,24 @@ abstract contract Rounds is KeyEpochs {
 
     function _settleVerification(Round storage r) private {
         uint256 votes = r.committed.count();
-        uint256 needed = (votes * _config.quorumBps + 9999) / 10000;
+        uint256 needed = _majority(r);
         if (r.votedOk.count() >= needed) {
             r.phase = RoundPhase.VERIFIED;
-            r.deadline = _in(r.openQuorum == 0 ? _config.verifyWindow : _config.openGrace);
+            r.deadline = _in(_config.verifyWindow);
             emit AggregateVerified(r.number, r.aggregate);
         } else if (r.votedBad.count() > votes - needed) {
             emit AggregateRejected(r.number, _members[r.coordinator].account, r.attempt, r.aggregate);
             _punishVotes(r, r.votedOk);
             // A majority found it wrong, so no honest holder released a share of it, and a new attempt gives nothing away.
-            if (r.openQuorum == 0) r.released = 0;
+            if (r.openQuorum == 0) r.released = false;
             _coordinatorFault(r);
             _replaceCoordinator(r);
         }
     }
 
-    function _checkQuorum(Epoch storage e, uint256 quorum, uint256 i) private view {
-        if (!e.committee.has(i)) revert NotInCommittee(e.number, msg.sender);
-        bool fits = quorum & ~e.committee == 0 && quorum.count() == e.threshold && quorum.has(i);
-        if (!fits) revert BadQuorum(quorum, e.committee, e.threshold);
-    }
-
-    function _quorumComplete(Round storage r, uint256 quorum) private {
-        r.openQuorum = quorum;
-        emit QuorumOpened(r.number, quorum);
-        if (r.phase != RoundPhase.VERIFIED) return;
-        uint256 grace = _in(_config.openGrace);
-        if (grace < r.deadline) r.deadline = grace;
+    /// @dev How many of the sites that committed settle a question: more than half of them.
+    function _majority(Round storage r) internal view returns (uint256) {
+        return (r.committed.count() * _config.quorumBps + 9999) / 10000;
     }
 
     // ---- internals: opening and ending rounds
@@ -260,9 +198,7 @@ abstract contract Rounds is KeyEpochs {
             return;
         }
         Epoch storage e = _epochs[_currentEpoch];
-        if ((e.committee & _activeMask).count() < e.threshold) {       // nobody could open an aggregate any more
-            e.phase = EpochPhase.FAILED;
-            emit EpochFailed(e.number, e.committee & ~_activeMask, "too few active key holders");
+        if (_renewalDue(e)) {
             _openEpoch();
             return;
         }
@@ -275,7 +211,7 @@ abstract contract Rounds is KeyEpochs {
         r.selected = _activeMask;
         r.weightTotal = _totalWeight(_activeMask);
         r.parentRound = _task().lastFinalized;
-        r.parent = _rounds[r.parentRound].aggregate;
+        r.base = r.parentRound == 0 ? _task().initialModel : _rounds[r.parentRound].opened;
         r.beacon = keccak256(abi.encode(last.beacon, last.entropy, e.keyDigest, _currentRound));
         r.coordinator = _firstCoordinator(last, r.beacon);
         emit RoundOpened(_currentRound, _members[r.coordinator].account, r.selected);

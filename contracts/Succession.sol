@@ -28,7 +28,7 @@ abstract contract Succession is Membership {
 
     /// @dev A layer became public: let its owner's tickets compete for the next round.
     function _enterLottery(Round storage r, Member storage m, bytes32 layer) internal {
-        uint256 cooldown = _config.cooldown;
+        uint256 cooldown = _config.cooldownRounds;
         if (cooldown != 0 && (m.index == r.coordinator || _cooling(m, r.number + 1))) return;
         if (m.saltRound >= r.number) return;                                // the salt is not fixed yet
         bytes32 salt = _rounds[m.saltRound].entropy;
@@ -66,7 +66,7 @@ abstract contract Succession is Membership {
 
     /// @dev Whether the member sits out `round` because it coordinated one of the `cooldown` rounds before.
     function _cooling(Member storage m, uint256 round) private view returns (bool) {
-        return m.lastCoordinated != 0 && m.lastCoordinated + _config.cooldown >= round;
+        return m.lastCoordinated != 0 && m.lastCoordinated + _config.cooldownRounds >= round;
     }
 
     // ---- fail-over
@@ -95,7 +95,7 @@ abstract contract Succession is Membership {
     /// have released shares of must be the last: a second aggregate of the same updates would give away their difference
     /// (DESIGN rule 4).
     function _newAttempt(Round storage r) private returns (bool) {
-        if (r.released != 0) { _abortRound("aggregate failed after shares of it were released"); return false; }
+        if (r.released) { _abortRound("aggregate failed after shares of it were released"); return false; }
         if (r.attempt + 1 >= _config.maxAttempts) { _abortRound("no coordinator produced a verified aggregate"); return false; }
         ++r.attempt;
         (r.votedOk, r.votedBad, r.included, r.aggregate, r.aggregateSize) = (0, 0, 0, 0, 0);

@@ -16,7 +16,7 @@ library EpochPhase {
     uint8 internal constant REVEAL = 2;
     uint8 internal constant PUBLISH = 3;
     uint8 internal constant CONFIRM = 4;
-    uint8 internal constant DISPUTE = 5;
+    uint8 internal constant DISPUTE = 5;             // somebody gave up its key to prove a fault: never ACTIVE any more
     uint8 internal constant ACTIVE = 6;
     uint8 internal constant FAILED = 7;
 }
@@ -32,16 +32,17 @@ library RoundPhase {
 
 /// @notice What the administrator fixes before a task; windows are seconds of chain time.
 struct Config {
-    uint256 commitWindow;      // for training, encrypting and committing
-    uint256 aggregateWindow;   // for one coordinator's aggregate
-    uint256 verifyWindow;      // for a majority of attestations, then again for the decryption shares
-    uint256 openGrace;         // for late attestations, once a quorum's shares are all released
-    uint256 ceremonyWindow;    // for each of the four steps of a key ceremony
-    uint256 minCommits;        // fewest updates in an aggregate: what hides a single one
-    uint256 quorumBps;         // votes that settle a verification / committed sites, in basis points (> 5000)
-    uint256 maxAttempts;       // coordinators tried before a round is aborted
-    uint256 cooldown;          // rounds a coordinator sits out afterwards
-    uint256 committeeMax;      // most members of a key committee
+    uint32 commitWindow;       // for training, encrypting and committing
+    uint32 aggregateWindow;    // for one coordinator's aggregate
+    uint32 verifyWindow;       // for a majority of attestations, again for decryption shares, again to confirm what they open
+    uint32 openGrace;          // for late attestations and confirmations, once a majority confirmed one model
+    uint32 ceremonyWindow;     // for each of the four steps of a key ceremony, and for a dispute
+    uint16 minCommits;         // fewest updates in an aggregate: what hides a single one
+    uint16 quorumBps;          // votes that settle a verification / committed sites, in basis points (> 5000)
+    uint16 maxAttempts;        // coordinators tried before a round is aborted
+    uint16 cooldownRounds;     // rounds a coordinator sits out afterwards
+    uint16 committeeMax;       // most members of a key committee
+    uint16 epochRounds;        // finalised rounds after which new keys are made; 0 = only when members change
 }
 
 struct Task {
@@ -55,7 +56,8 @@ struct Task {
     bytes32 runDigest;
     bytes32 initialModel;
     bytes32 securityParams;
-    uint256 excluded;         // members that may no longer sit in a committee of this task
+    uint256 excluded;         // proved or accused by a majority: in no later committee of this task
+    uint256 absent;           // silent in a ceremony: left out of the next attempts, until one succeeds
     string endReason;         // empty while open, and after the planned number of rounds
 }
 
@@ -77,11 +79,15 @@ struct Member {
 }
 
 struct Epoch {
-    uint256 number;
+    uint32 number;
     uint8 phase;
     uint8 threshold;
-    uint256 deadline;
+    bool renewal;             // new keys are to be made before the next round
+    uint32 finalizedBefore;   // the task's finalised rounds when the epoch opened
+    uint64 deadline;
     uint256 committee;
+    uint256 pool;             // active and not excluded when the epoch opened
+    uint256 accused;          // members that somebody accused in this epoch
     uint256[4] acted;         // who committed, revealed, published, confirmed
     bytes32 keyDigest;        // zero until ACTIVE
 }
@@ -91,12 +97,18 @@ struct Ceremony {
     bytes32[4] digests;       // seed commitment, sealed seeds, key parts, key digest; zero where not yet
 }
 
+struct Accusation {
+    uint8 accuser;
+    uint8 culprit;
+    uint32 round;             // whose shares it is about; 0 in a ceremony
+    bytes32 evidence;         // stored object that gives up the accuser's own key of the epoch, 0 = none
+}
+
 struct Update {
     uint8 member;
     uint64 size;
     uint32 weight;
     bytes32 digest;
-    bytes32 base;
 }
 
 struct Share {
@@ -110,12 +122,13 @@ struct Round {
     uint8 phase;
     uint8 attempt;
     uint8 coordinator;        // member index
+    bool released;            // whether honest holders may have released shares of the present aggregate
     uint32 epoch;
-    uint256 deadline;
-    uint256 openedAt;
-    uint256 weightTotal;
-    uint256 aggregateSize;
     uint32 parentRound;       // the finalised round this one builds on, 0 = the initial model
+    uint64 deadline;
+    uint64 openedAt;
+    uint64 weightTotal;
+    uint64 aggregateSize;
     uint256 selected;
     uint256 committed;
     uint256 declined;
@@ -123,10 +136,13 @@ struct Round {
     uint256 votedOk;
     uint256 votedBad;
     uint256 revealed;         // members whose onion layer of this round is public
-    uint256 released;         // members that released a share of the present aggregate
     uint256 failed;           // members that failed to coordinate this round
-    uint256 openQuorum;
-    bytes32 parent;
+    uint256 openQuorum;       // key holders whose shares for each other are all released, 0 = none
+    uint256 confirmed;        // members that opened those shares and named the model they got
+    uint256 disputed;         // key holders whose shares were found wrong: in no quorum of this round any more
+    bytes32 base;             // digest of the model every update of this round starts from
+    bytes32 opened;           // digest of the model after this round, once a majority named it
+    bytes32 parent;           // aggregate of the parent round; never stored, LedgerReadings fills it in
     bytes32 aggregate;
     bytes32 entropy;          // XOR of the revealed layers: independent of transaction order
     bytes32 beacon;

@@ -36,6 +36,7 @@ CONFIG = ContractConfig(
 WEIGHTS = (100, 50, 70, 30, 20)
 N = len(WEIGHTS)
 NO_LAYER = bytes(32)
+NO_EVIDENCE = bytes(32)
 _LAYERS = 32
 _T = TypeVar("_T")
 
@@ -159,7 +160,7 @@ class Sites:
         """These members commit (everybody if none is named)."""
         number = self.view().round.number
         for i in members or range(N):
-            self.ledgers[i].commit_update(number, digest("update", number, i), 1000 + i, WEIGHTS[i], digest("base", number))
+            self.ledgers[i].commit_update(number, digest("update", number, i), 1000 + i, WEIGHTS[i], self.round().base)
 
     def aggregate(self, name: str = "aggregate", included: int | None = None, reasons: bytes = b"") -> None:
         """The coordinator submits an aggregate of all committed updates (or of a mask)."""
@@ -190,13 +191,33 @@ class Sites:
         """The first possible quorum of the committee releases its shares."""
         self.release(*self.committee()[: self.view().epoch.threshold])
 
-    def whole_round(self) -> None:
-        """Commit, aggregate, attest, open and finalise the open round."""
+    def confirm(self, *members: int, model: str = "model after") -> None:
+        """These members confirm what the open quorum's shares lead to (everybody that committed, if none is named)."""
+        r = self.view().round
+        for i in members or members_in(r.committed):
+            self.ledgers[i].confirm_opening(r.number, r.open_quorum, digest(model, r.number))
+
+    def verified_round(self) -> None:
+        """Everybody commits to the open round and attests its aggregate."""
         self.commit()
         self.aggregate()
         self.attest()
+
+    def opened_round(self) -> None:
+        """As `verified_round`; the first possible quorum's shares are released, too."""
+        self.verified_round()
         self.open()
+
+    def whole_round(self) -> None:
+        """Commit, aggregate, attest, open, confirm and finalise the open round."""
+        self.opened_round()
+        self.confirm()
         self.admin.finalize(self.view().round.number)
+
+    def accuse(self, accuser: int, culprit: int, evidence: bytes = NO_EVIDENCE) -> None:
+        """One member accuses another, in the newest epoch."""
+        epoch = self.view().epoch.epoch
+        self.ledgers[accuser].accuse(epoch, self.accounts[culprit].address, evidence, "bad share")
 
     # ---- reading
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from bahefl_flwr.records import EpochPhase, RoundPhase, mask_of
-from ledger_sites import CONFIG, Sites, digest, refused
+from bahefl_flwr.records import AccusationRecord, EpochPhase, RoundPhase, mask_of
+from ledger_sites import CONFIG, NO_EVIDENCE, Sites, digest, refused
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_only_the_committee_acts_and_only_in_turn(ceremony: Sites) -> None:
 
 
 def test_a_silent_member_is_left_out_after_the_deadline(ceremony: Sites) -> None:
-    """Not before; then anyone may start the next epoch, without it and for the rest of the task."""
+    """Not before; then anyone may start the next epoch, without it."""
     silent = ceremony.committee()[0]
     ceremony.take(EpochPhase.COMMIT, *ceremony.committee()[1:])
     with refused("DeadlineNotReached"):
@@ -111,21 +111,38 @@ def test_without_any_majority_ceremonies_are_repeated_only_so_often(ceremony: Si
     assert ceremony.view().task.end_reason == "key ceremonies failed without a culprit"
 
 
-def test_a_majority_of_accusers_excludes_a_member(sites: Sites) -> None:
-    """Also while the key is in use: the open round is aborted, and the next epoch does without the culprit."""
-    first, second, culprit = sites.committee()
-    sites.ledgers[first].accuse(1, sites.accounts[culprit].address, bytes(32), "bad share")
-    with refused("AlreadyActed"):
-        sites.ledgers[first].accuse(1, sites.accounts[culprit].address, bytes(32), "bad share")
-    with refused("AlreadyActed"):
-        sites.ledgers[culprit].accuse(1, sites.accounts[culprit].address, bytes(32), "myself")
-    with refused("NotInCommittee"):
-        sites.ledgers[sites.others(first, second, culprit)[0]].accuse(1, sites.accounts[culprit].address, bytes(32), "bad share")
-    assert sites.phase() is RoundPhase.COMMIT
-    sites.ledgers[second].accuse(1, sites.accounts[culprit].address, bytes(32), "bad share")
-    assert sites.round().abort_reason == "a key committee member was excluded"
-    assert sites.view().epoch.phase is EpochPhase.COMMIT
-    assert culprit not in sites.committee()
+def test_a_majority_of_accusers_excludes_a_member(ceremony: Sites) -> None:
+    """The ceremony fails, and no later committee of the task has the culprit."""
+    first, second, culprit = ceremony.committee()
+    ceremony.accuse(first, culprit)
+    assert (ceremony.view().epoch.epoch, ceremony.view().epoch.accused) == (1, 1 << culprit)
+    ceremony.accuse(second, culprit)
+    assert ceremony.admin.epoch(1).phase is EpochPhase.FAILED
+    assert ceremony.view().task.excluded == 1 << culprit
+    assert (ceremony.view().epoch.epoch, ceremony.view().epoch.phase) == (2, EpochPhase.COMMIT)
+    assert not ceremony.view().epoch.pool >> culprit & 1
+
+
+def test_accusations_are_the_committees_once_for_each_culprit(ceremony: Sites) -> None:
+    """Not of oneself, not twice, not by or against outsiders, not in another epoch; they are read back in order."""
+    first, second, third = ceremony.committee()
+    outsider = ceremony.others(first, second, third)[0]
+    ceremony.accuse(first, third)
+    for accuser, culprit, why in (
+        (first, third, "AlreadyActed"),
+        (second, second, "AlreadyActed"),
+        (outsider, third, "NotInCommittee"),
+        (first, outsider, "NotInCommittee"),
+    ):
+        with refused(why):
+            ceremony.accuse(accuser, culprit)
+    with refused("NotCurrentEpoch"):
+        ceremony.ledgers[first].accuse(2, ceremony.accounts[second].address, NO_EVIDENCE, "too early")
+    ceremony.accuse(second, first, digest("evidence"))
+    assert ceremony.admin.accusations(1) == (
+        AccusationRecord(accuser=first, culprit=third, round=0, evidence=NO_EVIDENCE),
+        AccusationRecord(accuser=second, culprit=first, round=0, evidence=digest("evidence")),
+    )
 
 
 def test_a_suspended_committee_member_restarts_the_ceremony(ceremony: Sites) -> None:
@@ -137,11 +154,11 @@ def test_a_suspended_committee_member_restarts_the_ceremony(ceremony: Sites) -> 
 
 
 def test_a_round_never_opens_without_enough_key_holders(sites: Sites) -> None:
-    """With fewer than `threshold` active holders left, the next round waits for a new key."""
+    """With key holders suspended, the next round waits for a new key; the old epoch stays on record as it was."""
     for i in sites.committee()[:2]:
         sites.admin.suspend(sites.accounts[i].address, "off line")
     sites.admin.abandon(1, "no key holders")
-    assert sites.admin.epoch(1).phase is EpochPhase.FAILED
+    assert sites.admin.epoch(1).phase is EpochPhase.ACTIVE
     assert sites.view().epoch.epoch == 2
     assert sites.view().epoch.phase is EpochPhase.COMMIT
     assert sites.round().phase is RoundPhase.ABORTED

@@ -13,7 +13,8 @@ from bahefl_flwr.records import EpochPhase, LedgerView, MemberStatus, RoundPhase
 from ledger_sites import NO_LAYER, WINDOW_S, N, Sites, digest
 
 LIVE_ROUND = {RoundPhase.COMMIT, RoundPhase.AGGREGATE, RoundPhase.VERIFY, RoundPhase.VERIFIED}
-LIVE_CEREMONY = {EpochPhase.COMMIT, EpochPhase.REVEAL, EpochPhase.PUBLISH, EpochPhase.CONFIRM}
+STEPS_OF_CEREMONY = {EpochPhase.COMMIT, EpochPhase.REVEAL, EpochPhase.PUBLISH, EpochPhase.CONFIRM}
+LIVE_CEREMONY = STEPS_OF_CEREMONY | {EpochPhase.DISPUTE}
 STEPS = 200
 
 
@@ -97,7 +98,7 @@ def commit(sites: Sites, chance: random.Random, member: int | None = None) -> No
     """One member commits, rarely with a digest used before."""
     r, i = sites.round(), chance.randrange(N) if member is None else member
     name = digest("stale") if chance.random() < 0.02 else digest("u", r.number, i)
-    sites.ledgers[i].commit_update(r.number, name, 1, chance.randrange(1, 12), digest("base"))
+    sites.ledgers[i].commit_update(r.number, name, 1, chance.randrange(1, 12), r.base)
 
 
 def decline(sites: Sites, chance: random.Random) -> None:
@@ -170,10 +171,20 @@ def enforce(sites: Sites) -> None:
         anybody.close_commits(view.round.number)
     elif view.round.phase is not RoundPhase.VERIFIED:
         anybody.replace_coordinator(view.round.number)
-    elif view.round.open_quorum:
+    elif view.round.opened != NO_LAYER:
         anybody.finalize(view.round.number)
     else:
-        anybody.abandon(view.round.number, "no quorum in time")
+        anybody.abandon(view.round.number, "no model in time")
+
+
+def confirm_or_finalize(sites: Sites, chance: random.Random) -> None:
+    """A member confirms the model, rarely another one; once all have, anybody finalises."""
+    r, active = sites.round(), sites.view().active
+    silent = members_in(r.committed & active & ~r.confirmed)
+    if silent:
+        sites.confirm(chance.choice(silent), model=chance.choice(["model"] * 9 + ["another model"]))
+    else:
+        sites.stranger.finalize(r.number)
 
 
 def go_on(sites: Sites, chance: random.Random) -> None:
@@ -192,7 +203,7 @@ def go_on(sites: Sites, chance: random.Random) -> None:
     elif silent := r.committed & ~(r.voted_ok | r.voted_bad) & view.active:
         attest(sites, chance, chance.choice(members_in(silent)))
     elif r.open_quorum:
-        sites.stranger.finalize(r.number)
+        confirm_or_finalize(sites, chance)
     elif len(quorum) == view.epoch.threshold:
         sites.release(chance.choice(quorum), quorum=mask_of(quorum))
     else:

@@ -25,6 +25,7 @@ def test_a_task_runs_its_rounds_and_ends(sites: Sites) -> None:
     sites.whole_round()
     second = sites.round()
     assert (second.number, second.parent) == (2, digest("aggregate", 1))
+    assert (first.base, second.base) == (digest("model"), digest("model after", 1))
     assert second.coordinator != first.coordinator
     assert (sites.view().last_finalized, sites.view().finalized_count) == (1, 1)
     sites.whole_round()
@@ -47,7 +48,8 @@ def test_a_finalised_round_is_read_back_whole(sites: Sites) -> None:
         number=1, phase=RoundPhase.FINALIZED, attempt=0, coordinator=opened.coordinator, epoch=1, deadline=r.deadline,
         opened_at=opened.opened_at, weight_total=sum(WEIGHTS), selected=ALL, committed=ALL, declined=0, included=ALL,
         voted_ok=ALL, voted_bad=0, revealed=ALL, failed=0, open_quorum=mask_of(quorum), parent=ZERO,
-        confirmed=0, disputed=0, base=ZERO, opened=ZERO,
+        confirmed=ALL, disputed=0,
+        base=digest("model"), opened=digest("model after", 1),
         aggregate=digest("aggregate", 1), aggregate_size_bytes=5000, weights=bytes([1] * N), reasons=b"", abort_reason="",
     )  # fmt: skip
     assert sites.admin.updates(1) == tuple(
@@ -67,7 +69,7 @@ def test_a_finalised_round_is_read_back_whole(sites: Sites) -> None:
 def test_only_selected_members_commit(sites: Sites) -> None:
     """Strangers cannot, nor can members left out of the round."""
     with refused("NotMember"):
-        sites.stranger.commit_update(1, digest("u"), 1, 1, digest("b"))
+        sites.stranger.commit_update(1, digest("u"), 1, 1, sites.round().base)
     sites.admin.select_sites(1, 0b00111)
     with refused("NotSelected"):
         sites.commit(4)
@@ -79,7 +81,7 @@ def test_a_site_commits_once(sites: Sites) -> None:
     """Promise P3: one commitment per run, round and site, however different the second."""
     sites.commit(0)
     with refused("AlreadyCommitted"):
-        sites.ledgers[0].commit_update(1, digest("second"), 1, 1, digest("b"))
+        sites.ledgers[0].commit_update(1, digest("second"), 1, 1, sites.round().base)
     with refused("AlreadyCommitted"):
         sites.ledgers[0].decline(1, "changed my mind")
 
@@ -88,14 +90,14 @@ def test_a_site_commits_once(sites: Sites) -> None:
 def test_commits_name_the_open_round(sites: Sites, number: int) -> None:
     """No round of the past or of the future takes commits."""
     with refused("NotCurrentRound"):
-        sites.ledgers[0].commit_update(number, digest("u"), 1, 1, digest("b"))
+        sites.ledgers[0].commit_update(number, digest("u"), 1, 1, sites.round().base)
 
 
 def test_past_rounds_are_closed(sites: Sites) -> None:
     """Nothing can be done any more to a round that is over."""
     sites.admin.abandon(1, "test")
     for late in (
-        lambda: sites.ledgers[0].commit_update(1, digest("u"), 1, 1, digest("b")),
+        lambda: sites.ledgers[0].commit_update(1, digest("u"), 1, 1, sites.round().base),
         lambda: sites.ledgers[0].attest(1, ZERO, True, ZERO),
         lambda: sites.ledgers[0].release_share(1, 3, digest("s"), digest("a")),
         lambda: sites.admin.finalize(1),
@@ -110,13 +112,23 @@ def test_past_rounds_are_closed(sites: Sites) -> None:
 def test_weights_stay_below_the_registered_cap(sites: Sites, weight: int) -> None:
     """A site cannot weigh itself more than the registrar allowed, nor nothing."""
     with refused("BadWeight"):
-        sites.ledgers[0].commit_update(1, digest("u"), 1, weight, digest("b"))
+        sites.ledgers[0].commit_update(1, digest("u"), 1, weight, sites.round().base)
+
+
+def test_every_update_starts_from_the_rounds_model(sites: Sites) -> None:
+    """Of the task's initial model, then of the one a majority confirmed: an update of another could not be added to them."""
+    with refused("DigestMismatch"):
+        sites.ledgers[0].commit_update(1, digest("u"), 1, 1, digest("another model"))
+    sites.whole_round()
+    with refused("DigestMismatch"):
+        sites.ledgers[0].commit_update(2, digest("u"), 1, 1, digest("model"))
+    sites.ledgers[0].commit_update(2, digest("u"), 1, 1, digest("model after", 1))
 
 
 def test_empty_digests_are_refused(sites: Sites) -> None:
     """Zero stands for "nothing yet" and is never committed."""
     with refused("ZeroDigest"):
-        sites.ledgers[0].commit_update(1, ZERO, 1, 1, digest("b"))
+        sites.ledgers[0].commit_update(1, ZERO, 1, 1, sites.round().base)
 
 
 def test_late_commits_are_refused(sites: Sites) -> None:
@@ -258,6 +270,7 @@ def test_an_excluded_site_loses_score(sites: Sites) -> None:
     sites.aggregate(included=0b01111, reasons=b"\1")
     sites.attest()
     sites.open()
+    sites.confirm()
     sites.admin.finalize(1)
     excluded, included = sites.member(4), sites.member(0)
     assert (excluded.rejected, included.included) == (1, 1)
@@ -287,6 +300,7 @@ def test_a_second_task_starts_afresh(sites: Sites) -> None:
     view = sites.view()
     assert (view.task.number, view.last_finalized, view.finalized_count) == (2, 0, 0)
     assert (view.round.number, view.round.parent, view.round.epoch) == (3, ZERO, 2)
+    assert view.round.base == digest("model")
     assert sites.member(0).included == 1
 
 
@@ -296,10 +310,13 @@ def test_every_step_leaves_an_event(sites: Sites) -> None:
     ledger = sites.admin
     web3 = Web3(HTTPProvider(sites.chain.url))
     contract = web3.eth.contract(address=ledger.address, abi=ledger._contract.abi)
-    logs = {name: contract.events[name]().get_logs(from_block=0) for name in ("UpdateCommitted", "Attested", "ShareReleased")}
+    steps = ("UpdateCommitted", "Attested", "ShareReleased", "Confirmed")
+    logs = {name: contract.events[name]().get_logs(from_block=0) for name in steps}
     addresses = [m.address for m in ledger.members()]
     assert [log["args"]["member"] for log in logs["UpdateCommitted"]] == addresses
     assert [log["args"]["member"] for log in logs["Attested"]] == addresses
     assert [log["args"]["member"] for log in logs["ShareReleased"]] == [
         addresses[i] for i in members_in(ledger.round(1).open_quorum)
     ]
+    assert [log["args"]["member"] for log in logs["Confirmed"]] == addresses
+    assert {log["args"]["model"] for log in logs["Confirmed"]} == {digest("model after", 1)}

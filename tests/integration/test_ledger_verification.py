@@ -68,6 +68,7 @@ def test_a_lying_minority_cannot_veto_and_pays(verifying: Sites) -> None:
     verifying.attest(liars, ok=False)
     verifying.attest(verifying.committee())
     verifying.open()
+    verifying.confirm()
     verifying.admin.finalize(1)
     assert verifying.admin.round(1).voted_bad == mask_of(liars)
     assert verifying.view().last_finalized == 1
@@ -205,20 +206,12 @@ def test_an_opened_aggregate_is_the_last_even_if_rejected(verifying: Sites) -> N
     assert verifying.admin.round(1).abort_reason == "aggregate failed after shares of it were released"
 
 
-def test_finalising_needs_a_complete_quorum(verified: Sites) -> None:
-    """A verified aggregate that nobody can open is not a result."""
-    with refused("NotOpened"):
-        verified.admin.finalize(1)
-    verified.open()
-    verified.stranger.finalize(1)
-    assert verified.view().last_finalized == 1
-
-
 def test_finalising_waits_for_late_attestations(verifying: Sites) -> None:
-    """For `open_grace` after the opening; silence is then recorded as a loss of score."""
+    """For `open_grace` after a model was confirmed; silence is then recorded as a loss of score."""
     silent = next(i for i in range(N) if i not in verifying.committee())
     verifying.attest(verifying.others(silent))
     verifying.open()
+    verifying.confirm()
     with refused("DeadlineNotReached"):
         verifying.admin.finalize(1)
     verifying.pass_deadline()
@@ -227,21 +220,24 @@ def test_finalising_waits_for_late_attestations(verifying: Sites) -> None:
 
 
 def test_a_round_that_nobody_opens_is_abandoned(verified: Sites) -> None:
-    """By anyone, once the shares' deadline has passed; the next round starts from the last model."""
+    """By anyone, once the shares' deadline has passed; others get the next key, and the next round starts from the last model."""
     with refused("DeadlineNotReached"):
         verified.admin.abandon(1, "too slow")
     verified.pass_deadline()
     verified.stranger.abandon(1, "no shares")
     assert verified.admin.round(1).abort_reason == "no shares"
-    assert (verified.round().number, verified.round().parent) == (2, bytes(32))
+    assert (verified.admin.epoch(1).renewal, verified.view().epoch.epoch) == (True, 2)
+    verified.ceremony()
+    assert (verified.round().number, verified.round().parent, verified.round().base) == (2, bytes(32), digest("model"))
 
 
 def test_a_late_share_still_saves_the_round(verified: Sites) -> None:
-    """After the deadline, but before anyone abandoned it; an opened round cannot be abandoned any more."""
+    """After the deadline, but before anyone abandoned it: there is time again to confirm what it opens."""
     verified.pass_deadline()
     verified.open()
-    with refused("AlreadyOpened"):
+    with refused("DeadlineNotReached"):
         verified.admin.abandon(1, "too slow")
+    verified.confirm()
     verified.admin.finalize(1)
     assert verified.view().last_finalized == 1
 

@@ -51,11 +51,14 @@ class ContractConfig:
 
     Attributes:
       commit_window_s: chain seconds for training and committing, 1 s to a year, as all windows.
-      aggregate_window_s: for one coordinator's aggregate. verify_window_s: for a majority of attestations, then again for shares.
-      open_grace_s: for late attestations once a quorum has opened, 0 to a year. ceremony_window_s: for each step of a ceremony.
+      aggregate_window_s: for one coordinator's aggregate.
+      verify_window_s: for a majority of attestations, again for decryption shares, and again to confirm what they open.
+      open_grace_s: for late attestations and confirmations, once a majority confirmed one model; 0 to a year.
+      ceremony_window_s: for each step of a ceremony, and for a dispute.
       min_commits: fewest updates in an aggregate, at least 2. quorum_bps: votes that settle a verification, 5001..10000.
       max_attempts: coordinators tried per round. cooldown_rounds: rounds a coordinator sits out.
       committee_max: most members of a key committee, 2..10.
+      epoch_rounds: finalised rounds after which new keys are made; 0 = only when members change or `renew_keys` asks for it.
     """
 
     commit_window_s: int = 600
@@ -68,6 +71,7 @@ class ContractConfig:
     max_attempts: int = 3
     cooldown_rounds: int = 2
     committee_max: int = 7
+    epoch_rounds: int = 0
 
     def as_tuple(self) -> tuple[int, ...]:
         """In the order of the contract's `Config`."""
@@ -82,6 +86,7 @@ class ContractConfig:
             self.max_attempts,
             self.cooldown_rounds,
             self.committee_max,
+            self.epoch_rounds,
         )
 
 
@@ -184,7 +189,7 @@ class FederationLedger:
         return self._list("getUpdates", update_of, number)
 
     def shares(self, number: int) -> tuple[ShareRecord, ...]:
-        """The decryption shares released in a round, in order of release."""
+        """The decryption shares released in a round, quorum by quorum, those of one quorum by ascending member index."""
         return self._list("getShares", share_of, number)
 
     # ---- administration
@@ -217,7 +222,7 @@ class FederationLedger:
         return self._send("startTask", run_digest, initial_model, security_params, threshold, rounds)
 
     def end_task(self, reason: str) -> Receipt:
-        """Administrator: stop the run; the open round is aborted with the reason."""
+        """Administrator: stop the run; the open round is aborted with the reason. Not while sites may be opening it."""
         return self._send("endTask", _reason(reason))
 
     def select_sites(self, number: int, selected: int) -> Receipt:
@@ -253,16 +258,20 @@ class FederationLedger:
         return self._send("act", epoch, int(EpochPhase.CONFIRM), key_digest)
 
     def expire_epoch(self, epoch: int) -> Receipt:
-        """Anyone, after a step's deadline: start over without the members that did not act."""
+        """Anyone, after a step's deadline: start over without the members that did not act; after a dispute's: with all."""
         return self._send("expireEpoch", epoch)
 
     def accuse(self, epoch: int, culprit: str, evidence: bytes, reason: str) -> Receipt:
-        """Committee member: accuse another. A majority of accusers excludes it; of a verified round it strikes the quorum.
+        """Committee member: accuse another; a majority of accusers excludes it for the rest of the task.
+
+        In a ceremony this ends the epoch. While its key is in use, it strikes the quorum that opened the round with a share of
+        the accused. A repeated accusation is refused (AlreadyActed) unless it strikes.
 
         Args:
-          evidence: digest of the stored object that gives up one's own key of this epoch to prove it; 32 zero bytes if none.
+          evidence: digest of the stored object that gives up one's own key of this epoch to prove it, 32 zero bytes if none;
+            with it a ceremony stops for a DISPUTE.
         """
-        return self._send("accuse", epoch, Web3.to_checksum_address(culprit), _reason(reason))
+        return self._send("accuse", epoch, Web3.to_checksum_address(culprit), evidence, _reason(reason))
 
     def renew_keys(self) -> Receipt:
         """Administrator: make new keys before the next round."""
@@ -271,7 +280,7 @@ class FederationLedger:
     # ---- rounds
 
     def commit_update(self, number: int, digest: bytes, size_bytes: int, weight: int, base: bytes) -> Receipt:
-        """Selected site: commit to an encrypted update. Arguments as in records.UpdateRecord."""
+        """Selected site: commit to an encrypted update. `base`: the round's; otherwise as in records.UpdateRecord."""
         return self._send("commitUpdate", number, digest, size_bytes, weight, base)
 
     def decline(self, number: int, reason: str) -> Receipt:
@@ -305,15 +314,15 @@ class FederationLedger:
         return self._send("releaseShare", number, quorum, digest, aggregate)
 
     def confirm_opening(self, number: int, quorum: int, digest: bytes) -> Receipt:
-        """Committed site: the shares of `quorum` open the aggregate, and `digest` names the model after this round."""
+        """Committed site: the shares of `quorum` open the aggregate, and lead to the model of this SHA-256."""
         return self._send("confirmOpening", number, quorum, digest)
 
     def finalize(self, number: int) -> Receipt:
-        """Anyone, once verified and opened: settle the round and open the next one, or end the task."""
+        """Anyone, once a majority confirmed one model: settle the round and open the next one, or end the task."""
         return self._send("finalize", number)
 
     def abandon(self, number: int, reason: str) -> Receipt:
-        """Anyone, once verified but not opened in time; the administrator also before: give the round up."""
+        """Anyone, once verified but with no model confirmed in time; the administrator before: give the round up."""
         return self._send("abandon", number, _reason(reason))
 
     # ---- internals

@@ -57,7 +57,7 @@ def task_of(reading: Reading) -> Task:
         open=reading["open"],
         end_reason=reading["endReason"],
         excluded=reading["excluded"],
-        absent=reading.get("absent", 0),
+        absent=reading["absent"],
     )
 
 
@@ -93,10 +93,10 @@ def epoch_of(reading: Reading) -> EpochRecord:
         confirmed=confirmed,
         key_digest=reading["keyDigest"],
         deadline=reading["deadline"],
-        pool=reading.get("pool", 0),
-        accused=reading.get("accused", 0),
-        renewal=reading.get("renewal", False),
-        finalized_before=reading.get("finalizedBefore", 0),
+        pool=reading["pool"],
+        accused=reading["accused"],
+        renewal=reading["renewal"],
+        finalized_before=reading["finalizedBefore"],
     )
 
 
@@ -155,11 +155,11 @@ def round_of(reading: Reading) -> RoundRecord:
         revealed=reading["revealed"],
         failed=reading["failed"],
         open_quorum=reading["openQuorum"],
-        confirmed=reading.get("confirmed", 0),
-        disputed=reading.get("disputed", 0),
+        confirmed=reading["confirmed"],
+        disputed=reading["disputed"],
         parent=reading["parent"],
-        base=reading.get("base", bytes(32)),
-        opened=reading.get("opened", bytes(32)),
+        base=reading["base"],
+        opened=reading["opened"],
         aggregate=reading["aggregate"],
         aggregate_size_bytes=reading["aggregateSize"],
         weights=reading["verdicts"][:included],
