@@ -53,7 +53,7 @@ def member(position: int, params: SecurityParams) -> Figures:
         openings = {p: _opening(received[p], p, position, committed[p], params) for p in members}
         share = ceremony.derive_share(position, openings, params, _EPOCH)
         ceremony.public_parts(share)
-        ceremony.check_public_parts(share, parts, openings, params)
+        ceremony.contradicting_members(share, parts, openings, params)
         ceremony.collective_key(parts, params, _EPOCH)
     return figures
 

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bahefl_flwr.he import ceremony
-from bahefl_flwr.he.keys import KeyShare, PublicKey
+from bahefl_flwr.he.keys import KeyShare, PublicKey, assign
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.ring import bit_reversal, minimal_root, ring
 from bahefl_flwr.he.sampling import SecretSeed
+from bahefl_flwr.he.share_format import DecryptionShare
+from bahefl_flwr.he.share_proof import block_names, challenge, flooding_noise, tags
 from bahefl_flwr.he.threshold import combine, partial_decrypt
 
 EPOCH = bytes(range(32))
@@ -32,7 +34,11 @@ class Committee:
 
     def shares_of(self, aggregate: NDArray[np.uint32], quorum: Sequence[int]) -> dict[int, NDArray[np.uint32]]:
         """Honest decryption shares without their tags."""
-        return {p: partial_decrypt(aggregate[:, 1], self.shares[p], quorum).residues for p in quorum}
+        return {p: self.share_of(aggregate[:, 1], p, quorum).residues for p in quorum}
+
+    def share_of(self, c1: NDArray[np.uint32], position: int, quorum: Sequence[int]) -> DecryptionShare:
+        """One honest decryption share."""
+        return partial_decrypt(c1, self.shares[position], quorum)
 
     def open(self, aggregate: NDArray[np.uint32], quorum: Sequence[int]) -> NDArray[np.int64]:
         """What `quorum` decrypts."""
@@ -85,7 +91,7 @@ def committee(params: SecurityParams) -> Committee:
     shares = tuple(ceremony.derive_share(p, openings[p], params, EPOCH) for p in positions)
     parts = {p: ceremony.public_parts(shares[p]) for p in positions}
     for p in positions:
-        ceremony.check_public_parts(shares[p], parts, openings[p], params)
+        assert not ceremony.contradicting_members(shares[p], parts, openings[p], params)
     key = ceremony.collective_key(parts, params, EPOCH)
     return Committee(params=params, contributions=contributions, openings=openings, shares=shares, parts=parts, key=key)
 
@@ -96,6 +102,19 @@ def received(contributions: ceremony.Contributions, holder: int) -> ceremony.Ope
         ceremony.opening_for(contributions, holder), sender=contributions.position, holder=holder,
         committed=ceremony.commitment(contributions), epoch_id=contributions.epoch_id, params=contributions.params,
     )  # fmt: skip
+
+
+def forged_share(
+    members: Committee, c1: NDArray[np.uint32], residues: NDArray[np.uint32], position: int, quorum: Sequence[int], blamed: int
+) -> DecryptionShare:
+    """The best a lying member can do for residues of its choice: honest tags but one, which makes them add up."""
+    assigned = assign(quorum, members.params.committee, members.params.threshold)[position]
+    keys = [members.shares[position].keys[i] for i in assigned]
+    names = block_names(c1)
+    asked = challenge(names, residues, position, quorum, members.params)
+    claimed = tags(asked, c1, keys, flooding_noise(names, keys)).astype(np.int64)
+    claimed[assigned.index(blamed)] += asked.of_residues(residues) - claimed.sum(axis=0)
+    return DecryptionShare(residues=residues, tags=(claimed % np.array(members.params.data_primes)).astype(np.uint32))
 
 
 def updates(count: int, parameters: int, seed: int = 1) -> list[NDArray[np.float32]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bahefl_flwr.errors import CeremonyError, ShareError, StoreError
+from bahefl_flwr.errors import ShareError, StoreError
 from bahefl_flwr.he import ceremony
 from bahefl_flwr.he.ckks import add, encrypt
 from bahefl_flwr.he.keys import PublicKey, assign, held_subsets, holders, subsets
@@ -17,11 +17,12 @@ from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.ring import reduce, ring
 from bahefl_flwr.he.sampling import Generator, SecretSeed, centred_binomial, ternary, uniform
 from bahefl_flwr.he.seal_format import PartKind, encode_part
+from bahefl_flwr.he.share_proof import verify_share
 from bahefl_flwr.he.threshold import combine, partial_decrypt
 from bahefl_flwr.records import ObjectKind
 from bahefl_flwr.store import LocalStore, Manifest
 from bahefl_flwr.store.manifest import manifest_for
-from he_committee import EPOCH, Committee, committee, toy_params, updates
+from he_committee import EPOCH, Committee, committee, forged_share, toy_params, updates
 
 ALL = committee(toy_params(degree=512))
 PARAMS = ALL.params
@@ -85,8 +86,9 @@ def test_a_rogue_last_key_is_named_before_anybody_uses_it(n_t: tuple[int, int]) 
     stolen = decrypt_alone(encrypt(packed, public_key_of(parts, members), members.params), secret, members.params)
     assert np.array_equal(stolen, packed)
     for position in range(forger):
-        with pytest.raises(CeremonyError, match=f"position {forger}: subset"):
-            ceremony.check_public_parts(members.shares[position], parts, members.openings[position], members.params)
+        assert forger in ceremony.contradicting_members(
+            members.shares[position], parts, members.openings[position], members.params
+        )
 
 
 def test_only_in_even_committees_do_fewer_than_t_hold_a_subset_alone() -> None:
@@ -216,25 +218,30 @@ def test_one_honest_update_in_the_sum_spoils_a_chosen_c1() -> None:
     assert np.mean(found == applied_secret(0)) < 0.01
 
 
-def test_one_decryptor_can_shift_the_opened_model() -> None:
-    """A limit: a quorum member that adds a packed difference to its share moves the result by exactly that, unnoticed."""
-    shares = shares_of(AGGREGATE)
+def shifted_residues() -> np.ndarray:
+    """Residues of position 1's share, and a packed difference of 0.01 added to every parameter."""
     delta = np.full(COUNT, 0.01, dtype=np.float32)
     message = ring(PARAMS).forward_all(pack(delta, 1.0, PARAMS))  # (blocks, primes, N)
     lifted = message * ((1 << PARAMS.noise_bits) % PRIMES) % PRIMES
-    shares[1] = ((shares[1] + lifted) % PRIMES).astype(np.uint32)
+    return ((shares_of(AGGREGATE)[1] + lifted) % PRIMES).astype(np.uint32)
+
+
+def test_one_decryptor_would_shift_the_opened_model_if_nobody_looked_at_tags() -> None:
+    """Combining alone does not notice: a packed difference in a share moves the result by exactly that."""
+    shares = shares_of(AGGREGATE) | {1: shifted_residues()}
     shifted = unpack(combine(AGGREGATE, shares, QUORUM, PARAMS), COUNT, 1.0, PARAMS)
     honest = unpack(ALL.open(AGGREGATE, (0, 3, 4)), COUNT, 1.0, PARAMS)
     assert np.abs(shifted - honest - 0.01).max() < 1e-4
 
 
-def test_a_second_quorum_shows_a_shift() -> None:
-    """Honest openings agree to the bit, so any difference between two quorums convicts one of them."""
-    shares = shares_of(AGGREGATE)
-    shares[1] = ((shares[1] + (1 << (PARAMS.noise_bits + 20)) % PRIMES) % PRIMES).astype(np.uint32)
-    shifted = combine(AGGREGATE, shares, QUORUM, PARAMS)
-    assert np.array_equal(ALL.open(AGGREGATE, (0, 2, 3)), ALL.open(AGGREGATE, (0, 3, 4)))
-    assert not np.array_equal(shifted, ALL.open(AGGREGATE, (0, 3, 4)))
+@pytest.mark.parametrize("blamed", assign(QUORUM, 5, 3)[1])
+def test_one_decryptor_that_shifts_the_opened_model_is_found_and_named(blamed: int) -> None:
+    """Whichever of its tags it bends to hide the difference: every other holder of that subset key names position 1."""
+    c1 = AGGREGATE[:, 1]
+    lie = forged_share(ALL, c1, shifted_residues(), 1, QUORUM, blamed)
+    for checker in set(holders(blamed, 5, 3)) - {1}:
+        with pytest.raises(ShareError, match=rf"position 1 is wrong: its contributions of subset keys \[{blamed}\]"):
+            verify_share(c1, lie, 1, QUORUM, PARAMS, ALL.shares[checker])
 
 
 @pytest.mark.parametrize("position", QUORUM)

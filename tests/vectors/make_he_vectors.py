@@ -20,8 +20,10 @@ from bahefl_flwr.he import ceremony
 from bahefl_flwr.he.ckks import add, encrypt
 from bahefl_flwr.he.packing import pack, unpack
 from bahefl_flwr.he.params import SecurityParams
+from bahefl_flwr.he.ring import ring
 from bahefl_flwr.he.sampling import Generator, SecretSeed, centred_binomial, flooding, ternary, uniform
 from bahefl_flwr.he.seal_format import PartKind, encode_part
+from bahefl_flwr.he.share_format import encode_share
 from bahefl_flwr.he.threshold import combine, partial_decrypt
 from he_committee import committee, real_params, toy_params
 
@@ -32,6 +34,7 @@ def vectors() -> dict[str, dict[str, object]]:
     """Every known answer, by name."""
     return {
         "samplers": _samplers(),
+        "transform": _transform(),
         "toy ring of degree 16, 3 of 5": _scheme(toy_params(degree=16, weight_bits=2)),
         "real ring, 3 of 5": _scheme(real_params(weight_bits=2)),
         "real ring, single key": _ceremony(real_params(5, 1)),
@@ -51,6 +54,16 @@ def _samplers() -> dict[str, object]:
     }
 
 
+def _transform() -> dict[str, object]:
+    """NTT of X and of a full polynomial: in SEAL's order, modulo every prime."""
+    small, real = toy_params(degree=16), real_params()
+    ramp = np.arange(1, real.ring_degree + 1)[None] * 262_139
+    return {
+        "X at degree 16": ring(small).forward_all(np.eye(16, dtype=np.int64)[1:2])[0].tolist(),
+        "a ramp at degree 4096": _sha256(ring(real).forward_all(ramp).astype("<i8").tobytes()),
+    }
+
+
 def _ceremony(params: SecurityParams) -> dict[str, object]:
     members = committee(params)
     return {
@@ -59,6 +72,8 @@ def _ceremony(params: SecurityParams) -> dict[str, object]:
         "opening of 0 to 1": _sha256(ceremony.opening_for(members.contributions[0], 1)),
         "key share of 1": _sha256(members.shares[1].secret_bytes()),
         "public key": members.key.digest().hex(),
+        "subset secret": _sha256(next(iter(members.shares[1].keys.values())).secret.astype("<i8").tobytes()),
+        "subset part": _sha256(next(iter(members.shares[1].keys.values())).public.astype("<u4").tobytes()),
     }
 
 
@@ -75,7 +90,9 @@ def _scheme(params: SecurityParams) -> dict[str, object]:
         "ciphertext": _sha256(encode_part(ciphertexts[0], PartKind.CIPHERTEXT, params)),
         "first residues": ciphertexts[0][0, 1, :, :4].tolist(),
         "sum": _sha256(encode_part(total, PartKind.CIPHERTEXT, params)),
-        "share of 2": _sha256(encode_part(shares[2].residues, PartKind.SHARE, params)),
+        "residues of 2": _sha256(encode_part(shares[2].residues, PartKind.SHARE, params)),
+        "tags of 2": shares[2].tags[:, 0].tolist(),
+        "share of 2": _sha256(encode_share(shares[2], params)),
         "opened": _sha256(opened.astype("<i8").tobytes()),
         "mean": _sha256(unpack(opened, _update(0).size, sum(WEIGHTS) / 3, params).astype("<f4").tobytes()),
     }

@@ -168,9 +168,9 @@ def public_parts(share: KeyShare) -> dict[int, NDArray[np.uint32]]:
     return {i: key.public for i, key in share.keys.items()}
 
 
-def check_public_parts(
+def contradicting_members(
     share: KeyShare, parts: Mapping[int, PublicParts], openings: Mapping[int, Opening], params: SecurityParams
-) -> None:
+) -> dict[int, str]:
     """Step 7: hold everybody's public parts against this member's own, before it confirms the key.
 
     Checks:
@@ -184,29 +184,20 @@ def check_public_parts(
       parts: position to its parts, all members.
       openings: position to verified opening, all members.
 
-    Raises:
-      CeremonyError: naming the positions at fault.
+    Returns:
+      The positions at fault, each with the reason. Unless empty: do not confirm the key, accuse them.
     """
-    faults = contradicting_members(share, parts, openings, params)
-    if faults:
-        reasons = "; ".join(f"position {p}: {why}" for p, why in sorted(faults.items()))
-        raise CeremonyError(f"public key parts contradict each other ({reasons}): do not confirm the key, accuse the member")
-
-
-def contradicting_members(
-    share: KeyShare, parts: Mapping[int, PublicParts], openings: Mapping[int, Opening], params: SecurityParams
-) -> dict[int, str]:
-    """The positions at fault in the sense of `check_public_parts`, each with the reason; empty if all is well."""
     n, t = params.committee, params.threshold
-    faults = {p: "published other subsets than it holds" for p in range(n) if set(parts.get(p, {})) != set(held_subsets(p, n, t))}
+    others = [p for p in range(n) if set(parts.get(p, {})) != set(held_subsets(p, n, t))]
+    faults = dict.fromkeys(others, "published other subsets than it holds")  # 1
     own = public_parts(share)
     for i in range(len(subsets(n, t))):
         claimed = {p: parts[p][i] for p in holders(i, n, t) if p not in faults}
-        wanted = own[i] if i in own else _commonest(list(claimed.values()))
+        wanted = own[i] if i in own else _commonest(list(claimed.values()))  # 2 and 3
         for p, part in claimed.items():
             if wanted is None or not np.array_equal(part, wanted):
                 faults[p] = f"subset {i} differs from {'what I derived' if i in own else 'the other holders'}"
-            elif n == t and openings[p].hashes != (_sole_hash(p, i, part, share.epoch_id),):
+            elif n == t and openings[p].hashes != (_sole_hash(p, i, part, share.epoch_id),):  # 4
                 faults[p] = f"subset {i} is not the part it committed to"
     return faults
 

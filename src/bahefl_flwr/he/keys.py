@@ -87,7 +87,8 @@ class SubsetKey:
 
     def __init__(self, seed: SecretSeed, epoch_id: bytes, params: SecurityParams) -> None:
         self.seed = seed
-        self._params = params
+        self.degree = params.ring_degree
+        self._sigma_log2 = params.flooding_sigma_log2
         generator = Generator(seed.derive("subset-secret"))
         degree = params.ring_degree
         # One call for secret and error: numpy's cost per call is what a ceremony of 252 subsets consists of.
@@ -102,9 +103,7 @@ class SubsetKey:
 
     def flooding_noise(self, block: bytes) -> Int64Array:
         """What this key adds to its product with the block of c1 of that name: coefficients, shape (N,). One block, one noise."""
-        return flooding(
-            Generator(self.seed.derive("flooding", block)), self._params.ring_degree, self._params.flooding_sigma_log2
-        )
+        return flooding(Generator(self.seed.derive("flooding", block)), self.degree, self._sigma_log2)
 
     def __repr__(self) -> str:
         return "<SubsetKey redacted>"

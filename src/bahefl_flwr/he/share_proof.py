@@ -42,10 +42,12 @@ from bahefl_flwr.he.sampling import Generator, SecretSeed, digest, uniform
 from bahefl_flwr.he.share_format import REPEATS, DecryptionShare, tag_shape
 
 # Exact sums of products in float64, which numpy hands to BLAS (10x less CPU than int64): limbs of 20 and 15 bits keep them below
-# 2^53, in whatever order they are added: (2^21 + 2^15) * 4096 terms, and 2^30 * 2^15 * 256 blocks.
+# 2^53, in whatever order they are added: 4096 terms of 2^21 * 2^15, or 256 blocks of 2^30 * 2^15.
 _LEFT_BITS: Final = 20
 _RIGHT_BITS: Final = 15
 _MOST_BLOCKS: Final = 256
+# Larger products wake BLAS's threads, which then burn milliseconds waiting for each other.
+_ROWS: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,13 +79,12 @@ class Challenge:
 
         The sum of u*x over the NTT slots is N times the constant coefficient of u*x: no transform of the noise is needed.
         """
-        keys, blocks, degree = noise.shape
         turned = np.concatenate([self.polynomials[:, :1], -self.polynomials[:, :0:-1]], axis=1)  # (REPEATS, N)
-        primes = self.params.data_primes
-        out = np.empty((keys, REPEATS, len(primes)), dtype=np.int64)
-        for l, (q, products) in enumerate(zip(primes, _inner(noise.reshape(-1, degree), turned, primes), strict=True)):
-            scaled = reduce(products * degree, q).reshape(keys, blocks, REPEATS)
-            out[:, :, l] = [self._weighted(rows, q) for rows in scaled]
+        primes, degree = self.params.data_primes, self.params.ring_degree
+        out = np.empty((len(noise), REPEATS, len(primes)), dtype=np.int64)
+        for tag, rows in zip(out, noise, strict=True):  # key by key: what is in use fits the second-level cache
+            for l, (q, products) in enumerate(zip(primes, _inner(rows, turned, primes), strict=True)):
+                tag[:, l] = self._weighted(reduce(products * degree, q), q)
         return out
 
     def of_products(self, c1: NDArray[np.uint32], secrets: Int64Array) -> Int64Array:
@@ -103,7 +104,7 @@ class Challenge:
         total = np.zeros((REPEATS, c1.shape[1]), dtype=np.int64)
         for start in range(0, len(c1), _MOST_BLOCKS):
             batch = slice(start, start + _MOST_BLOCKS)
-            low, high = np.vsplit(_limbs(self.weights[:, batch], _RIGHT_BITS) @ c1[batch].astype(np.float64), 2)
+            low, high = _limbs(self.weights[:, batch], _RIGHT_BITS) @ c1[batch].astype(np.float64)  # (REPEATS, N) each
             total += low.astype(np.int64) + (reduce(high.astype(np.int64), q) << _RIGHT_BITS)
         return reduce(total, q)
 
@@ -133,7 +134,11 @@ def block_names(c1: NDArray[np.uint32]) -> list[bytes]:
 
 def flooding_noise(names: Sequence[bytes], keys: Sequence[SubsetKey]) -> Int64Array:
     """What each key adds to its products with the blocks of these names, shape (keys, blocks, N)."""
-    return np.stack([[key.flooding_noise(name) for name in names] for key in keys])
+    noise = np.empty((len(keys), len(names), keys[0].degree), dtype=np.int64)
+    for key, blocks in zip(keys, noise, strict=True):
+        for name, block in zip(names, blocks, strict=True):
+            block[...] = key.flooding_noise(name)
+    return noise
 
 
 def tags(asked: Challenge, c1: NDArray[np.uint32], keys: Sequence[SubsetKey], noise: Int64Array) -> NDArray[np.uint32]:
@@ -221,16 +226,22 @@ def _inner(left: NDArray[np.integer], right: Int64Array, primes: Sequence[int]) 
     Returns:
       Per prime, residues of shape (rows, columns).
     """
-    products = (_limbs(left, _LEFT_BITS) @ _limbs(right, _RIGHT_BITS).T).astype(np.int64)
-    low, high = np.vsplit(products, 2)
+    columns = np.concatenate(_limbs(right, _RIGHT_BITS)).T  # (N, 2 * columns)
+    batches = [_limbs(left[i : i + _ROWS], _LEFT_BITS) @ columns for i in range(0, len(left), _ROWS)]
+    low, high = np.concatenate(batches, axis=1).astype(np.int64)  # (rows, 2 * columns) each
     found = []
     for q in primes:
-        left_joined = reduce(low, q) + (reduce(high, q) << _LEFT_BITS)  # (rows, 2 * columns)
-        low_right, high_right = np.hsplit(reduce(left_joined, q), 2)
+        joined = reduce(low, q) + (reduce(high, q) << _LEFT_BITS)
+        low_right, high_right = np.hsplit(reduce(joined, q), 2)
         found.append(reduce(low_right + (high_right << _RIGHT_BITS), q))
     return found
 
 
 def _limbs(values: NDArray[np.integer], bits: int) -> NDArray[np.float64]:
-    """Low and high limbs, one above the other: low + 2^bits * high gives the values; the high limb carries the sign."""
-    return np.concatenate([values & ((1 << bits) - 1), values >> bits]).astype(np.float64)
+    """Low and high limbs, shape (2, rows, N): low + 2^bits * high gives the values; the high limb carries the sign."""
+    out = np.empty((2, *values.shape))
+    limb = values & ((1 << bits) - 1)
+    out[0] = limb
+    np.right_shift(values, bits, out=limb)
+    out[1] = limb
+    return out
