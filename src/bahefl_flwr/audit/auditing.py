@@ -1,0 +1,169 @@
+"""One audit from a run's path to its report, and the export of what it needs. The order of things, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from bahefl_flwr.audit.bundle import MAX_OBJECT_BYTES, About, write_bundle
+from bahefl_flwr.audit.case import Case, named_objects
+from bahefl_flwr.audit.checks import CHECKS, Check
+from bahefl_flwr.audit.evidence import Evidence, read_evidence
+from bahefl_flwr.audit.finding import Finding
+from bahefl_flwr.audit.model_checks import model_file_claim
+from bahefl_flwr.audit.objects import ReadOnlyStore
+from bahefl_flwr.audit.report import Report, Result
+from bahefl_flwr.audit.subject import Subject, open_subject
+from bahefl_flwr.errors import BaheflError, LedgerError, LedgerUnreachable, ObjectMissing, SettingsError, StoreError
+from bahefl_flwr.ledger.contract import FederationLedger
+from bahefl_flwr.ledger.history import History, newest_block
+from bahefl_flwr.ledger.replay import recorded_blocks
+from bahefl_flwr.store.manifest import Manifest, PartRef
+
+_ALWAYS = (1, 2)
+
+
+def audit(run: Path, *, round: int = 0, recompute: bool = False, model: Path | None = None, rpc: str = "") -> Report:
+    """Carry out every check on a run.
+
+    Args:
+      run: run folder or bundle. round: the only round to judge; 0 for all. recompute: also add up the aggregates again.
+      model: a model file that is to be the final model. rpc: endpoint to ask instead of the run's chain database.
+
+    Raises:
+      SettingsError: no such run, or no such round. LedgerError, StoreError: it cannot be read at all.
+    """
+    with open_subject(run, rpc) as subject:
+        claims = subject.claims + ((model_file_claim(model, final=True),) if model else ())
+        code_problem = _code_problem(subject)
+        evidence = _evidence(subject, code_problem)
+        if evidence is None:
+            return _unreadable(subject, code_problem)
+        if round > len(evidence.rounds):
+            raise SettingsError(f"--round {round}: the run has rounds 1 to {len(evidence.rounds)}")
+        case = Case(
+            evidence=evidence, store=subject.store, round=round, recompute=recompute, chain_problems=subject.chain_problems,
+            code_problem=code_problem, executed=subject.database is not None, claims=claims,
+        )  # fmt: skip
+        return judge(case, subject.name)
+
+
+def judge(case: Case, name: str) -> Report:
+    """Carry out every check on evidence that has been read."""
+    results = tuple(_result(check, case) for check in CHECKS)
+    return Report(
+        run=name, chain_id=case.evidence.chain_id, contract=case.evidence.contract, block=case.evidence.head[0],
+        block_hash=case.evidence.head[1], rounds=len(case.evidence.rounds), round=case.round,
+        objects=sum(1 for _ in named_objects(case)), addresses=tuple(m.address for m in case.evidence.members), results=results,
+    )  # fmt: skip
+
+
+def export(run: Path, file: Path) -> str:
+    """Write a bundle of a run; its SHA-256.
+
+    Raises:
+      LedgerError: the run's chain is not here, or is damaged. StoreError: the file cannot be written.
+    """
+    with open_subject(run) as subject:
+        if subject.database is None:
+            raise LedgerError(
+                f"{run} has no chain of its own, its ledger is at {subject.connection.url}: a bundle would prove nothing; "
+                "keep the store, and audit with --rpc and any node of that chain"
+            )
+        if subject.chain_problems:
+            raise LedgerError(f"the chain is damaged, so no bundle is made of it; first: {subject.chain_problems[0]}")
+        evidence = _evidence(subject, _code_problem(subject))
+        if evidence is None:
+            raise LedgerError(f"the contract of {run} is none of this version; export with the version that made the run")
+        final = next((claim.digest for claim in subject.claims if claim.round is None), "")
+        about = About(run=subject.name, chain_id=evidence.chain_id, contract=evidence.contract, model=final)
+        objects = _objects(Case(evidence=evidence, store=subject.store), subject.store)
+        return write_bundle(file, about, recorded_blocks(subject.database), objects)
+
+
+def _result(check: Check, case: Case) -> Result:
+    why = check.skipped(case)
+    findings = () if why else _findings(check, case)
+    return Result(
+        number=check.number, title=check.title, meaning=check.meaning, remedy=check.remedy, skipped=why, findings=findings
+    )
+
+
+def _findings(check: Check, case: Case) -> tuple[Finding, ...]:
+    try:
+        return tuple(check.run(case))
+    except BaheflError:
+        raise
+    except Exception as error:  # noqa: BLE001  altered records may contradict each other in any way; the other checks go on
+        message = f"the ledger's records contradict each other so that this check cannot be carried out ({error!r})"
+        return (Finding(message=message),)
+
+
+def _code_problem(subject: Subject) -> str:
+    try:
+        FederationLedger.attach(subject.connection, subject.contract)
+    except LedgerUnreachable:
+        raise
+    except LedgerError as error:
+        return str(error)
+    return ""
+
+
+def _evidence(subject: Subject, code_problem: str) -> Evidence | None:
+    """None where the contract is another one, or the chain is too damaged to be read."""
+    if code_problem:
+        return None
+    try:
+        return read_evidence(History(subject.connection, subject.contract), subject.connection.chain_id)
+    except LedgerUnreachable:
+        raise
+    except LedgerError:
+        if not subject.chain_problems:
+            raise
+        return None
+
+
+def _unreadable(subject: Subject, code_problem: str) -> Report:
+    """Only the first two checks: what they found leaves nothing to judge."""
+    evidence = Evidence(
+        chain_id=subject.connection.chain_id, contract=subject.contract, head=newest_block(subject.connection), events=(),
+        rules=(), members=(), tasks=(), epochs=(), rounds=(),
+    )  # fmt: skip
+    case = Case(
+        evidence=evidence, store=subject.store, chain_problems=subject.chain_problems, code_problem=code_problem,
+        executed=subject.database is not None,
+    )  # fmt: skip
+    why = "the contract is not ours" if code_problem else "the chain cannot be read"
+    report = judge(case, subject.name)
+    results = tuple(r if r.number in _ALWAYS else replace(r, skipped=why, findings=()) for r in report.results)
+    return replace(report, results=results)
+
+
+def _objects(case: Case, store: ReadOnlyStore) -> Iterator[tuple[str, bytes]]:
+    """Every object that the ledger names, as it lies in the store: an audit is to find the same faults in the bundle."""
+    cids = {each.cid for each in named_objects(case)}
+    written: set[str] = set()
+    for cid in sorted(cids):
+        data = _raw(store, cid)
+        if data is None:
+            continue
+        yield cid, data
+        for part in sorted({ref.cid for ref in _parts(data)} - written):
+            written.add(part)
+            if (content := _raw(store, part)) is not None:
+                yield part, content
+
+
+def _raw(store: ReadOnlyStore, cid: str) -> bytes | None:
+    try:
+        return store.raw(cid, MAX_OBJECT_BYTES - 1)
+    except ObjectMissing:
+        return None
+
+
+def _parts(manifest: bytes) -> tuple[PartRef, ...]:
+    try:
+        return Manifest.decode(manifest).parts
+    except StoreError:
+        return ()

@@ -1,0 +1,122 @@
+"""What the checks judge: the evidence, the store, and what was asked. And the objects that the ledger names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from bahefl_flwr.audit.evidence import EpochEvidence, Evidence, RoundEvidence
+from bahefl_flwr.records import ObjectKind, RoundPhase
+from bahefl_flwr.store import Store
+from bahefl_flwr.store.manifest import manifest_cid
+
+_NO_ROUND = 0
+_NO_OBJECT = bytes(32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A model that somebody has or names: who, its digest (hex), and after which round (None: the final one)."""
+
+    who: str
+    digest: str
+    round: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One run under audit.
+
+    Attributes:
+      round: the only round to judge, 0 for all. recompute: whether to add up the aggregates again.
+      chain_problems: what check 1 found, before anything else was read. code_problem: what check 2 found.
+      executed: whether the chain could be executed again; not so over JSON-RPC.
+      claims: models to compare.
+    """
+
+    evidence: Evidence
+    store: Store
+    round: int = 0
+    recompute: bool = False
+    chain_problems: tuple[str, ...] = ()
+    code_problem: str = ""
+    executed: bool = True
+    claims: tuple[Claim, ...] = field(default=())
+
+    def rounds(self) -> Iterator[RoundEvidence]:
+        """The rounds to judge."""
+        return (r for r in self.evidence.rounds if self.round in (0, r.record.number))
+
+    def epochs(self) -> Iterator[EpochEvidence]:
+        """The key epochs to judge: all, or the one of the only round."""
+        used = {r.record.epoch for r in self.rounds()}
+        return (e for e in self.evidence.epochs if self.round == 0 or e.record.epoch in used)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedObject:
+    """A stored object that the ledger names, and what its manifest must say.
+
+    Attributes:
+      member: who named it. owner: address its manifest names. size_bytes: on the ledger, None where it is not.
+      needed: whether the run cannot be proved without it; others may be missing, but not altered.
+    """
+
+    kind: ObjectKind
+    digest: bytes
+    run: bytes
+    round: int
+    member: int
+    owner: str
+    epoch: int
+    size_bytes: int | None
+    needed: bool
+
+    @property
+    def cid(self) -> str:
+        """CID of its manifest."""
+        return manifest_cid(self.digest)
+
+
+def named_objects(case: Case) -> Iterator[NamedObject]:
+    """Every object that the ledger names in the rounds and epochs to judge."""
+    for epoch in case.epochs():
+        yield from _ceremony_objects(case.evidence, epoch)
+    for r in case.rounds():
+        yield from _round_objects(case.evidence, r)
+
+
+def _ceremony_objects(evidence: Evidence, epoch: EpochEvidence) -> Iterator[NamedObject]:
+    run, number = evidence.task_of(epoch.task).run_digest, epoch.record.epoch
+    # Of a ceremony that failed an object may never have been put.
+    needed = epoch.record.key_digest != _NO_OBJECT
+    for step in epoch.ceremony:
+        kinds = ((ObjectKind.SEEDS, step.sealed_seeds), (ObjectKind.PUBLIC_KEY_PARTS, step.key_parts))
+        for kind, digest in kinds:
+            if digest != _NO_OBJECT:
+                yield NamedObject(
+                    kind=kind, digest=digest, run=run, round=_NO_ROUND, member=step.member,
+                    owner=evidence.address_of(step.member), epoch=number, size_bytes=None, needed=needed,
+                )  # fmt: skip
+
+
+def _round_objects(evidence: Evidence, r: RoundEvidence) -> Iterator[NamedObject]:
+    run, record = evidence.task_of(r.task).run_digest, r.record
+    final = record.phase is RoundPhase.FINALIZED
+
+    def named(kind: ObjectKind, digest: bytes, member: int, owner: str, size: int | None, *, needed: bool) -> NamedObject:
+        return NamedObject(
+            kind=kind, digest=digest, run=run, round=record.number, member=member, owner=owner, epoch=record.epoch,
+            size_bytes=size, needed=needed,
+        )  # fmt: skip
+
+    for u in r.updates:
+        needed = final and bool(record.included >> u.member & 1)
+        yield named(ObjectKind.UPDATE, u.digest, u.member, evidence.address_of(u.member), u.size_bytes, needed=needed)
+    if record.aggregate != _NO_OBJECT:
+        coordinator = record.coordinator
+        size = record.aggregate_size_bytes
+        yield named(ObjectKind.AGGREGATE, record.aggregate, coordinator, evidence.contract, size, needed=final)
+    for s in r.shares:
+        needed = final and s.quorum == record.open_quorum
+        yield named(ObjectKind.SHARE, s.digest, s.member, evidence.address_of(s.member), None, needed=needed)

@@ -1,0 +1,100 @@
+"""Check 13: the chain of models from the initial one to the final one, and the digest of a model file.
+
+A model's numbers are read here only to be hashed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bahefl_flwr.audit.case import Case, Claim
+from bahefl_flwr.audit.evidence import Evidence, RoundEvidence
+from bahefl_flwr.audit.finding import Finding
+from bahefl_flwr.errors import StoreError
+from bahefl_flwr.records import RoundPhase
+
+_DOMAIN = b"bahefl-model-1"
+_MOST_HEADER_BYTES = 16 << 20
+
+
+def model_chain(case: Case) -> Iterator[Finding]:
+    """13. Every round starts from the model that the last finalised one made, and the final model is the last of them."""
+    newest: dict[int, RoundEvidence | None] = {task.number: None for task in case.evidence.tasks}
+    for r in case.evidence.rounds:
+        if case.round in (0, r.record.number):
+            yield from _links(case.evidence, r, newest[r.task])
+        if r.record.phase is RoundPhase.FINALIZED:
+            newest[r.task] = r
+    final = next((r for r in reversed(newest.values()) if r), None)
+    for claim in case.claims:
+        yield from _claim(case, claim, final)
+
+
+def _links(evidence: Evidence, r: RoundEvidence, last: RoundEvidence | None) -> Iterator[Finding]:
+    number = r.record.number
+    base = last.record.opened if last else evidence.task_of(r.task).initial_model
+    parent, parent_round = (last.record.aggregate, last.record.number) if last else (bytes(32), 0)
+    if r.record.base != base:
+        yield Finding(round=number, message=f"starts from model {r.record.base.hex()}; the last one was {base.hex()}")
+    if (r.record.parent, r.parent_round) != (parent, parent_round):
+        yield Finding(round=number, message=f"builds on round {r.parent_round}; the last finalised one was {parent_round}")
+
+
+def _claim(case: Case, claim: Claim, final: RoundEvidence | None) -> Iterator[Finding]:
+    """A model that somebody has: the final one, or that of the round it says."""
+    number = claim.round if claim.round is not None else (final.record.number if final else 0)
+    if case.round not in (0, number):
+        return
+    true = _model_after(case.evidence, number)
+    if claim.digest != true:
+        which = "the final model" if claim.round is None else f"the model after round {number}"
+        message = f"{claim.who} has {claim.digest or 'nothing'} as {which}; the ledger names {true or 'none'}"
+        yield Finding(round=number or None, message=message)
+
+
+def _model_after(evidence: Evidence, number: int) -> str:
+    """Digest of the model after a finalised round, of the last task's initial one for 0; "" if there is none."""
+    if number == 0:
+        return evidence.tasks[-1].initial_model.hex() if evidence.tasks else ""
+    rounds = [r.record for r in evidence.rounds if r.record.number == number and r.record.phase is RoundPhase.FINALIZED]
+    return rounds[0].opened.hex() if rounds else ""
+
+
+def model_file_claim(path: Path, *, final: bool) -> Claim:
+    """The digest of a model file, whatever the file says of itself; `site.model.Model.digest` computes the same.
+
+    Args:
+      final: whether it must be the final model; else that of the round it names.
+
+    Raises:
+      StoreError: it is no safetensors file of bahefl.
+    """
+    try:
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            if size > _MOST_HEADER_BYTES:
+                raise ValueError(f"its header claims {size} bytes")
+            header = json.loads(file.read(size))
+            data = file.read()
+        stated = json.loads(header["__metadata__"]["bahefl"])
+        return Claim(who=str(path), digest=_digest(header, stated["order"], data), round=None if final else int(stated["round"]))
+    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        raise StoreError(f"{path} is not a model file of bahefl ({error}); give the model.safetensors of a site") from None
+
+
+def _digest(header: dict[str, Any], order: list[str], data: bytes) -> str:
+    h = hashlib.sha256(_DOMAIN)
+    for name in order:
+        entry = header[name]
+        shape, (start, end) = entry["shape"], entry["data_offsets"]
+        if entry["dtype"] != "F32" or not 0 <= start <= end <= len(data) or end - start != 4 * math.prod(shape):
+            raise ValueError(f"array {name} is not float32 of its shape")
+        h.update(struct.pack(f"<I{len(shape)}Q", len(shape), *shape))
+        h.update(data[start:end])
+    return h.hexdigest()

@@ -1,0 +1,181 @@
+"""What is audited: a run folder, or a bundle. Opened without changing a byte of it.
+
+The chain of a run folder is copied to a temporary folder and opened there; a bundle's is executed again from its transactions.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import sqlite3
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from bahefl_flwr.audit.bundle import Bundle
+from bahefl_flwr.audit.case import Claim
+from bahefl_flwr.audit.model_checks import model_file_claim
+from bahefl_flwr.audit.objects import BundledStore, ReadOnlyStore
+from bahefl_flwr.errors import LedgerError, SettingsError, StoreError
+from bahefl_flwr.ledger.chain import Chain
+from bahefl_flwr.ledger.connection import Connection
+from bahefl_flwr.ledger.database import ChainDatabase
+from bahefl_flwr.ledger.history import in_process
+from bahefl_flwr.ledger.replay import altered_nodes, chain_id_of, compare, rebuild, recorded_blocks
+from bahefl_flwr.run_folder import RunFolder
+
+LEDGER_FILE = "ledger.json"
+DATABASE = "ledger.sqlite"
+MODELS = "sites/*/model.safetensors"
+_STORE = "store"
+_IN_MEMORY = Path(":memory:")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """A run, opened.
+
+    Attributes:
+      connection: to its chain. contract: address. database: the chain's file or copy, None over JSON-RPC.
+      chain_problems: what is wrong with the chain. claims: the models that the run's files name.
+    """
+
+    name: str
+    connection: Connection
+    contract: str
+    store: ReadOnlyStore
+    database: ChainDatabase | None
+    chain_problems: tuple[str, ...]
+    claims: tuple[Claim, ...]
+
+
+@contextmanager
+def open_subject(run: Path, rpc: str = "") -> Iterator[Subject]:
+    """Open a run folder or a bundle.
+
+    Args:
+      rpc: JSON-RPC endpoint to ask instead of the run's own chain database.
+
+    Raises:
+      SettingsError: `run` is neither. LedgerError, StoreError: it is, but cannot be read.
+    """
+    if run.is_dir() and (run / LEDGER_FILE).is_file():
+        with _open_folder(run, rpc) as subject:
+            yield subject
+    elif run.is_file() and zipfile.is_zipfile(run):
+        with Bundle.open(run) as bundle:
+            yield _open_bundle(run, bundle)
+    else:
+        raise SettingsError(
+            f"{run} is no run folder (a folder with {LEDGER_FILE}, as in run.root) and no bundle of `bahefl audit export`"
+        )
+
+
+@contextmanager
+def _open_folder(run: Path, rpc: str) -> Iterator[Subject]:
+    where = _where(run)
+    store, claims = ReadOnlyStore(_store_folder(run)), _claims(run)
+    if rpc or not (run / DATABASE).is_file():
+        connection = Connection(rpc or where["url"], int(where["chain_id"]))
+        connection.check()
+        yield Subject(
+            name=run.name, connection=connection, contract=where["contract"], store=store, database=None, chain_problems=(),
+            claims=claims,
+        )  # fmt: skip
+        return
+    with tempfile.TemporaryDirectory(prefix="bahefl-audit-") as folder:
+        database, problems = _copied(run / DATABASE, Path(folder))
+        try:
+            connection = in_process(Chain(database, chain_id_of_run(where)))
+            yield Subject(
+                name=run.name, connection=connection, contract=where["contract"], store=store, database=database,
+                chain_problems=problems, claims=claims,
+            )  # fmt: skip
+        finally:
+            database.close()
+
+
+def _copied(source: Path, folder: Path) -> tuple[ChainDatabase, tuple[str, ...]]:
+    """A copy of a chain's file, opened, and what check 1 finds in it."""
+    _refuse_in_use(source)
+    for suffix in ("", "-wal"):  # a node that was killed leaves its last blocks in the second
+        if (part := source.with_name(source.name + suffix)).exists():
+            shutil.copyfile(part, folder / part.name)
+    copy = folder / source.name
+    chain_id, altered = chain_id_of(copy), altered_nodes(copy)
+    problems = [f"{altered} state nodes in the ledger's file do not have the content that their hash names"] if altered else []
+    database = ChainDatabase(copy, chain_id)
+    again = ChainDatabase(_IN_MEMORY, chain_id)
+    try:
+        rebuild(recorded_blocks(database), again, chain_id)
+    except (LedgerError, sqlite3.Error) as error:
+        problems.append(str(error))
+    else:
+        problems += compare(database, again)
+    finally:
+        again.close()
+    return database, tuple(problems)
+
+
+def _refuse_in_use(database: Path) -> None:
+    # SQLite locks ranges of the file itself; asking for them tells whether a node has it, and writes nothing.
+    with database.open("rb") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            raise LedgerError(
+                f"{database} is in use: the run is still going on; audit it when it has ended, or ask its node with --rpc"
+            ) from None
+
+
+def _open_bundle(path: Path, bundle: Bundle) -> Subject:
+    database, problems = ChainDatabase(_IN_MEMORY, bundle.about.chain_id), []
+    try:
+        rebuild(bundle.blocks(), database, bundle.about.chain_id)
+    except LedgerError as error:
+        problems.append(str(error))
+    return Subject(
+        name=bundle.about.run, connection=in_process(Chain(database, bundle.about.chain_id)), contract=bundle.about.contract,
+        store=BundledStore(path, bundle.object), database=database, chain_problems=tuple(problems),
+        claims=(Claim(who="the run's summary.json", digest=bundle.about.model),) if bundle.about.model else (),
+    )  # fmt: skip
+
+
+def _where(run: Path) -> dict[str, str]:
+    path = run / LEDGER_FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {name: str(found[name]) for name in ("url", "chain_id", "contract")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LedgerError(f"{path} does not say where the ledger is ({error!r}); restore it, or audit a bundle") from error
+
+
+def chain_id_of_run(where: dict[str, str]) -> int:
+    """The chain id that a run's ledger file names."""
+    return int(where["chain_id"])
+
+
+def _store_folder(run: Path) -> Path:
+    path = run / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        named = config["store"]["path"]
+    except FileNotFoundError:
+        named = _STORE
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise StoreError(f"{path} does not say where the store is: {error!r}") from error
+    return run / str(named)
+
+
+def _claims(run: Path) -> tuple[Claim, ...]:
+    summary = RunFolder(path=run).summary()
+    named = summary.get("ledger", {}).get("model_digest", "") if summary else ""
+    claims = [Claim(who="summary.json", digest=str(named))] if named else []
+    claims += [model_file_claim(path, final=False) for path in sorted(run.glob(MODELS))]
+    return tuple(claims)

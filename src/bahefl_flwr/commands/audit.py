@@ -1,0 +1,74 @@
+"""`bahefl audit`: a run checked by anybody, and the bundle that carries it elsewhere. Arguments in, text out."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+from typer.core import TyperGroup
+
+_DEFAULT = "run"
+
+
+class _RunByDefault(TyperGroup):
+    """`bahefl audit RUN` is short for `bahefl audit run RUN`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = [_DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+
+class Format(StrEnum):
+    """How the result is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+app = typer.Typer(
+    cls=_RunByDefault, no_args_is_help=True, rich_markup_mode=None, add_completion=False,
+    help="Check a run from ledger and store alone.",
+)  # fmt: skip
+
+# Hidden, because typer does not show what an argument is with the click of flwr's other dependencies; the texts below do.
+_Run = Annotated[Path, typer.Argument(metavar="RUN", hidden=True)]
+
+
+@app.command(_DEFAULT)
+def check(
+    run: _Run,
+    round: Annotated[int, typer.Option("--round", metavar="K", min=0, help="Only this round; 0 for all.")] = 0,
+    recompute: Annotated[bool, typer.Option("--recompute", help="Add up every aggregate again (check 8).")] = False,
+    model: Annotated[Path | None, typer.Option("--model", metavar="FILE", help="The model file to compare (check 13).")] = None,
+    rpc: Annotated[str, typer.Option("--rpc", metavar="URL", help="Ask this JSON-RPC endpoint instead of RUN's database.")] = "",
+    format: Annotated[Format, typer.Option("--format", help="How the result is printed.")] = Format.TEXT,
+) -> None:
+    """Check a run: exit 0 if every check holds, 10 if one does not. The default: `bahefl audit RUN`.
+
+    RUN is a run folder (of run.root), or a bundle that `bahefl audit export` wrote.
+    """
+    from bahefl_flwr.audit.auditing import audit
+    from bahefl_flwr.audit.report import as_json, as_text, exit_code
+
+    report = audit(run, round=round, recompute=recompute, model=model, rpc=rpc)
+    typer.echo(as_json(report) if format is Format.JSON else as_text(report))
+    raise typer.Exit(exit_code(report))
+
+
+@app.command()
+def export(
+    run: _Run,
+    file: Annotated[Path, typer.Argument(metavar="FILE", hidden=True)],
+) -> None:
+    """Write one file with all that an audit needs.
+
+    RUN is a run folder, FILE the bundle to write, for instance run.zip; it verifies elsewhere with `bahefl audit FILE`.
+    """
+    from bahefl_flwr.audit.auditing import export as write
+
+    digest = write(run, file)
+    typer.echo(f"{file}  {file.stat().st_size:,} bytes\nsha256 {digest}")
