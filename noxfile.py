@@ -54,6 +54,14 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def anvil(session: nox.Session) -> None:
+    """The tests of the ledger on a real node. Needs Node.js for its npm."""
+    session.run("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", "tests/nodes", external=True)
+    _install(session, "pytest", "pytest-timeout", "hypothesis")
+    session.run("pytest", "-m", "", "-k", "anvil", "tests/integration", *session.posargs)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """The property and mutation tests with new random examples, 2000 each. About half an hour."""
     _install(session, "pytest", "pytest-timeout", "hypothesis")

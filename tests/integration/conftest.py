@@ -1,44 +1,110 @@
-"""Federations on the real contract for the tests of the ledger; each test gets its own copy of a chain prepared once."""
+"""Federations on the real contract for the tests of the ledger, on the embedded ledger and on anvil.
+
+Each test gets a chain of its own, or one put back to what was prepared once.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
-from ledger_sites import CONFIG, Sites, running_chain
+from anvil_node import AnvilNode
+from ledger_sites import CONFIG, RunningChain, Sites, running_chain
+
+# What a test may start from, and how it comes about.
+STAGES: dict[str, tuple[Callable[[Sites], None], ...]] = {
+    "registered": (Sites.register,),
+    "round_open": (Sites.register, Sites.start, Sites.ceremony),
+}
+
+
+class Prepared(Protocol):
+    """Chains prepared once, one for each stage."""
+
+    def at(self, stage: str, folder: Path) -> AbstractContextManager[Sites]:
+        """A federation at a stage, as nobody has touched it yet."""
+
+
+class PreparedFiles:
+    """The embedded ledger: a copy of a database for each test."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._addresses: dict[str, str] = {}
+
+    @contextmanager
+    def at(self, stage: str, folder: Path) -> Iterator[Sites]:
+        """See `Prepared`."""
+        original = self._folder / f"{stage}.sqlite"
+        if stage not in self._addresses:
+            with running_chain(original) as chain:
+                self._addresses[stage] = _prepared(chain, stage).admin.address
+        shutil.copy(original, folder / "chain.sqlite")
+        with running_chain(folder / "chain.sqlite") as chain:
+            yield Sites(chain, self._addresses[stage])
+
+
+class PreparedAnvils:
+    """anvil: one node for each stage, put back after each test."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._federations: dict[str, Sites] = {}
+
+    @contextmanager
+    def at(self, stage: str, folder: Path) -> Iterator[Sites]:
+        """See `Prepared`."""
+        if stage not in self._federations:
+            node = self._stack.enter_context(AnvilNode())
+            self._federations[stage] = _prepared(RunningChain(node.url, node), stage)
+        sites = self._federations[stage]
+        node = sites.chain.clock
+        before = node.ask("evm_snapshot")
+        try:
+            yield sites
+        finally:
+            assert node.ask("evm_revert", before)
+
+
+def _prepared(chain: RunningChain, stage: str) -> Sites:
+    sites = Sites.deployed(chain, CONFIG)
+    for step in STAGES[stage]:
+        step(sites)
+    return sites
 
 
 @pytest.fixture(scope="session")
-def prepared_chains(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Folder with two chains, `registered` and `round_open`, and the address of their contract."""
-    folder = tmp_path_factory.mktemp("ledger")
-    with running_chain(folder / "registered.sqlite") as chain:
-        sites = Sites.deployed(chain, CONFIG)
-        sites.register()
-    shutil.copy(folder / "registered.sqlite", folder / "round_open.sqlite")
-    with running_chain(folder / "round_open.sqlite") as chain:
-        again = Sites(chain, sites.admin.address)
-        again.start()
-        again.ceremony()
-    return folder, sites.admin.address
+def embedded_chains(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return PreparedFiles(tmp_path_factory.mktemp("ledger"))
+
+
+@pytest.fixture(scope="session")
+def anvil_chains() -> Iterator[Prepared]:
+    with ExitStack() as stack:
+        yield PreparedAnvils(stack)
+
+
+@pytest.fixture(params=["embedded", "anvil"])
+def chains(request: pytest.FixtureRequest) -> Prepared:
+    """The prepared chains of one kind of node: every test that uses them runs on each kind."""
+    prepared: Prepared = request.getfixturevalue(f"{request.param}_chains")
+    return prepared
 
 
 @pytest.fixture
-def registered(prepared_chains: tuple[Path, str], tmp_path: Path) -> Iterator[Sites]:
+def registered(chains: Prepared, tmp_path: Path) -> Iterator[Sites]:
     """Five registered sites, no task yet."""
-    folder, address = prepared_chains
-    shutil.copy(folder / "registered.sqlite", tmp_path / "chain.sqlite")
-    with running_chain(tmp_path / "chain.sqlite") as chain:
-        yield Sites(chain, address)
+    with chains.at("registered", tmp_path) as sites:
+        yield sites
 
 
 @pytest.fixture
-def sites(prepared_chains: tuple[Path, str], tmp_path: Path) -> Iterator[Sites]:
+def sites(chains: Prepared, tmp_path: Path) -> Iterator[Sites]:
     """Five sites, a committee of three with a key (threshold two), and round 1 open for commits."""
-    folder, address = prepared_chains
-    shutil.copy(folder / "round_open.sqlite", tmp_path / "chain.sqlite")
-    with running_chain(tmp_path / "chain.sqlite") as chain:
-        yield Sites(chain, address)
+    with chains.at("round_open", tmp_path) as sites:
+        yield sites
