@@ -1,7 +1,7 @@
-"""Who had to coordinate, recomputed from the events alone: onion layers, entropy, tickets, draws, scores.
+"""Who had to coordinate and to hold keys, recomputed from the events alone: onion layers, entropy, tickets, draws, scores.
 
-A second implementation of contracts/Succession.sol. It reads what members did, never what the contract concluded; the
-conclusions are compared with it.
+A second implementation of contracts/Succession.sol, and of the draws of KeyEpochs.sol. It reads what members did, never what
+the contract concluded; the conclusions are compared with it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from eth_utils.crypto import keccak
 
+from bahefl_flwr.audit.committees import Committees
 from bahefl_flwr.audit.evidence import Evidence
 from bahefl_flwr.audit.finding import Finding
 from bahefl_flwr.audit.lottery import SCORE_MAX, draw, first_ranked, inserted, lowest_ticket, packed, tickets, word
@@ -70,6 +71,7 @@ class Recount:
         self._active = 0
         self._cooldown = 0
         self._key = _ZERO
+        self._committees = Committees(evidence)
         self._transaction: tuple[str, set[str]] = ("", set())
         self._suspended = -1
 
@@ -82,12 +84,13 @@ class Recount:
             "Declined": self._declined, "CommitsClosed": self._closed, "AggregateSubmitted": self._submitted,
             "Attested": self._attested, "AggregateVerified": self._verified, "AggregateRejected": self._rejected,
             "WrongVotes": self._wrong_votes, "Resigned": self._resigned, "CoordinatorReplaced": self._replaced,
-            "RoundFinalized": self._finalized, "RoundAborted": self._aborted,
+            "RoundFinalized": self._finalized, "RoundAborted": self._aborted, "EpochOpened": self._committee,
         }  # fmt: skip
         for event in self._evidence.events:
             if self._transaction[0] != event.sent.hash:
                 self._transaction = (event.sent.hash, set())
                 self._suspended = -1
+            self._committees.follow(event)
             if event.name in steps:
                 yield from steps[event.name](event) or ()
             self._transaction[1].add(event.name)
@@ -128,6 +131,11 @@ class Recount:
 
     def _key_made(self, event: Event) -> None:
         self._key = event.values["keyDigest"]
+
+    def _committee(self, event: Event) -> Iterator[Finding]:
+        last = self._rounds[self._now]
+        seed = last.beacon + last.entropy.to_bytes(32, "big") + event.parent
+        return self._committees.compare(event, self._active, seed, self._draw)
 
     def _opened(self, event: Event) -> Iterator[Finding]:
         number, last = event.values["round"], self._rounds[self._now]

@@ -60,7 +60,7 @@ def _outcome(epoch: EpochEvidence, key: bytes) -> Iterator[Finding]:
         if c.key_digest != key:
             yield Finding(site=c.member, message=f"epoch {number}: confirmed another key than the one in use")
     for accusation in epoch.accusations:
-        if accusation.evidence != _NO_DIGEST:
+        if accusation.evidence != _NO_DIGEST and not accusation.round:
             message = f"epoch {number}: gave up its key as evidence, and the key was used nevertheless"
             yield Finding(site=accusation.accuser, message=message)
 
