@@ -62,7 +62,7 @@ class Fees:
         tip = _raised(self.tip)
         # A base fee that has overtaken the offer is the usual reason to be stuck: an eighth more might be too little again.
         most = min(cap, max(_raised(self.most), 2 * base_fee + tip))
-        return replace(self, most=most, tip=min(tip, most)) if most >= _raised(self.most) else None
+        return replace(self, most=most, tip=min(tip, most)) if most >= max(base_fee, _raised(self.most)) else None
 
 
 def _raised(wei: int) -> int:

@@ -204,11 +204,14 @@ class Sender:
         """
         newest = delivery.sent[-1]
         if not self._is_known(newest.hash):
-            # Lost, or never taken because another transaction waits with this nonce: then more must be offered.
-            if self._count("pending") <= delivery.nonce or not self._raise_fees(delivery):
+            # Never taken because another transaction waits with this nonce, or forgotten as too cheap: more must be offered.
+            outbid = self._count("pending") > delivery.nonce or self._endpoint.base_fee() > delivery.fees.most
+            if not outbid:
                 since = delivery.handed_in_s
                 self._hand_in(delivery, newest)
                 delivery.handed_in_s = since
+            else:
+                self._raise_fees(delivery)
         elif delivery.head[0] - delivery.handed_in_at >= _STUCK_BLOCKS:
             self._raise_fees(delivery)
         if time.monotonic() - delivery.handed_in_s > self._endpoint.policy.patience_s:
