@@ -86,6 +86,18 @@ class ShareError(KeysError):
     """A decryption share is malformed, of another epoch, or not the one its sender published."""
 
 
+class WrongShare(ShareError):
+    """A key holder released a decryption share that its keys do not give, or that not everybody can open.
+
+    Attributes:
+      member: index of the site that released it.
+    """
+
+    def __init__(self, message: str, *, member: int) -> None:
+        super().__init__(message)
+        self.member = member
+
+
 class WrongEpoch(KeysError):
     """Key material of one key epoch was used with another."""
 

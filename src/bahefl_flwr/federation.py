@@ -21,6 +21,7 @@ from bahefl_flwr.settings import Settings
 
 _LEDGER_FILE = "ledger.json"
 _DATABASE = "ledger.sqlite"
+_DRIVER = "driver"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ def open_federation(settings: Settings, folder: Path) -> Iterator[Federation]:
     Raises:
       LedgerError: the node does not start or answer, or the contract is not ours.
     """
-    driver = Identity.create_or_load(folder / "driver")
+    driver = Identity.create_or_load(folder / _DRIVER)
     with ExitStack() as stack:
         url = settings.ledger.url
         if settings.ledger.kind == "embedded":
@@ -63,9 +64,20 @@ def open_federation(settings: Settings, folder: Path) -> Iterator[Federation]:
         if contract:
             ledger = FederationLedger.attach(connection, contract)
         else:
-            ledger = FederationLedger.deploy(connection, _contract_config(settings))
+            ledger = FederationLedger.deploy(connection, contract_config(settings))
         _write(folder, LedgerAddress(url=url, chain_id=settings.ledger.chain_id, contract=ledger.address))
         yield Federation(settings=settings, folder=folder, ledger=ledger)
+
+
+def administer(folder: Path) -> FederationLedger:
+    """The ledger of a run that is going on, seen by its administrator.
+
+    Raises:
+      LedgerError: the run has not started its ledger, or has stopped it. KeysError: the administrator's key is not in `folder`.
+    """
+    where = ledger_address(folder)
+    driver = Identity.load(folder / _DRIVER)
+    return FederationLedger.attach(Connection(where.url, where.chain_id, account=driver.account), where.contract)
 
 
 def ledger_address(folder: Path) -> LedgerAddress:
@@ -90,7 +102,8 @@ def _write(folder: Path, where: LedgerAddress) -> None:
     atomic_write(folder / _LEDGER_FILE, json.dumps(content, indent=1).encode())
 
 
-def _contract_config(settings: Settings) -> ContractConfig:
+def contract_config(settings: Settings) -> ContractConfig:
+    """What a contract must be deployed with for a run of these settings; every site compares."""
     s = settings.ledger
     return ContractConfig(
         commit_window_s=s.commit_window_s,
@@ -103,4 +116,5 @@ def _contract_config(settings: Settings) -> ContractConfig:
         max_attempts=s.max_attempts,
         cooldown_rounds=s.cooldown_rounds,
         committee_max=settings.he.committee,
+        epoch_rounds=settings.he.epoch_rounds,
     )

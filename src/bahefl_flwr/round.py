@@ -5,7 +5,7 @@ The contract is the state machine of a round; nothing here keeps state, waits, o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -35,10 +35,12 @@ class Action(StrEnum):
     PUBLISH_KEY_PARTS = "query.publish_key_parts"
     UPLOAD_KEY_PARTS = "query.upload_key_parts"
     CONFIRM_KEY = "query.confirm_key"
+    JUDGE = "query.judge"
     TRAIN = "train"
     UPLOAD = "query.upload"
     AGGREGATE = "query.aggregate"
     OPEN = "query.open"
+    CONFIRM = "query.confirm"
     EVALUATE = "evaluate"
 
 
@@ -85,7 +87,7 @@ class Ask:
     Attributes:
       number: round, or key epoch in a ceremony. attempt: the round's aggregation attempt.
       deadline: chain seconds; this question's share of the ledger's window (see `_share_of_window`).
-      quorum: mask of the members asked to release shares, with OPEN.
+      quorum: mask of the members asked to release shares, with OPEN; that have released them, with CONFIRM.
       repairs: with UPLOAD, the action that failed and is to be tried again once objects are put again.
     """
 
@@ -142,6 +144,11 @@ _CEREMONY = {
     EpochPhase.PUBLISH: (Action.PUBLISH_KEY_PARTS, "published"),
     EpochPhase.CONFIRM: (Action.CONFIRM_KEY, "confirmed"),
 }
+_CEREMONY_PHASES = (*_CEREMONY, EpochPhase.DISPUTE)
+_CEREMONY_ACTIONS = {action: phase for phase, (action, _) in _CEREMONY.items()} | {
+    Action.UPLOAD_KEY_PARTS: EpochPhase.CONFIRM,
+    Action.JUDGE: EpochPhase.DISPUTE,
+}
 
 
 def next_step(view: LedgerView, shares: Collection[ShareRecord], asked: Asked) -> Command:
@@ -158,7 +165,7 @@ def next_step(view: LedgerView, shares: Collection[ShareRecord], asked: Asked) -
     """
     if not view.task.open:
         return Done()
-    if view.epoch.phase in _CEREMONY:
+    if view.epoch.phase in _CEREMONY_PHASES:
         return _ceremony(view, asked)
     match view.round.phase:
         case RoundPhase.COMMIT:
@@ -182,36 +189,44 @@ def is_over(command: Ask, view: LedgerView) -> bool:
     """Whether the ledger has moved on, so that waiting for replies to `command` holds up the run for nothing."""
     if not view.task.open:
         return True
-    for phase, (action, _) in _CEREMONY.items():
-        if command.action is action or (command.action is Action.UPLOAD_KEY_PARTS and phase is EpochPhase.CONFIRM):
-            now = (view.epoch.epoch, view.epoch.phase)
-            return now != (command.number, phase) or view.chain_time > view.epoch.deadline
+    if phase := _CEREMONY_ACTIONS.get(command.action):
+        return (view.epoch.epoch, view.epoch.phase) != (command.number, phase) or view.chain_time > view.epoch.deadline
     r = view.round
     if (r.number, r.attempt) != (command.number, command.attempt) or view.chain_time > r.deadline:
         return True
+    return _is_done(command, r)
+
+
+def _is_done(command: Ask, r: RoundRecord) -> bool:
     match command.repairs or command.action:
         case Action.TRAIN:
             return r.phase is not RoundPhase.COMMIT
         case Action.OPEN:
             complete = r.phase is RoundPhase.VERIFIED and r.open_quorum and not _silent(r)
             return bool(complete) or r.phase not in (RoundPhase.VERIFY, RoundPhase.VERIFIED)
+        case Action.CONFIRM:
+            return r.phase is not RoundPhase.VERIFIED or r.open_quorum != command.quorum
         case _:
             return r.phase is not RoundPhase.AGGREGATE
 
 
 def _ceremony(view: LedgerView, asked: Asked) -> Command:
     epoch = view.epoch
-    action, done = _CEREMONY[epoch.phase]
-    missing = epoch.committee & ~int(getattr(epoch, done))
+
+    def yet_to(action: Action) -> int:
+        return epoch.committee & ~mask_of(q.member for q in asked.answered if (q.action, q.number) == (action, epoch.epoch))
+
     if view.chain_time > epoch.deadline:
         return Advance(step=Step.EXPIRE_EPOCH, number=epoch.epoch)
+    if epoch.phase is EpochPhase.DISPUTE:
+        return _ask_or_wait(Action.JUDGE, view, yet_to(Action.JUDGE), asked)
     if epoch.phase is EpochPhase.CONFIRM:
         # Only now is everybody's digest on the ledger; parts that could be read sooner would let the last one choose the key.
-        uploaded = mask_of(q.member for q in asked.answered if (q.action, q.number) == (Action.UPLOAD_KEY_PARTS, epoch.epoch))
-        upload = _ask_or_wait(Action.UPLOAD_KEY_PARTS, view, epoch.committee & ~uploaded, asked)
+        upload = _ask_or_wait(Action.UPLOAD_KEY_PARTS, view, yet_to(Action.UPLOAD_KEY_PARTS), asked)
         if isinstance(upload, Ask):
             return upload
-    return _ask_or_wait(action, view, missing, asked)
+    action, done = _CEREMONY[epoch.phase]
+    return _ask_or_wait(action, view, epoch.committee & ~int(getattr(epoch, done)), asked)
 
 
 def _commit(view: LedgerView, asked: Asked) -> Command:
@@ -236,33 +251,50 @@ def _aggregate(view: LedgerView, asked: Asked) -> Command:
 
 
 def _verify(view: LedgerView, shares: Collection[ShareRecord], asked: Asked) -> Command:
-    """Paper step 11: sites recompute and attest; a quorum of the key committee releases its shares."""
+    """Paper step 11: sites recompute and attest; a quorum of the key committee releases its shares; sites confirm."""
     r = view.round
     silent = _silent(r)
     late = view.chain_time > r.deadline
-    if r.phase is RoundPhase.VERIFIED and r.open_quorum and (late or not silent):
+    if any(r.opened) and (late or not silent | _unconfirmed(r)):
         return Advance(step=Step.FINALIZE, number=r.number)
     if late and r.phase is RoundPhase.VERIFY:
         return Advance(step=Step.REPLACE_COORDINATOR, number=r.number)
     if late:
-        return Advance(step=Step.ABANDON, number=r.number, reason="no quorum released its decryption shares in time")
+        done = "confirmed what its quorum opened" if r.open_quorum else "released decryption shares"
+        return Advance(step=Step.ABANDON, number=r.number, reason=f"too few sites {done} in time")
+    if r.phase is RoundPhase.VERIFIED and r.open_quorum:
+        return _confirm(view, asked)
     quorum = 0 if r.open_quorum else choose_quorum(view, shares, asked)
     missing = silent | (quorum & ~_released(shares, quorum))
     return _repair(Action.OPEN, view, missing, asked) or _ask_or_wait(Action.OPEN, view, missing, asked, quorum)
+
+
+def _confirm(view: LedgerView, asked: Asked) -> Command:
+    """Everybody who can opens, and says to what; key holders that committed nothing only compare the shares."""
+    r = view.round
+    compared = mask_of(q.member for q in asked.answered if _matches(q, Action.CONFIRM, r) and q.quorum == r.open_quorum)
+    missing = (_unconfirmed(r) | _silent(r) | view.epoch.committee & ~r.committed & ~compared) & view.active
+    repair = _repair(Action.CONFIRM, view, missing, asked, r.open_quorum)
+    return repair or _ask_or_wait(Action.CONFIRM, view, missing, asked, r.open_quorum)
 
 
 def _silent(r: RoundRecord) -> int:
     return r.committed & ~(r.voted_ok | r.voted_bad)
 
 
+def _unconfirmed(r: RoundRecord) -> int:
+    return r.committed & ~r.confirmed
+
+
 def choose_quorum(view: LedgerView, shares: Collection[ShareRecord], asked: Asked) -> int:
     """A mask of `threshold` committee members to release shares in this attempt; 0 if too few are able to.
 
-    Members that have not failed come first, then those that committed; among equals the round number rotates who serves.
-    Members that did not commit (not selected, or declined) may help once a majority has verified; the contract says so.
+    Members that have not failed and that nobody accuses come first, then those that committed; among equals the round number
+    rotates who serves. Members that did not commit (not selected, or declined) may help once a majority has verified, and none
+    whose share of this round was disputed may help again; the contract says so.
     """
     r, epoch = view.round, view.epoch
-    allowed = epoch.committee & view.active & ~r.voted_bad
+    allowed = epoch.committee & view.active & ~r.voted_bad & ~r.disputed
     if r.phase is not RoundPhase.VERIFIED:
         allowed &= r.committed
     failures = {
@@ -274,8 +306,8 @@ def choose_quorum(view: LedgerView, shares: Collection[ShareRecord], asked: Aske
         for m in members_in(allowed)
     }
 
-    def order(m: int) -> tuple[int, bool, int]:
-        return failures[m], not r.committed >> m & 1, (m - r.number) % 256
+    def order(m: int) -> tuple[int, bool, bool, int]:
+        return failures[m], bool(epoch.accused >> m & 1), not r.committed >> m & 1, (m - r.number) % 256
 
     able = sorted((m for m, n in failures.items() if n < MAX_ASKS), key=order)
     return mask_of(able[: epoch.threshold]) if len(able) >= epoch.threshold else 0
@@ -285,25 +317,34 @@ def _released(shares: Collection[ShareRecord], quorum: int) -> int:
     return mask_of(s.member for s in shares if s.quorum == quorum)
 
 
-def _repair(action: Action, view: LedgerView, missing: int, asked: Asked) -> Ask | None:
+def _repair(action: Action, view: LedgerView, missing: int, asked: Asked, quorum: int = 0) -> Ask | None:
     """Before a second try owners put their objects again: an error may have come from a lost or altered object.
 
     Silence is no such error, and owners that are silent themselves are left out: they would only delay the second try.
+
+    Args:
+      quorum: with CONFIRM, the quorum that is being confirmed; each is repaired for itself.
     """
     r = view.round
-    replied = {q for q in (*asked.answered, *asked.failed) if _matches(q, action, r)}
-    silent = mask_of(q.member for q in asked.times if _matches(q, action, r)) & ~mask_of(q.member for q in replied)
-    failed = any(_matches(q, action, r) and missing >> q.member & 1 for q in asked.failed)
-    done = mask_of(q.member for q in asked.times if _matches(q, Action.UPLOAD, r) and q.repairs is action)
+
+    def tried(requests: Iterable[Request]) -> list[Request]:
+        return [q for q in requests if _matches(q, action, r) and quorum in (0, q.quorum)]
+
+    replied = mask_of(q.member for q in tried((*asked.answered, *asked.failed)))
+    silent = mask_of(q.member for q in tried(asked.times)) & ~replied
+    failed = any(missing >> q.member & 1 for q in tried(asked.failed))
+    done = mask_of(q.member for q in asked.times if _matches(q, Action.UPLOAD, r) and (q.repairs, q.quorum) == (action, quorum))
     owners = members_in(view.active & ~silent & ~done)
     if not failed or not owners:
         return None
-    deadline = _share_of_window(Action.UPLOAD, view.chain_time, r.deadline, last=False)
-    return Ask(action=Action.UPLOAD, number=r.number, attempt=r.attempt, members=owners, deadline=deadline, repairs=action)
+    return Ask(
+        action=Action.UPLOAD, number=r.number, attempt=r.attempt, members=owners, quorum=quorum, repairs=action,
+        deadline=_share_of_window(Action.UPLOAD, view.chain_time, r.deadline, last=False),
+    )  # fmt: skip
 
 
 def _ask_or_wait(action: Action, view: LedgerView, missing: int, asked: Asked, quorum: int = 0) -> Command:
-    ceremony = view.epoch.phase in _CEREMONY
+    ceremony = view.epoch.phase in _CEREMONY_PHASES
     number, attempt = (view.epoch.epoch, 0) if ceremony else (view.round.number, view.round.attempt)
     window_end = view.epoch.deadline if ceremony else view.round.deadline
 
@@ -321,13 +362,13 @@ def _ask_or_wait(action: Action, view: LedgerView, missing: int, asked: Asked, q
 def _share_of_window(action: Action, now: int, window_end: int, *, last: bool) -> int:
     """Until when one question is waited for, so that a site that hangs cannot use up a window others need (chain seconds).
 
-    Uploads and openings are followed by other work in the same window (the coordinator's sum, the next quorum), so
-    each gets an equal part of what is left. In the other phases nothing can follow before the sites asked have acted, and
-    their work (training, adding) may rightly take long: the first question gets three quarters of what is left, the last one
-    all of it; a message that got lost is so still repeated in time.
+    Uploads, openings and their confirmation are followed by other work in the same window (the coordinator's sum, the next
+    quorum, a second look after a repair), so each gets an equal part of what is left. In the other phases nothing can follow
+    before the sites asked have acted, and their work (training, adding) may rightly take long: the first question gets three
+    quarters of what is left, the last one all of it; a message that got lost is so still repeated in time.
     """
     left = window_end - now
-    if action in (Action.UPLOAD, Action.OPEN, Action.UPLOAD_KEY_PARTS):
+    if action in (Action.UPLOAD, Action.OPEN, Action.CONFIRM, Action.UPLOAD_KEY_PARTS):
         left //= MAX_ASKS + 1
     elif not last:
         left = left * 3 // 4

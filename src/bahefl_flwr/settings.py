@@ -72,12 +72,15 @@ class HeSettings(_Group):
       committee: largest key committee elected; with fewer active sites all of them serve.
       update_range: updates are clipped to [-update_range, update_range] per parameter before encryption.
       weight_bits: the coordinator may weigh an update by an integer up to 2**weight_bits; each bit costs one bit of precision.
+      epoch_rounds: finalised rounds after which a new committee makes new keys; 0 keeps them until the members change, a key
+        holder is suspected, or the administrator asks.
     """
 
     threshold: int = Field(ge=0, le=10)
     committee: int = Field(ge=2, le=10)
     update_range: float = Field(gt=0, le=1024)
     weight_bits: int = Field(ge=0, le=3)
+    epoch_rounds: int = Field(ge=0)
 
 
 class LedgerSettings(_Group):

@@ -29,7 +29,13 @@ MetricsAggregation = Callable[[list[RecordDict], str], MetricRecord]
 OnRound = Callable[[Mapping[str, Any]], None]
 
 _EXAMPLES = "num-examples"
-_PHASES = {Action.TRAIN: "train", Action.UPLOAD: "upload", Action.AGGREGATE: "aggregate", Action.OPEN: "verify"}
+_PHASES = {
+    Action.TRAIN: "train",
+    Action.UPLOAD: "upload",
+    Action.AGGREGATE: "aggregate",
+    Action.OPEN: "verify",
+    Action.CONFIRM: "open",
+}
 
 _log = logging.getLogger("bahefl_flwr.driver")
 

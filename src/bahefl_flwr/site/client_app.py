@@ -16,7 +16,7 @@ from flwr.clientapp import ClientApp
 from bahefl_flwr.errors import BaheflError, SettingsError
 from bahefl_flwr.round import Action
 from bahefl_flwr.settings import from_run_config
-from bahefl_flwr.site import ceremony, coordination, hello, training, verification
+from bahefl_flwr.site import ceremony, confirmation, coordination, dispute, hello, training, verification
 from bahefl_flwr.site.state import Outcome, Request, Site, open_site
 
 ClientFn = Callable[[Context], Client | NumPyClient]
@@ -30,9 +30,11 @@ _QUERIES: dict[Action, _Act] = {
     Action.PUBLISH_KEY_PARTS: ceremony.publish_key_parts,
     Action.UPLOAD_KEY_PARTS: ceremony.upload_key_parts,
     Action.CONFIRM_KEY: ceremony.confirm_key,
+    Action.JUDGE: dispute.judge,
     Action.UPLOAD: training.upload,
     Action.AGGREGATE: coordination.aggregate,
     Action.OPEN: verification.verify_and_open,
+    Action.CONFIRM: confirmation.confirm_opening,
 }
 
 

@@ -1,13 +1,15 @@
-"""The encryption keys a site keeps for a key epoch: its seed entropy and its key share.
+"""The keys a site keeps for a key epoch: its seed entropy, from which its sealing key of the epoch derives, and its key share.
 
 Each is a key file that opens for this site, this epoch and this ledger only, protected as the site's identity is; nothing here is
-ever sent.
+ever sent, but for a sealing key that proves a cheat (`dispute`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from bahefl_flwr.durable import fsync_folder
 from bahefl_flwr.errors import KeysError
@@ -39,10 +41,24 @@ def load_entropy(site: Site, epoch: EpochRecord) -> SecretSeed:
     return SecretSeed(read_secret(path, site.identity.protection, binding))
 
 
+def epoch_sealing_key(site: Site, epoch: EpochRecord) -> X25519PrivateKey:
+    """This site's X25519 key of an epoch, to which the others seal its seeds. It goes when the epoch's entropy goes.
+
+    Its own for every epoch: what was sealed in a past ceremony stays closed to whoever gets a site's long-term keys later, and
+    revealing it as evidence (`dispute`) gives away this epoch only.
+    """
+    return X25519PrivateKey.from_private_bytes(load_entropy(site, epoch).derive("sealing-key").secret_bytes())
+
+
 def save_key_share(site: Site, epoch: EpochRecord, share: KeyShare) -> None:
     """Keep this site's share of an epoch's key."""
     path = site.epoch_folder(epoch.epoch) / _SHARE_FILE
     write_secret(path, share.secret_bytes(), site.identity.protection, _binding(site, epoch, SecretKind.KEY_SHARE))
+
+
+def has_key_share(site: Site, epoch: EpochRecord) -> bool:
+    """Whether this site keeps a share of an epoch's key."""
+    return (site.epoch_folder(epoch.epoch) / _SHARE_FILE).exists()
 
 
 def load_key_share(site: Site, epoch: EpochRecord) -> KeyShare:
@@ -63,8 +79,7 @@ def forget_epochs_before(site: Site, epoch: int) -> tuple[int, ...]:
 
     Deleting is all that is done. Overwriting first would be useless: journaling and copy-on-write file systems and flash memory
     write the new bytes elsewhere, and backups keep theirs. The leftover blocks of a deployment's files are encrypted under its
-    passphrase. This alone is not forward secrecy: a member's share can be derived again from the sealed seeds in the store by
-    whoever gets that member's long-term sealing key.
+    passphrase. The seeds in the store were sealed to keys that go with the entropy, so nobody can derive the share again.
 
     Returns:
       The epochs deleted, in order; none when repeated.

@@ -22,6 +22,8 @@ from bahefl_flwr.errors import StoreError, UpdateError
 
 Array = NDArray[np.float32]
 MODEL_FILE = "model.safetensors"
+CONFIRMED_FILE = "confirmed.safetensors"
+"""The model after the open round, as this site confirmed it; the site's own once the round is finalised."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from flwr.client import NumPyClient
-from numpy.typing import NDArray
 
-from bahefl_flwr.errors import ProtocolError, ShareError, StoreError
+from bahefl_flwr.errors import MalformedCiphertext, ProtocolError, SealError, ShareError, StoreError, WrongShare
+from bahefl_flwr.he.keys import KeyShare
 from bahefl_flwr.he.packing import unpack
-from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, decode_part
 from bahefl_flwr.he.share_format import decode_share
+from bahefl_flwr.he.share_proof import verify_share
 from bahefl_flwr.he.threshold import combine
 from bahefl_flwr.ledger.contract import FederationLedger
-from bahefl_flwr.records import LedgerView, ObjectKind, RoundRecord, members_in
+from bahefl_flwr.records import LedgerView, ObjectKind, RoundRecord, ShareRecord, members_in
 from bahefl_flwr.sealing import sealing_context
 from bahefl_flwr.site.coordination import aggregate_name
 from bahefl_flwr.site.keys import forget_epochs_before
-from bahefl_flwr.site.model import MODEL_FILE, Array, Model, checked, load_model, save_model
+from bahefl_flwr.site.model import CONFIRMED_FILE, MODEL_FILE, Array, Model, checked, load_model, save_model
 from bahefl_flwr.site.objects import forget_before, kept, put_kept
 from bahefl_flwr.site.state import Outcome, Site, security_params
 from bahefl_flwr.store.manifest import Manifest
@@ -38,7 +36,7 @@ def current_model(site: Site, view: LedgerView, client: NumPyClient, outcome: Ou
     """The model after the newest finalised round, opening whatever this site has not opened yet.
 
     Raises:
-      ProtocolError: the initial model is not the one the ledger names.
+      ProtocolError: the initial model, or one that this site opened, is not the one the ledger names.
       StoreError, ShareError: an aggregate or a share is missing or altered; names the object and its site.
     """
     path = site.folder / MODEL_FILE
@@ -50,8 +48,7 @@ def current_model(site: Site, view: LedgerView, client: NumPyClient, outcome: Ou
         )
     with outcome.timed("open"):
         for number in _unopened(site, view, model.round):
-            mean = open_aggregate(site, view, site.ledger.round(number), model.parameters, outcome)
-            model = model.plus(mean, number)
+            model = _model_after(site, view, site.ledger.round(number), model, outcome)
             save_model(model, path)
     if not path.exists():
         save_model(model, path)
@@ -71,26 +68,56 @@ def _unopened(site: Site, view: LedgerView, newest: int) -> list[int]:
     return rounds
 
 
-def open_aggregate(site: Site, view: LedgerView, r: RoundRecord, parameters: int, outcome: Outcome) -> Array:
-    """The weighted mean update of a finalised round, shape (parameters,), float32.
+def _model_after(site: Site, view: LedgerView, r: RoundRecord, base: Model, outcome: Outcome) -> Model:
+    """The model after a finalised round: the one kept when this site confirmed it, or opened now."""
+    kept_at_confirmation = site.folder / CONFIRMED_FILE
+    if kept_at_confirmation.exists():
+        model = load_model(kept_at_confirmation)
+        if model.round == r.number and model.digest() == r.opened:
+            return model
+    model = base.plus(open_aggregate(site, view, r, base.parameters, outcome), r.number)
+    if model.digest() != r.opened:
+        raise ProtocolError(
+            f"round {r.number} opens to model {model.digest().hex()[:16]} here, a majority of sites confirmed "
+            f"{r.opened.hex()[:16]}: delete {site.folder / MODEL_FILE}, and this site opens all rounds again"
+        )
+    return model
+
+
+def open_aggregate(
+    site: Site, view: LedgerView, r: RoundRecord, parameters: int, outcome: Outcome, own: KeyShare | None = None
+) -> Array:
+    """The weighted mean update of a verified round, shape (parameters,), float32.
 
     Every site gets the same bits, whichever quorum released the shares.
+
+    Args:
+      own: this site's share of the epoch's key, to compare the others' shares with.
+
+    Raises:
+      WrongShare: a share is not what its sender's keys give; names the sender.
+      ShareError: the shares are right, but what they open is no sum of updates.
+      StoreError: the aggregate or a share is missing or altered.
     """
     epoch = site.ledger.epoch(r.epoch)
     params = security_params(site.settings, epoch)
     aggregate = _aggregate_manifest(site, view, r, outcome)
-    position = {member: i for i, member in enumerate(members_in(epoch.committee))}
-    shares = {position[m]: manifest for m, manifest in _share_manifests(site, view, r).items()}
-    quorum = tuple(sorted(shares))
-    packed = [
-        combine(
-            decode_part(site.store.part(ref, of=aggregate), PartKind.CIPHERTEXT, params, BLOCKS_PER_PART),
-            {p: _share_part(site, manifest, i, p, quorum, params) for p, manifest in shares.items()},
-            quorum,
-            params,
-        )
-        for i, ref in enumerate(aggregate.parts)
-    ]
+    committee = members_in(epoch.committee)
+    manifests = {m: share_manifest(site, view, r, share) for m, share in quorum_shares(site, r).items()}
+    quorum = tuple(committee.index(m) for m in sorted(manifests))
+    packed = []
+    for i, ref in enumerate(aggregate.parts):
+        ciphertexts = decode_part(site.store.part(ref, of=aggregate), PartKind.CIPHERTEXT, params, BLOCKS_PER_PART)
+        shares = {}
+        for member, manifest in manifests.items():
+            position = committee.index(member)
+            try:
+                share = decode_share(_share_part(site, manifest, i), position, quorum, params, BLOCKS_PER_PART)
+                verify_share(ciphertexts[:, 1], share, position, quorum, params, own)
+            except (ShareError, SealError, MalformedCiphertext) as error:
+                raise WrongShare(f"round {r.number}, share of site {member} ({manifest.site}): {error}", member=member) from error
+            shares[position] = share.residues
+        packed.append(combine(ciphertexts, shares, quorum, params))
     return unpack(np.concatenate(packed), parameters, total_share(site.ledger, r), params)
 
 
@@ -120,28 +147,27 @@ def _aggregate_manifest(site: Site, view: LedgerView, r: RoundRecord, outcome: O
     return manifest
 
 
-def _share_manifests(site: Site, view: LedgerView, r: RoundRecord) -> dict[int, Manifest]:
-    addresses = {m.index: m.address for m in site.ledger.members()}
-    return {
-        s.member: site.store.expect(
-            s.digest, run=view.task.run_digest, round=r.number, site=addresses[s.member], epoch=r.epoch,
-            kind=ObjectKind.SHARE,
-        )
-        for s in site.ledger.shares(r.number)
-        if s.quorum == r.open_quorum
-    }  # fmt: skip
+def quorum_shares(site: Site, r: RoundRecord) -> dict[int, ShareRecord]:
+    """The shares released by the quorum that opened a round, by member."""
+    return {s.member: s for s in site.ledger.shares(r.number) if s.quorum == r.open_quorum}
 
 
-def _share_part(
-    site: Site, manifest: Manifest, i: int, position: int, quorum: Sequence[int], params: SecurityParams
-) -> NDArray[np.uint32]:
-    try:
-        sealed = site.store.part(manifest.parts[i], of=manifest)
-    except IndexError:
-        raise ShareError(
-            f"{manifest.site} sent a share of {len(manifest.parts)} parts for round {manifest.round}, part {i} is missing"
-        ) from None
+def share_manifest(site: Site, view: LedgerView, r: RoundRecord, share: ShareRecord) -> Manifest:
+    """The stored object of a released share.
+
+    Raises:
+      StoreError: missing, altered, or not bound to this run, round, epoch and member.
+    """
+    address = next(m.address for m in site.ledger.members() if m.index == share.member)
+    return site.store.expect(
+        share.digest, run=view.task.run_digest, round=r.number, site=address, epoch=r.epoch, kind=ObjectKind.SHARE
+    )
+
+
+def _share_part(site: Site, manifest: Manifest, i: int) -> bytes:
+    if i >= len(manifest.parts):
+        raise ShareError(f"{manifest.site} sent {len(manifest.parts)} parts for round {manifest.round}, part {i} is missing")
     context = sealing_context(
         kind=ObjectKind.SHARE, run=manifest.run, round=manifest.round, epoch=manifest.epoch, sender=manifest.site
     )
-    return decode_share(site.identity.unseal(sealed, context), position, quorum, params, BLOCKS_PER_PART).residues
+    return site.identity.unseal(site.store.part(manifest.parts[i], of=manifest), context)

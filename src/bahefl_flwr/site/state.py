@@ -8,19 +8,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from flwr.app import Context
 
 from bahefl_flwr.errors import ProtocolError, SettingsError, WrongEpoch, WrongRound
-from bahefl_flwr.federation import ledger_address
+from bahefl_flwr.federation import contract_config, ledger_address
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.identity import Identity
 from bahefl_flwr.journal import Journal
 from bahefl_flwr.ledger.connection import Connection
-from bahefl_flwr.ledger.contract import FederationLedger
-from bahefl_flwr.records import EpochRecord, LedgerView, Member, RoundPhase, RoundRecord
+from bahefl_flwr.ledger.contract import ContractConfig, FederationLedger
+from bahefl_flwr.records import EpochPhase, EpochRecord, LedgerView, Member, RoundPhase, RoundRecord
 from bahefl_flwr.run_folder import find
 from bahefl_flwr.settings import Settings
 from bahefl_flwr.store import LocalStore, Store
@@ -164,6 +164,25 @@ def _params(settings: Settings, threshold: int, committee: int) -> SecurityParam
     )
 
 
+def expect_config(site: Site) -> None:
+    """The contract's windows, quorum and minimum are those of this site's own settings.
+
+    Raises:
+      SettingsError: they differ; names each difference.
+    """
+    wanted, found = contract_config(site.settings), site.ledger.config()
+    differing = [
+        f"{field.name} is {getattr(found, field.name)}, here {getattr(wanted, field.name)}"
+        for field in fields(ContractConfig)
+        if getattr(found, field.name) != getattr(wanted, field.name)
+    ]
+    if differing:
+        raise SettingsError(
+            f"the contract {site.ledger.address} was deployed with other settings than this site has ({'; '.join(differing)}): "
+            "agree on one set; this site takes no part until then"
+        )
+
+
 def expect_run(site: Site, request: Request) -> LedgerView:
     """The ledger's present state, if the request is about its present task.
 
@@ -173,6 +192,21 @@ def expect_run(site: Site, request: Request) -> LedgerView:
     view = site.ledger.view()
     if request.run != view.task.run_digest:
         raise WrongRound(f"message of run {request.run.hex()[:16]}, the ledger runs {view.task.run_digest.hex()[:16]}; ignored")
+    return view
+
+
+def expect_epoch(site: Site, request: Request, phase: EpochPhase) -> LedgerView:
+    """The ledger's present state, if the request is about its present key epoch and step.
+
+    Raises:
+      WrongRound: the message is of another run or epoch. ProtocolError: the epoch is at another step than the action belongs to.
+    """
+    view = site.ledger.view()
+    epoch = view.epoch
+    if (request.run, request.number) != (view.task.run_digest, epoch.epoch):
+        raise WrongRound(f"message of key epoch {request.number}, the ledger is at epoch {epoch.epoch} of its own run; ignored")
+    if epoch.phase is not phase:
+        raise ProtocolError(f"epoch {epoch.epoch} is in phase {epoch.phase.name}, this action belongs to {phase.name}")
     return view
 
 

@@ -31,11 +31,11 @@ from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, encode_part
 from bahefl_flwr.ledger.connection import Receipt
 from bahefl_flwr.records import LedgerView, Member, ObjectKind, RoundPhase, RoundRecord
-from bahefl_flwr.site.ceremony import public_key
 from bahefl_flwr.site.model import Array, Model
 from bahefl_flwr.site.objects import keep, kept_names, put_kept
 from bahefl_flwr.site.opening import current_model
-from bahefl_flwr.site.state import Outcome, Request, Site, expect_round, expect_run, security_params
+from bahefl_flwr.site.state import Outcome, Request, Site, expect_config, expect_round, expect_run, security_params
+from bahefl_flwr.site.transcript import public_key
 
 ClientConfig = dict[str, bool | bytes | float | int | str]
 ClientFactory = Callable[[], NumPyClient]
@@ -48,6 +48,7 @@ def train(site: Site, request: Request, make_client: ClientFactory, config: Clie
     """Make this site's one ciphertext of the round and commit its digest; asked again, commit the same one.
 
     Raises:
+      SettingsError: the contract was deployed with other windows, quorum or minimum than this site's settings name.
       TrainingError: the NumPyClient failed. The site has declined the round on the ledger, so nobody waits for it.
       BaheflError: it could not open the last model or encrypt; it has declined if this was the last try.
     """
@@ -60,6 +61,7 @@ def train(site: Site, request: Request, make_client: ClientFactory, config: Clie
         raise ProtocolError(
             f"round {r.number} selects {r.selected.bit_count()} sites, this site asks for {floor} and trains for no fewer"
         )
+    expect_config(site)
     key = (request.run.hex(), r.number, "commit")
     journalled = site.journal.get(key)
     if journalled is None:

@@ -40,17 +40,27 @@ def verify_and_open(site: Site, request: Request) -> Outcome:
       UnusableUpdate: this site cannot read an included update; it does not vote until the owner has put it again.
     """
     view, r = expect_round(site, request, RoundPhase.VERIFY, RoundPhase.VERIFIED)
-    me = site.me()
     outcome = Outcome()
+    agrees = recompute_and_attest(site, view, r, outcome)
+    if agrees and request.quorum >> site.me().index & 1:
+        with outcome.timed("share"):
+            _release_share(site, view, r, request.quorum, outcome)
+    return outcome
+
+
+def recompute_and_attest(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcome) -> bool:
+    """Whether the aggregate is the one this round's rules allow; said on the ledger, if this site committed and has not yet.
+
+    Raises:
+      UnusableUpdate: as `verify_and_open`.
+    """
+    me = site.me()
     with outcome.timed("verify"):
         agrees = _recompute(site, view, r, outcome)
     if not (r.voted_ok | r.voted_bad) >> me.index & 1 and r.committed >> me.index & 1:
         with outcome.timed("attest"):
             _attest(site, r, me, agrees, outcome)
-    if agrees and request.quorum >> me.index & 1:
-        with outcome.timed("share"):
-            _release_share(site, view, r, request.quorum, outcome)
-    return outcome
+    return agrees
 
 
 def _recompute(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcome) -> bool:

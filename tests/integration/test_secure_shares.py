@@ -1,0 +1,131 @@
+"""Runs in which a key holder lies about its decryption share: it is named, another quorum opens, and no round is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from bahefl_flwr.he.keys import KeyShare
+from bahefl_flwr.he.share_format import DecryptionShare
+from bahefl_flwr.records import RoundPhase
+from bahefl_flwr.site import confirmation, verification
+from bahefl_flwr.site.model import MODEL_FILE, load_model
+from bahefl_flwr.site.state import Outcome, Site
+from bahefl_flwr.store import part_cid
+from federation_run import Run, federated_run
+from in_process_grid import Deliver, Tamper
+
+FIVE = ("federation.sites=5", "ledger.commit_window_s=30", "ledger.verify_window_s=20", "ledger.open_grace_s=3")
+CULPRIT = 1
+
+Lie = Callable[[DecryptionShare], DecryptionShare]
+
+
+def shifted(share: DecryptionShare) -> DecryptionShare:
+    """A chosen amount on every coefficient: without proofs it would move the model by as much."""
+    residues = share.residues.copy()
+    residues[:, 0] = (residues[:, 0] + np.uint32(12345)) % np.uint32(2**29)
+    return DecryptionShare(residues=residues, tags=share.tags)
+
+
+def zeros(share: DecryptionShare) -> DecryptionShare:
+    """Garbage, with garbage for proof."""
+    return DecryptionShare(residues=np.zeros_like(share.residues), tags=np.zeros_like(share.tags))
+
+
+def lying(monkeypatch: pytest.MonkeyPatch, lie: Lie, *culprits: int) -> None:
+    """The sites at these positions of the committee release something else than their keys give."""
+    honest = verification.partial_decrypt
+
+    def partial_decrypt(c1: np.ndarray, share: KeyShare, quorum: tuple[int, ...]) -> DecryptionShare:
+        released = honest(c1, share, quorum)
+        return lie(released) if share.position in culprits else released
+
+    monkeypatch.setattr(verification, "partial_decrypt", partial_decrypt)
+
+
+def models(run: Run) -> set[bytes]:
+    """Digests of the models that the sites ended with."""
+    return {load_model(run.site_folder(s) / MODEL_FILE).digest() for s in range(run.settings.federation.sites)}
+
+
+@pytest.mark.parametrize("lie", [shifted, pytest.param(zeros, marks=pytest.mark.slow)])
+def test_wrong_share_costs_its_sender_its_seat_and_no_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lie: Lie) -> None:
+    """The quorum is struck, another one opens the same aggregate, and the next keys are made without the liar."""
+    honest = federated_run(tmp_path / "honest", *FIVE)
+    lying(monkeypatch, lie, CULPRIT)
+    run = federated_run(tmp_path / "lying", *FIVE)
+    assert [r.phase for n, r in run.rounds.items() if n <= 2] == [RoundPhase.FINALIZED] * 2
+    disputed = [r for r in run.rounds.values() if r.disputed]
+    assert disputed and all(r.disputed == 1 << CULPRIT and not r.open_quorum >> CULPRIT & 1 for r in disputed)
+    assert run.view and run.view.task.excluded == 1 << CULPRIT
+    assert not run.epochs[max(run.epochs)].committee >> CULPRIT & 1
+    assert models(run) == models(honest)
+
+
+def test_two_liars_of_five_do_not_stop_a_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With t - 1 key holders lying, the quorum of the honest ones is found."""
+    lying(monkeypatch, zeros, 0, 1)
+    run = federated_run(tmp_path, *FIVE, "federation.rounds=1")
+    assert (run.rounds[1].phase, run.rounds[1].open_quorum) == (RoundPhase.FINALIZED, 0b11100)
+
+
+def test_share_that_nobody_can_read_is_not_waited_for(tmp_path: Path) -> None:
+    """A key holder that names a share on the ledger and never stores it is left out of the next quorum."""
+
+    def swallow(run: Run) -> Tamper:
+        def tamper(site: int, message: Message, deliver: Deliver) -> Message | None:
+            if message.metadata.message_type == "query.confirm":
+                for share in run.ledger.shares(1):
+                    if share.member == CULPRIT and run.store.has(share.digest):
+                        run.stored(part_cid(run.store.manifest(share.digest).parts[0].digest)).unlink(missing_ok=True)
+            return deliver(message)
+
+        return tamper
+
+    run = federated_run(tmp_path, *FIVE, "federation.rounds=1", tamper=swallow)
+    assert (run.rounds[1].phase, run.rounds[1].disputed) == (RoundPhase.FINALIZED, 1 << CULPRIT)
+
+
+def test_false_accusation_loses_no_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key holder that accuses an honest one strikes one quorum; the next opens, and nobody is excluded."""
+    accused: list[int] = []
+
+    def slander(site: Site, *arguments: object) -> None:
+        view = site.ledger.view()
+        if site.me().index == CULPRIT and not accused:
+            accused.append(next(m for m in range(5) if view.round.open_quorum >> m & 1 and m != CULPRIT))
+            confirmation._accuse(site, view, accused[0], "slander", Outcome())
+
+    honest = confirmation._own_share
+
+    def own_share(site: Site, *arguments: object) -> object:
+        slander(site)
+        return honest(site, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(confirmation, "_own_share", own_share)
+    run = federated_run(tmp_path, *FIVE, "federation.rounds=1")
+    assert accused
+    assert (run.rounds[1].phase, run.rounds[1].disputed) == (RoundPhase.FINALIZED, 1 << accused[0])
+    assert run.view and run.view.task.excluded == 0
+
+
+def test_lost_key_share_costs_no_round(tmp_path: Path) -> None:
+    """A key holder whose share is gone from its disk still verifies; t others open, and the next epoch includes it again."""
+
+    def lose(run: Run) -> Tamper:
+        def tamper(site: int, message: Message, deliver: Deliver) -> Message | None:
+            share = run.site_folder(2) / "epochs" / "00001" / "share.key"
+            if message.metadata.message_type == "query.aggregate":
+                share.unlink(missing_ok=True)
+            return deliver(message)
+
+        return tamper
+
+    run = federated_run(tmp_path, *FIVE, "he.epoch_rounds=1", tamper=lose)
+    assert [run.rounds[n].phase for n in (1, 2)] == [RoundPhase.FINALIZED] * 2
+    assert (run.rounds[2].epoch, run.epochs[2].committee) == (2, 0b11111)
