@@ -203,8 +203,13 @@ def _seal_body(data: bytes, most: int) -> bytes:
     # Imported here: needed with TenSEAL only, which compresses whatever it serializes.
     import zstandard
 
+    frame = data[_SEAL_HEADER.size :]
     try:
-        return zstandard.ZstdDecompressor().decompress(data[_SEAL_HEADER.size :], max_output_size=most)
+        # A frame that names its size makes zstandard allocate it, whatever `max_output_size` says.
+        named = zstandard.get_frame_parameters(frame).content_size
+        if named not in (zstandard.CONTENTSIZE_UNKNOWN, zstandard.CONTENTSIZE_ERROR) and named > most:
+            raise MalformedCiphertext(f"TenSEAL's compressed residues claim {named} bytes: is its version supported?")
+        return zstandard.ZstdDecompressor().decompress(frame, max_output_size=most)
     except zstandard.ZstdError as error:
         raise MalformedCiphertext(f"TenSEAL's compressed residues are damaged ({error}): is its version supported?") from None
 
