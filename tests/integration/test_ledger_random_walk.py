@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from bahefl_flwr.errors import TransactionReverted
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.records import EpochPhase, LedgerView, MemberStatus, RoundPhase, mask_of, members_in
-from ledger_sites import NO_LAYER, WINDOW_S, N, Sites, digest
+from ledger_sites import CONFIG, NO_EVIDENCE, NO_LAYER, WINDOW_S, N, Sites, digest
 
 LIVE_ROUND = {RoundPhase.COMMIT, RoundPhase.AGGREGATE, RoundPhase.VERIFY, RoundPhase.VERIFIED}
 STEPS_OF_CEREMONY = {EpochPhase.COMMIT, EpochPhase.REVEAL, EpochPhase.PUBLISH, EpochPhase.CONFIRM}
@@ -25,16 +26,21 @@ def test_the_state_machine_holds_whatever_happens(sites: Sites, seed: int) -> No
     """One live round or ceremony while the task is open; votes and inclusions only of those entitled; no unnamed failure."""
     chance = random.Random(seed)
     finalised = {0: 0}
+    given_up: set[int] = set()
     for _ in range(STEPS):
         attempt(chance.choice(ACTIONS), sites, chance)
         view = sites.view()
         check(view)
+        if view.epoch.phase is EpochPhase.DISPUTE:
+            given_up.add(view.epoch.epoch)
+        assert view.epoch.phase is not EpochPhase.ACTIVE or view.epoch.epoch not in given_up
         if not view.task.open:
             assert view.task.end_reason or view.finalized_count == view.task.rounds
             restart(sites)
         if view.round.phase is RoundPhase.COMMIT:
-            parent = view.round.parent
-            assert parent == (sites.admin.round(view.last_finalized).aggregate if view.last_finalized else NO_LAYER)
+            last = sites.admin.round(view.last_finalized)
+            assert view.round.parent == last.aggregate
+            assert view.round.base == (last.opened if view.last_finalized else view.task.initial_model)
         finalised[view.task.number] = view.finalized_count
     assert sum(m.coordinated for m in sites.admin.members()) == sum(finalised.values()) > 0
 
@@ -66,10 +72,21 @@ def check(view: LedgerView) -> None:
     if r.phase in (RoundPhase.AGGREGATE, RoundPhase.VERIFY):
         assert r.committed >> r.coordinator & 1
         assert not r.failed >> r.coordinator & 1
+    assert not r.confirmed & ~r.committed
+    assert not r.confirmed or r.open_quorum
+    assert not r.open_quorum & r.disputed
+    if r.opened != NO_LAYER:
+        assert r.phase in (RoundPhase.VERIFIED, RoundPhase.FINALIZED)
+        assert 2 * r.confirmed.bit_count() > r.committed.bit_count()
     if r.phase is RoundPhase.FINALIZED:
-        assert r.open_quorum.bit_count() == epoch.threshold
+        assert r.opened != NO_LAYER
+    assert not epoch.committee & ~epoch.pool
+    assert not epoch.accused & ~epoch.committee
     if epoch.phase in LIVE_CEREMONY:
         assert not epoch.committee & ~view.active
+        assert not epoch.committee & (view.task.excluded | view.task.absent)
+    if epoch.phase is EpochPhase.ACTIVE:
+        assert not view.task.absent
 
 
 def restart(sites: Sites) -> None:
@@ -77,6 +94,7 @@ def restart(sites: Sites) -> None:
     for member in sites.admin.members():
         if member.status is MemberStatus.SUSPENDED:
             sites.admin.reinstate(member.address)
+    sites.admin.set_config(replace(CONFIG, epoch_rounds=sites.view().task.number % 3))
     sites.start(rounds=3)
 
 
@@ -88,10 +106,27 @@ def someone(sites: Sites, chance: random.Random) -> FederationLedger:
 def act_in_ceremony(sites: Sites, chance: random.Random) -> None:
     """The committee takes the present step, or one member a random one."""
     epoch = sites.view().epoch
-    if epoch.phase in LIVE_CEREMONY and chance.random() < 0.8:
+    if epoch.phase is EpochPhase.DISPUTE:
+        judge(sites, chance)
+    elif epoch.phase in STEPS_OF_CEREMONY and chance.random() < 0.8:
         sites.take(epoch.phase, key=chance.choice(["key", "key", "key", "key", "key", "key", "key", f"key {chance.random()}"]))
     else:
-        sites.take(chance.choice(sorted(LIVE_CEREMONY)), chance.randrange(N))
+        sites.take(chance.choice(sorted(STEPS_OF_CEREMONY)), chance.randrange(N))
+
+
+def judge(sites: Sites, chance: random.Random) -> None:
+    """A key holder names somebody, mostly who was named first, sometimes with its key as evidence."""
+    named = sites.admin.accusations(sites.view().epoch.epoch)
+    holders = sites.committee()
+    culprit = named[0].culprit if named and chance.random() < 0.7 else chance.choice(holders)
+    sites.accuse(chance.choice(holders), culprit, chance.choice([NO_EVIDENCE, NO_EVIDENCE, digest("evidence")]))
+
+
+def confirm(sites: Sites, chance: random.Random) -> None:
+    """A member confirms a model for some quorum, mostly the open one."""
+    r = sites.round()
+    quorum = r.open_quorum if chance.random() < 0.9 else chance.randrange(2**N)
+    sites.ledgers[chance.randrange(N)].confirm_opening(r.number, quorum, digest(chance.choice(["model", "another"]), r.number))
 
 
 def commit(sites: Sites, chance: random.Random, member: int | None = None) -> None:
@@ -139,7 +174,6 @@ def advance(sites: Sites, chance: random.Random) -> None:
         lambda: ledger.expire_epoch(epoch),
         lambda: ledger.resign(number, "tired"),
         lambda: ledger.abandon(number, "tired"),
-        lambda: ledger.accuse(epoch, sites.accounts[chance.randrange(N)].address, bytes(32), "bad share"),
     ]
     chance.choice(moves)()
 
@@ -153,6 +187,7 @@ def administer(sites: Sites, chance: random.Random) -> None:
         lambda: sites.admin.reinstate(account),
         lambda: sites.admin.select_sites(number, chance.randrange(2**N)),
         lambda: sites.ledgers[0].end_task("not mine to end"),
+        sites.admin.renew_keys,
     ]
     chance.choice(moves)()
 
@@ -179,8 +214,8 @@ def enforce(sites: Sites) -> None:
 
 def confirm_or_finalize(sites: Sites, chance: random.Random) -> None:
     """A member confirms the model, rarely another one; once all have, anybody finalises."""
-    r, active = sites.round(), sites.view().active
-    silent = members_in(r.committed & active & ~r.confirmed)
+    r = sites.round()
+    silent = members_in(r.committed & sites.view().active & ~r.confirmed)
     if silent:
         sites.confirm(chance.choice(silent), model=chance.choice(["model"] * 9 + ["another model"]))
     else:
@@ -211,7 +246,7 @@ def go_on(sites: Sites, chance: random.Random) -> None:
 
 
 ANYTHING: list[Callable[[Sites, random.Random], None]] = [
-    act_in_ceremony, commit, decline, aggregate, attest, attest, release, release, advance, advance, advance, administer,
-    let_time_pass,
+    act_in_ceremony, commit, decline, aggregate, attest, attest, release, release, confirm, advance, advance, advance,
+    judge, administer, let_time_pass,
 ]  # fmt: skip
 ACTIONS = [go_on] * 3 * len(ANYTHING) + ANYTHING
