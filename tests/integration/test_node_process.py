@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from eth_account import Account
 from web3 import Web3
 
 from bahefl_flwr.errors import LedgerError
+from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.node import NodeProcess
+from ledger_sites import CONFIG, Clock, N, RunningChain, Sites
 
 PARENT = """
 import sys, pathlib
@@ -60,7 +63,7 @@ def transfer(web3: Web3, nonce: int) -> int:
 
 def test_a_killed_node_reopens_with_the_same_head_and_goes_on(tmp_path: Path) -> None:
     """After a receipt and kill -9, the next node has that block with the same hash and state root, and seals the next one."""
-    with NodeProcess(tmp_path / "chain.sqlite") as node:
+    with NodeProcess(tmp_path / "chain.sqlite", restarts=0) as node:
         web3 = Web3(Web3.HTTPProvider(node.url))
         transfer(web3, 0)
         head = web3.eth.get_block("latest")
@@ -71,6 +74,42 @@ def test_a_killed_node_reopens_with_the_same_head_and_goes_on(tmp_path: Path) ->
         web3 = Web3(Web3.HTTPProvider(node.url))
         assert web3.eth.get_block("latest") == head
         assert transfer(web3, 1) == head["number"] + 1
+
+
+def test_a_node_killed_alone_is_started_again_where_it_was(tmp_path: Path) -> None:
+    """Same endpoint, same blocks: who asked it meanwhile waits, and then goes on."""
+    with NodeProcess(tmp_path / "chain.sqlite", restarts=1) as node:
+        url, web3 = node.url, Web3(Web3.HTTPProvider(node.url))
+        transfer(web3, 0)
+        head = web3.eth.get_block("latest")
+        killed = node.pid
+        assert killed
+        os.kill(killed, signal.SIGKILL)
+        connection = Connection(url, 20260)
+        assert connection.read(lambda: web3.eth.get_block("latest")) == head
+        assert transfer(web3, 1) == head["number"] + 1
+        assert (node.url, node.pid != killed) == (url, True)
+
+
+def test_a_transaction_under_way_when_the_node_is_killed_takes_effect_once(tmp_path: Path) -> None:
+    """The sites keep sending while the node is killed again and again: every commit is on the ledger, none twice."""
+    with NodeProcess(tmp_path / "chain.sqlite") as node:
+        sites = Sites.deployed(RunningChain(node.url, Clock()), CONFIG)
+        sites.register()
+        sites.start()
+        sites.ceremony()
+        with ThreadPoolExecutor(N) as pool:
+            commits = [pool.submit(sites.commit, i) for i in range(N - 1)]
+            for _ in range(2):
+                time.sleep(0.03)
+                killed = node.pid
+                assert killed
+                os.kill(killed, signal.SIGKILL)
+                assert becomes_true(lambda gone=killed: node.pid not in (None, gone), within_s=30)
+            for commit in commits:
+                commit.result()
+        assert sites.round().committed == (1 << (N - 1)) - 1
+        assert len(sites.admin.updates(1)) == N - 1
 
 
 def test_stopping_seals_what_is_pending(tmp_path: Path) -> None:

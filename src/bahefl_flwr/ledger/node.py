@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import select
 import signal
@@ -24,27 +25,35 @@ CHAIN_ID = 20260
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 10.0
 
+_log = logging.getLogger("bahefl_flwr.ledger")
+
 
 class NodeProcess:
     """A ledger node as a child process, from `with` (or `start`) to its end.
 
-    The node dies with this process, however that ends. Its errors go to a file beside the database, "<database>.log".
+    The node dies with this process, however that ends. If it is killed alone, it is started again on the same database and port:
+    what was sealed is there, and who was asking it waits a moment. Its errors go to "<database>.log", beside the database.
 
     Args:
       database: file of the chain; created if missing, continued if not.
       chain_id: EIP-155 id of the chain.
       fund: addresses ("0x...") that own money in a new chain. Gas is free: only contracts that move money need it.
       port: TCP port on the loopback interface, 0 for any free one.
+      restarts: how often it is started again in all.
 
     Attributes:
       url: JSON-RPC endpoint, once started.
     """
 
-    def __init__(self, database: Path, *, chain_id: int = CHAIN_ID, fund: Sequence[str] = (), port: int = 0) -> None:
+    def __init__(
+        self, database: Path, *, chain_id: int = CHAIN_ID, fund: Sequence[str] = (), port: int = 0, restarts: int = 5
+    ) -> None:
         self.url = ""
         self._database = database.resolve()
-        self._arguments = ["--database", str(self._database), "--chain-id", str(chain_id), "--port", str(port), "--fund", *fund]
+        self._arguments = ["--database", str(self._database), "--chain-id", str(chain_id), "--fund", *fund]
+        self._port, self._restarts = port, restarts
         self._process: subprocess.Popen[bytes] | None = None
+        self._change = threading.RLock()
 
     @property
     def log(self) -> Path:
@@ -71,12 +80,19 @@ class NodeProcess:
         Raises:
           LedgerError: it did not start; the message ends with what it said.
         """
-        if self.pid is not None:
-            raise LedgerError(f"the ledger node for {self._database} runs already (process {self.pid})")
-        self._database.parent.mkdir(parents=True, exist_ok=True)
+        with self._change:
+            if self.pid is not None:
+                raise LedgerError(f"the ledger node for {self._database} runs already (process {self.pid})")
+            self._database.parent.mkdir(parents=True, exist_ok=True)
+            process = self._process = self._spawned()
+            self.url = self._announced_url(process)
+            self._port = int(self.url.rpartition(":")[2])
+        threading.Thread(target=self._watch, args=(process,), daemon=True).start()
+
+    def _spawned(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "bahefl_flwr.ledger.node", *self._arguments],
+            return subprocess.Popen(
+                [sys.executable, "-m", "bahefl_flwr.ledger.node", "--port", str(self._port), *self._arguments],
                 # Finds this very package even where Flower put it on sys.path by hand.
                 cwd=Path(__file__).parents[2],
                 stdin=subprocess.PIPE,
@@ -85,7 +101,21 @@ class NodeProcess:
                 # Ctrl-C is for the run, which ends its node when it has finished with it.
                 start_new_session=True,
             )
-        self.url = self._announced_url(self._process)
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        """Start the node again if it ends while it should run."""
+        process.wait()
+        with self._change:
+            while self._process is process and self._restarts:
+                self._restarts -= 1
+                _log.warning("the ledger node for %s ended (exit code %s): starting it again", self._database, process.returncode)
+                self._close()
+                try:
+                    self.start()
+                except LedgerError as error:
+                    # Closed by now; a node that was killed while it started gets its other chances.
+                    self._process = process
+                    _log.warning("%s", error)
 
     def _announced_url(self, process: subprocess.Popen[bytes]) -> str:
         assert process.stdout is not None
@@ -94,11 +124,16 @@ class NodeProcess:
         if line:
             return str(json.loads(line)["url"])
         self.stop()
-        said = self.log.read_text(errors="replace").strip().splitlines()[-1:] or [f"nothing in {_START_TIMEOUT_S:.0f} s"]
+        silence = "it ended without a word" if ready else f"nothing in {_START_TIMEOUT_S:.0f} s"
+        said = self.log.read_text(errors="replace").strip().splitlines()[-1:] or [silence]
         raise LedgerError(f"the ledger node for {self._database} did not start: {said[0]}")
 
     def stop(self) -> None:
         """Close the node's stdin, which ends it after sealing what is pending; kill it if it does not end in 10 s. Idempotent."""
+        with self._change:
+            self._close()
+
+    def _close(self) -> None:
         process, self._process = self._process, None
         if process is None:
             return
