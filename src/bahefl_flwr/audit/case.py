@@ -90,14 +90,22 @@ def _ceremony_objects(evidence: Evidence, epoch: EpochEvidence) -> Iterator[Name
     run, number = evidence.task_of(epoch.task).run_digest, epoch.record.epoch
     # Of a ceremony that failed an object may never have been put.
     needed = epoch.record.key_digest != _NO_OBJECT
-    for step in epoch.ceremony:
-        kinds = ((ObjectKind.SEEDS, step.sealed_seeds), (ObjectKind.PUBLIC_KEY_PARTS, step.key_parts))
-        for kind, digest in kinds:
-            if digest != _NO_OBJECT:
-                yield NamedObject(
-                    kind=kind, digest=digest, run=run, round=_NO_ROUND, member=step.member,
-                    owner=evidence.address_of(step.member), epoch=number, size_bytes=None, needed=needed,
-                )  # fmt: skip
+    named = [
+        (kind, digest, step.member)
+        for step in epoch.ceremony
+        for kind, digest in (
+            (ObjectKind.SEED_COMMITMENT, step.seed_commitment),
+            (ObjectKind.SEEDS, step.sealed_seeds),
+            (ObjectKind.PUBLIC_KEY_PARTS, step.key_parts),
+        )
+    ]
+    named += [(ObjectKind.EVIDENCE, a.evidence, a.accuser) for a in epoch.accusations]
+    for kind, digest, member in named:
+        if digest != _NO_OBJECT:
+            yield NamedObject(
+                kind=kind, digest=digest, run=run, round=_NO_ROUND, member=member, owner=evidence.address_of(member),
+                epoch=number, size_bytes=None, needed=needed and kind is not ObjectKind.EVIDENCE,
+            )  # fmt: skip
 
 
 def _round_objects(evidence: Evidence, r: RoundEvidence) -> Iterator[NamedObject]:
