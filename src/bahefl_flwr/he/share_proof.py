@@ -17,9 +17,9 @@ are n-t; among t-1 colluders are t-2 besides the sender. So n-t > t-2 leaves an 
 With t = n/2 + 1 all t-1 colluders must hold A to deceive the rest; with t = n nobody can check anything.
 
 *Who is named.* Tags that do not add up, or bytes that cannot be read, convict the sender before everybody. A wrong tag_A is the
-sender's word against that of the n-t others who hold K_A. With t > n/2 they are no more than the t-1 who may collude, so a lie and
-a slander look the same from outside: the lie is found, sender and accusers are known, the liar is not proved. With n = 3 and t = 2
-there is one accuser. (To show K_A would prove it, and give the key away while it is in use.)
+sender's word against that of the n-t others who hold K_A. With t > n/2 they are no more than the t-1 who may collude, so a lie
+and a slander look the same from outside: the lie is found, sender and accusers are known, the liar is not proved. With n = 3 and
+t = 2 there is one accuser. (To show K_A would prove it, and give the key away while it is in use.)
 
 *What the tags tell.* Nothing that the share does not. A coalition of t-1 members lacks the key of one A only. So it knows every
 x_A of a share but at most one, that one as R minus the others, and computes all tags itself. Whoever holds fewer keys could be
