@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bahefl_flwr.audit.bundle import MAX_OBJECT_BYTES, About, write_bundle
-from bahefl_flwr.audit.case import Case, named_objects
+from bahefl_flwr.audit.case import Case, named_objects, needed_objects
 from bahefl_flwr.audit.checks import CHECKS, Check
 from bahefl_flwr.audit.evidence import Evidence, read_evidence
 from bahefl_flwr.audit.finding import Finding
@@ -55,7 +55,7 @@ def judge(case: Case, name: str) -> Report:
     return Report(
         run=name, chain_id=case.evidence.chain_id, contract=case.evidence.contract, block=case.evidence.head[0],
         block_hash=case.evidence.head[1], rounds=len(case.evidence.rounds), round=case.round,
-        objects=sum(1 for _ in named_objects(case)), addresses=tuple(m.address for m in case.evidence.members), results=results,
+        objects=sum(1 for _ in needed_objects(case)), addresses=tuple(m.address for m in case.evidence.members), results=results,
     )  # fmt: skip
 
 
@@ -118,7 +118,8 @@ def _evidence(subject: Subject, code_problem: str) -> Evidence | None:
         return read_evidence(History(subject.connection, subject.contract), subject.connection.chain_id)
     except LedgerUnreachable:
         raise
-    except LedgerError:
+    except Exception:
+        # An altered database may fail in any way, in SQLite, in the EVM or in between; check 1 has told what is wrong with it.
         if not subject.chain_problems:
             raise
         return None

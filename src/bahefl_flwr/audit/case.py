@@ -59,7 +59,7 @@ class NamedObject:
 
     Attributes:
       member: who named it. owner: address its manifest names. size_bytes: on the ledger, None where it is not.
-      needed: whether the run cannot be proved without it; others may be missing, but not altered.
+      needed: whether the outcome rests on it: it was added up, or opened a finalised round, or made a key in use.
     """
 
     kind: ObjectKind
@@ -84,6 +84,11 @@ def named_objects(case: Case) -> Iterator[NamedObject]:
         yield from _ceremony_objects(case.evidence, epoch)
     for r in case.rounds():
         yield from _round_objects(case.evidence, r)
+
+
+def needed_objects(case: Case) -> Iterator[NamedObject]:
+    """Those of them on which the outcome rests."""
+    return (each for each in named_objects(case) if each.needed)
 
 
 def _ceremony_objects(evidence: Evidence, epoch: EpochEvidence) -> Iterator[NamedObject]:

@@ -73,14 +73,14 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         number=4,
-        title="one commitment per site and round, before commits closed, and no digest twice",
+        title="one commitment per site and round, before commits closed, and no update in two sums",
         meaning="a site could choose its update after seeing others', or passed on another's",
         remedy="do not use models from this round on; suspend the site",
         run=commitments,
     ),
     Check(
         number=5,
-        title="every object that the ledger names is in the store, byte for byte",
+        title="every object that the outcome rests on is in the store, byte for byte",
         meaning="an object was lost or altered after it was named; what depends on it cannot be proved",
         remedy="have the site put the object again from its own copy, or restore the store, then audit again",
         run=intact_objects,

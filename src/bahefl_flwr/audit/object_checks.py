@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from bahefl_flwr.audit.case import Case, NamedObject, named_objects
+from bahefl_flwr.audit.case import Case, NamedObject, needed_objects
 from bahefl_flwr.audit.evidence import RoundEvidence
 from bahefl_flwr.audit.finding import Finding
-from bahefl_flwr.errors import CiphertextError, ObjectMissing, StoreError
+from bahefl_flwr.errors import CiphertextError, StoreError
 from bahefl_flwr.he.ckks import add
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.seal_format import PartKind, decode_part, encode_part
@@ -23,24 +23,22 @@ _MOST_WEIGHT_BITS = 3
 
 
 def intact_objects(case: Case) -> Iterator[Finding]:
-    """5. Every object that the ledger names is in the store, manifest and parts, byte for byte.
+    """5. Every object that the outcome rests on is in the store, manifest and parts, byte for byte.
 
-    Objects of rounds and ceremonies that came to nothing, and updates that were left out, may be missing, but not altered.
+    Not so the objects of rounds and ceremonies that came to nothing, and the updates and shares that the sites refused
+    because they could not be read: the ledger says that they were left out, and of what they were nothing follows.
     """
-    for each in named_objects(case):
+    for each in needed_objects(case):
         try:
             for _ in case.store.parts(case.store.manifest(each.digest)):
                 pass
-        except ObjectMissing as error:
-            if each.needed:
-                yield _about(each, f"{each.kind.value}: {error}")
         except StoreError as error:
             yield _about(each, f"{each.kind.value}: {error}")
 
 
 def bound_manifests(case: Case) -> Iterator[Finding]:
     """6. Every manifest names the run, round, site, key epoch and kind as which the ledger names it, and the size."""
-    for each in named_objects(case):
+    for each in needed_objects(case):
         try:
             manifest = case.store.manifest(each.digest)
         except StoreError:

@@ -56,13 +56,13 @@ def membership(case: Case) -> Iterator[Finding]:
 
 
 def commitments(case: Case) -> Iterator[Finding]:
-    """4. One commitment per site and round, by a selected site, before commits closed; no digest twice, ever."""
+    """4. One commitment per site and round, by a selected site, before commits closed; no update is included twice, ever."""
     evidence = case.evidence
     first: dict[bytes, Event] = {}
     for event in evidence.events:
         if event.name == "UpdateCommitted":
             before = first.setdefault(event.values["digest"], event)
-            if before is not event and _asked(case, event):
+            if before is not event and _asked(case, event) and _included(evidence, event):
                 message = f"committed the digest of round {before.values['round']} by {before.values['member']} again"
                 yield _act(evidence, event, event.values["member"], message, manifest_cid(event.values["digest"]))
     for r in case.rounds():
@@ -176,6 +176,12 @@ def _majority(evidence: Evidence, event: Event, committed: int, attempt: Attempt
         yield Finding(round=number, object=manifest_cid(digest), message=message)
     if attempt is not None:
         attempt.verified = True
+
+
+def _included(evidence: Evidence, event: Event) -> bool:
+    """Whether a committed update became part of its round's aggregate; a copied digest that was left out did no harm."""
+    index, record = evidence.index_of(event.values["member"]), evidence.rounds[event.values["round"] - 1].record
+    return index is not None and bool(record.included >> index & 1)
 
 
 def _asked(case: Case, event: Event) -> bool:
