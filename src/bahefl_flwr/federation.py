@@ -17,7 +17,8 @@ from bahefl_flwr.identity import Identity
 from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import ContractConfig, FederationLedger
 from bahefl_flwr.ledger.node import NodeProcess
-from bahefl_flwr.settings import Settings
+from bahefl_flwr.ledger.policy import ChainPolicy
+from bahefl_flwr.settings import Settings, from_yaml
 
 _LEDGER_FILE = "ledger.json"
 _DATABASE = "ledger.sqlite"
@@ -47,18 +48,18 @@ def open_federation(settings: Settings, folder: Path) -> Iterator[Federation]:
     """Start (or continue) the run's ledger node, deploy (or find) the contract, tell the sites where, stop at the end.
 
     Args:
-      folder: the run folder; holds the chain database, so the audit trail outlives the run.
+      folder: the run folder; holds the embedded chain's database, so the audit trail outlives the run.
 
     Raises:
       LedgerError: the node does not start or answer, or the contract is not ours.
     """
-    driver = Identity.create_or_load(folder / _DRIVER)
+    driver = Identity.create_or_load(_administrators_folder(settings, folder))
     with ExitStack() as stack:
         url = settings.ledger.url
         if settings.ledger.kind == "embedded":
             node = NodeProcess(folder / _DATABASE, chain_id=settings.ledger.chain_id)
             url = stack.enter_context(node).url
-        connection = Connection(url, settings.ledger.chain_id, account=driver.account)
+        connection = Connection(url, settings.ledger.chain_id, account=driver.account, policy=chain_policy(settings))
         known = _read(folder)
         contract = settings.ledger.contract or (known.contract if known else "")
         if contract:
@@ -73,11 +74,28 @@ def administer(folder: Path) -> FederationLedger:
     """The ledger of a run that is going on, seen by its administrator.
 
     Raises:
-      LedgerError: the run has not started its ledger, or has stopped it. KeysError: the administrator's key is not in `folder`.
+      LedgerError: the run has not started its ledger, or has stopped it. KeysError: the administrator's key is not there.
     """
-    where = ledger_address(folder)
-    driver = Identity.load(folder / _DRIVER)
-    return FederationLedger.attach(Connection(where.url, where.chain_id, account=driver.account), where.contract)
+    where, settings = ledger_address(folder), from_yaml((folder / "config.yaml").read_text())
+    driver = Identity.load(_administrators_folder(settings, folder))
+    connection = Connection(where.url, where.chain_id, account=driver.account, policy=chain_policy(settings))
+    return FederationLedger.attach(connection, where.contract)
+
+
+def _administrators_folder(settings: Settings, folder: Path) -> Path:
+    return Path(settings.ledger.administrator).expanduser() if settings.ledger.administrator else folder / _DRIVER
+
+
+def chain_policy(settings: Settings) -> ChainPolicy:
+    """When a block of the ledger counts, what its gas may cost, and how long its node is waited for."""
+    s = settings.ledger
+    return ChainPolicy(
+        confirmations=s.confirmations,
+        max_fee_gwei=s.max_fee_gwei,
+        priority_fee_gwei=s.priority_fee_gwei,
+        timeout_s=s.timeout_s,
+        patience_s=s.patience_s,
+    )
 
 
 def ledger_address(folder: Path) -> LedgerAddress:

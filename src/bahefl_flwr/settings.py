@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -21,6 +22,9 @@ Scalar = bool | int | float | str
 DEFAULT_EXPERIMENT = "default"
 # In a run-config: true when every value is final, false (or absent) while `experiment` is still to be composed.
 _RESOLVED = "resolved"
+_OF_ONE_NODE = {
+    "url", "contract", "administrator", "max_fee_gwei", "priority_fee_gwei", "timeout_s", "patience_s",
+}  # fmt: skip
 
 
 class _Group(BaseModel):
@@ -84,12 +88,28 @@ class HeSettings(_Group):
 
 
 class LedgerSettings(_Group):
-    """The chain, and the deadlines of the contract in chain seconds."""
+    """The chain, and the deadlines of the contract in chain seconds (docs/ledger.md).
+
+    Attributes:
+      kind: `embedded` is started with the run; `rpc` is a chain that runs already.
+      url: JSON-RPC endpoint of `rpc`, without secrets: every site is told it.
+      contract: address of a deployed contract; empty deploys a new one.
+      administrator: folder of the key that deploys and starts tasks; empty makes one in the run folder, for that run only.
+      confirmations: blocks on top of a block before it counts (docs/adr/0006); 0 where blocks are final at once.
+      max_fee_gwei: most a unit of gas may cost, 0 where gas is free. priority_fee_gwei: tip within it.
+      timeout_s: longest wait for one answer of the node. patience_s: for a node that does not answer, or makes no block.
+    """
 
     kind: Literal["embedded", "rpc"]
     url: str
     chain_id: int = Field(ge=1)
-    contract: str
+    contract: str = Field(pattern=r"^(0x[0-9a-fA-F]{40})?$")
+    administrator: str
+    confirmations: int = Field(ge=0, le=100)
+    max_fee_gwei: float = Field(ge=0, le=1e6)
+    priority_fee_gwei: float = Field(ge=0, le=1e6)
+    timeout_s: float = Field(gt=0, le=600)
+    patience_s: float = Field(gt=0, le=3600)
     commit_window_s: int = Field(ge=1)
     aggregate_window_s: int = Field(ge=1)
     verify_window_s: int = Field(ge=1)
@@ -100,9 +120,32 @@ class LedgerSettings(_Group):
     cooldown_rounds: int = Field(ge=0, le=100)
 
     @model_validator(mode="after")
-    def _rpc_needs_url(self) -> Self:
+    def _fits_its_kind(self) -> Self:
+        if self.kind == "embedded" and (self.url or self.contract or self.confirmations):
+            raise ValueError(
+                "ledger.url, ledger.contract and ledger.confirmations are for a chain that runs already: add ledger=rpc, "
+                "or leave them out; the embedded ledger is started with the run, and its blocks are final"
+            )
         if self.kind == "rpc" and not self.url.startswith(("http://", "https://")):
             raise ValueError(f"ledger.kind=rpc needs ledger.url=http(s)://..., got {self.url!r}")
+        if "@" in urlsplit(self.url).netloc:
+            raise ValueError(
+                "ledger.url holds a user name or password, and every site and log would see it: leave it out, and let a proxy "
+                "beside the node add it"
+            )
+        if self.kind == "rpc" and not self.administrator:
+            raise ValueError(
+                "ledger.kind=rpc needs ledger.administrator=<folder>: the contract obeys its key, which must outlive the run"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tip_within_the_cap(self) -> Self:
+        if self.priority_fee_gwei > self.max_fee_gwei:
+            raise ValueError(
+                f"ledger.priority_fee_gwei={self.priority_fee_gwei:g} exceeds ledger.max_fee_gwei={self.max_fee_gwei:g}, "
+                "which caps base fee and tip together"
+            )
         return self
 
 
@@ -239,7 +282,7 @@ class Settings(_Group):
     def digest(self) -> bytes:
         """SHA-256 (32 bytes) over the canonical JSON of all settings that every site must share.
 
-        Left out: the run's name, paths, endpoints, and how a site uses its own hardware.
+        Left out: the run's name, paths, endpoints, what a site pays and waits for its node, and how it uses its own hardware.
         """
         shared = self.model_dump(
             mode="json",
@@ -247,7 +290,7 @@ class Settings(_Group):
                 "run": {"name", "root"},
                 "store": True,
                 "data": {"root", "cache"},
-                "ledger": {"url", "contract"},
+                "ledger": _OF_ONE_NODE,
                 "train": {"device", "precision", "threads"},
             },
         )
@@ -274,6 +317,17 @@ def validate(tree: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         lines = [_explain(e) for e in error.errors(include_url=False)]
         raise SettingsError("settings refused:\n  " + "\n  ".join(lines)) from None
+
+
+def from_yaml(text: str) -> Settings:
+    """Settings from a run's config.yaml, as `Settings.yaml` wrote it.
+
+    Raises:
+      SettingsError: it is of another version: a key is missing, unknown or has a value that is not allowed.
+    """
+    import yaml
+
+    return validate(yaml.safe_load(text))
 
 
 def from_run_config(run_config: Mapping[str, Scalar]) -> Settings:

@@ -14,7 +14,7 @@ from pathlib import Path
 from flwr.app import Context
 
 from bahefl_flwr.errors import ProtocolError, SettingsError, WrongEpoch, WrongRound
-from bahefl_flwr.federation import contract_config, ledger_address
+from bahefl_flwr.federation import chain_policy, contract_config, ledger_address
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.identity import Identity
 from bahefl_flwr.journal import Journal
@@ -121,7 +121,7 @@ def open_site(context: Context, settings: Settings) -> Iterator[Site]:
     with journal.lock():
         identity = Identity.create_or_load(folder / "identity")
         where = ledger_address(run)
-        connection = Connection(where.url, where.chain_id, account=identity.account)
+        connection = Connection(where.url, where.chain_id, account=identity.account, policy=chain_policy(settings))
         yield Site(
             folder=folder,
             identity=identity,
