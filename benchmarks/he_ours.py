@@ -24,6 +24,7 @@ from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.sampling import SecretSeed
 from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, decode_part, encode_part
 from bahefl_flwr.he.share_format import encode_share
+from bahefl_flwr.he.share_proof import verify_share
 from bahefl_flwr.he.threshold import combine, partial_decrypt
 
 _EPOCH = bytes(32)
@@ -83,7 +84,7 @@ def coordinator(folder: Path, engine: str, params: SecurityParams) -> Figures:
 
 
 def opening(folder: Path, count: int, params: SecurityParams) -> Figures:
-    """One member's partial decryption, and a site's combination and unpacking."""
+    """One member's partial decryption, its check of the other members' shares, and its combination and unpacking."""
     figures: Figures = {}
     shares = {p: _share(p, params) for p in _QUORUM}
     for share in shares.values():
@@ -95,6 +96,9 @@ def opening(folder: Path, count: int, params: SecurityParams) -> Figures:
         with cpu_seconds(figures, "share_s"):
             partials[0] = partial_decrypt(aggregate[:, 1], shares[0], _QUORUM)
             released += len(encode_share(partials[0], params))
+        with cpu_seconds(figures, "verify_s"):
+            for p in _QUORUM[1:]:
+                verify_share(aggregate[:, 1], partials[p], p, _QUORUM, params, shares[0])
         with cpu_seconds(figures, "open_s"):
             packed.append(combine(aggregate, {p: share.residues for p, share in partials.items()}, _QUORUM, params))
     with cpu_seconds(figures, "open_s"):
