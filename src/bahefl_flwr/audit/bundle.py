@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import struct
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ _MAX_CHAIN_BYTES = 16 << 30
 _OBJECT = re.compile(r"objects/(b[a-z2-7]{58})")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _PLAIN_FILE = 0o100644 << 16
+# What Python's zipfile raises on damaged files, besides its own error.
+_DAMAGE = (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError, OSError, struct.error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +65,16 @@ class Bundle:
           StoreError: naming the first check that failed.
         """
         try:
-            with zipfile.ZipFile(path) as file:  # 1
-                for entry in file.infolist():  # 2
-                    _check_entry(path, entry)
-                names = frozenset(file.namelist())
-                if len(names) != len(file.namelist()):
-                    raise StoreError(f"{path} has an entry twice; it is not a bundle that this package wrote")
-                yield cls(about=_about(path, file), _zip=file, _names=names)
-        except zipfile.BadZipFile as error:
+            file = zipfile.ZipFile(path)  # 1
+        except _DAMAGE as error:
             raise StoreError(f"{path} is not a bundle: {error}") from error
+        with file:
+            for entry in file.infolist():  # 2
+                _check_entry(path, entry)
+            names = frozenset(file.namelist())
+            if len(names) != len(file.namelist()):
+                raise StoreError(f"{path} has an entry twice; it is not a bundle that this package wrote")
+            yield cls(about=_about(path, file), _zip=file, _names=names)  # 3
 
     def blocks(self) -> Iterator[RecordedBlock]:
         """The chain, block by block.
@@ -84,7 +88,7 @@ class Bundle:
                 while line := lines.readline(_MAX_BLOCK_BYTES):
                     yield _block(line, number)
                     number += 1
-        except (zipfile.BadZipFile, KeyError) as error:
+        except (*_DAMAGE, KeyError) as error:
             raise LedgerError(f"the bundle's chain cannot be read: {error}") from error
 
     def object(self, cid: str) -> bytes | None:
@@ -94,7 +98,7 @@ class Bundle:
             return None
         try:
             return self._zip.read(name)
-        except zipfile.BadZipFile as error:
+        except _DAMAGE as error:
             raise ObjectCorrupt(f"{cid} was altered in the bundle: {error}") from error
 
 
@@ -156,7 +160,7 @@ def _about(path: Path, file: zipfile.ZipFile) -> About:
         texts = (about.run, about.contract, about.model)
         if not all(isinstance(text, str) for text in texts) or not isinstance(about.chain_id, int):
             raise ValueError("a field is of the wrong type")
-    except (KeyError, TypeError, ValueError) as error:
+    except (*_DAMAGE, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{path} is no bundle of this version: {ABOUT}: {error}") from error
     return about
 
