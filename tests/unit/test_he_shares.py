@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from bahefl_flwr.errors import ShareError
+from bahefl_flwr.errors import ShareError, WrongEpoch
 from bahefl_flwr.he.ckks import encrypt
 from bahefl_flwr.he.keys import assign
 from bahefl_flwr.he.seal_format import PartKind, encode_part
@@ -118,3 +118,11 @@ def test_check_1_a_number_beyond_its_prime() -> None:
     raised[0, 0, 0] += TOY.params.data_primes[0]
     with pytest.raises(ShareError, match="not below its prime"):
         verify_share(c1, DecryptionShare(residues=share.residues, tags=raised), 0, QUORUM, TOY.params)
+
+
+def test_keys_of_other_parameters_accuse_nobody() -> None:
+    """The wrong key file is the checker's own mistake: another error than a wrong share."""
+    c1 = c1_of(TOY)
+    other = committee(toy_params(degree=16, weight_bits=1)).shares[3]
+    with pytest.raises(WrongEpoch, match="other security parameters"):
+        verify_share(c1, TOY.share_of(c1, 0, QUORUM), 0, QUORUM, TOY.params, other)

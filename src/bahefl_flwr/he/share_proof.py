@@ -35,7 +35,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bahefl_flwr.errors import ShareError
+from bahefl_flwr.errors import ShareError, WrongEpoch
 from bahefl_flwr.he.keys import KeyShare, SubsetKey, assign, residue_bytes
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.ring import Int64Array, reduce, ring
@@ -170,7 +170,10 @@ def verify_share(
 
     Raises:
       ShareError: naming the position and, for check 3, the subset.
+      WrongEpoch: `own` was made under other security parameters: the caller's mistake, nobody else's.
     """
+    if own is not None and own.params != params:
+        raise WrongEpoch("a share cannot be checked with keys of other security parameters: load those of the aggregate's epoch")
     check_residues(share.residues, c1, f"the share of position {position}", params)  # 1
     _check_tags(share, position, quorum, params)
     names = block_names(c1)
