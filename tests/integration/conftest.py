@@ -20,6 +20,7 @@ from ledger_sites import CONFIG, RunningChain, Sites, running_chain
 STAGES: dict[str, tuple[Callable[[Sites], None], ...]] = {
     "registered": (Sites.register,),
     "round_open": (Sites.register, Sites.start, Sites.ceremony),
+    "quorum_open": (Sites.register, Sites.start, Sites.ceremony, Sites.opened_round),
 }
 
 
@@ -107,4 +108,11 @@ def registered(chains: Prepared, tmp_path: Path) -> Iterator[Sites]:
 def sites(chains: Prepared, tmp_path: Path) -> Iterator[Sites]:
     """Five sites, a committee of three with a key (threshold two), and round 1 open for commits."""
     with chains.at("round_open", tmp_path) as sites:
+        yield sites
+
+
+@pytest.fixture
+def opened(chains: Prepared, tmp_path: Path) -> Iterator[Sites]:
+    """As `sites`; all five have attested round 1, and the first two of the three key holders released their shares."""
+    with chains.at("quorum_open", tmp_path) as sites:
         yield sites

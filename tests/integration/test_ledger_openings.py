@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
 from bahefl_flwr.records import AccusationRecord, EpochPhase, RoundPhase, mask_of
 from ledger_sites import CONFIG, NO_EVIDENCE, N, Sites, digest, refused
 
 ALL = 2**N - 1
 ZERO = bytes(32)
-
-
-@pytest.fixture
-def opened(sites: Sites) -> Sites:
-    """All five have attested, and the first two of the three key holders released their shares for each other."""
-    sites.opened_round()
-    return sites
 
 
 # ---- confirmation

@@ -115,11 +115,15 @@ def act_in_ceremony(sites: Sites, chance: random.Random) -> None:
 
 
 def judge(sites: Sites, chance: random.Random) -> None:
-    """A key holder names somebody, mostly who was named first, sometimes with its key as evidence."""
-    named = sites.admin.accusations(sites.view().epoch.epoch)
+    """A key holder names who was named first, who helped to open, or anybody; sometimes with its key as evidence."""
     holders = sites.committee()
-    culprit = named[0].culprit if named and chance.random() < 0.7 else chance.choice(holders)
-    sites.accuse(chance.choice(holders), culprit, chance.choice([NO_EVIDENCE, NO_EVIDENCE, digest("evidence")]))
+    named = [a.culprit for a in sites.admin.accusations(sites.view().epoch.epoch)][:1]
+    culprit = chance.choice([*named, *members_in(sites.round().open_quorum)] or holders)
+    sites.accuse(
+        chance.choice([i for i in holders if i != culprit]),
+        culprit,
+        chance.choice([NO_EVIDENCE, NO_EVIDENCE, digest("evidence")]),
+    )
 
 
 def confirm(sites: Sites, chance: random.Random) -> None:
@@ -226,7 +230,8 @@ def go_on(sites: Sites, chance: random.Random) -> None:
     """What an honest federation would do next, by a random member."""
     view = sites.view()
     r = view.round
-    quorum = members_in(view.epoch.committee & r.voted_ok)[: view.epoch.threshold]
+    suspected = r.disputed | view.task.excluded
+    quorum = members_in(view.epoch.committee & r.voted_ok & ~suspected)[: view.epoch.threshold]
     if view.epoch.phase in LIVE_CEREMONY:
         enforce(sites) if view.chain_time > view.epoch.deadline else act_in_ceremony(sites, chance)
     elif view.chain_time > r.deadline:
@@ -247,6 +252,6 @@ def go_on(sites: Sites, chance: random.Random) -> None:
 
 ANYTHING: list[Callable[[Sites, random.Random], None]] = [
     act_in_ceremony, commit, decline, aggregate, attest, attest, release, release, confirm, advance, advance, advance,
-    judge, administer, let_time_pass,
+    judge, judge, administer, let_time_pass,
 ]  # fmt: skip
 ACTIONS = [go_on] * 3 * len(ANYTHING) + ANYTHING
