@@ -1,0 +1,71 @@
+"""docs/audit.md against the code: the same checks with the same numbers, the same exit codes and JSON fields."""
+
+import json
+import re
+from pathlib import Path
+
+from bahefl_flwr import errors
+from bahefl_flwr.audit.checks import CHECKS
+from bahefl_flwr.audit.finding import Finding
+from bahefl_flwr.audit.report import Report, Result, as_json, as_text
+
+PAGE = (Path(__file__).parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
+TESTS = Path(__file__).parents[1] / "tampered"
+
+
+def report(*findings: Finding) -> Report:
+    """A report of one check."""
+    result = Result(number=5, title="what holds", meaning="it means this", remedy="do that", skipped="", findings=findings)
+    return Report(
+        run="run", chain_id=1, contract="0xC", block=7, block_hash="0xB", rounds=3, round=0, objects=9, addresses=("0xA", "0xB"),
+        results=(result,),
+    )  # fmt: skip
+
+
+def test_every_check_has_its_number_in_the_page_and_a_test_that_breaks_it() -> None:
+    """Checks are numbered 1 to n without a gap, in the table, in the page and in the tests."""
+    numbers = list(range(1, len(CHECKS) + 1))
+    assert [check.number for check in CHECKS] == numbers
+    assert [int(n) for n in re.findall(r"^(\d+)\. \*\*", PAGE, re.MULTILINE)] == numbers
+    tests = "".join(p.read_text(encoding="utf-8") for p in TESTS.glob("test_audit_*.py"))
+    assert all(f"def test_check_{n}_finds_" in tests for n in numbers)
+
+
+def test_every_check_says_what_a_failure_means_and_what_to_do() -> None:
+    """In words, each its own title; nobody is left with a number."""
+    assert len({check.title for check in CHECKS}) == len(CHECKS)
+    assert all(len(check.meaning) > 20 and len(check.remedy) > 20 for check in CHECKS)
+
+
+def test_the_page_names_the_exit_codes() -> None:
+    """Those of errors.py."""
+    kinds = (errors.AuditFailed, errors.SettingsError, errors.LedgerError, errors.StoreError)
+    assert all(f"| {kind.exit_code} |" in PAGE for kind in kinds)
+
+
+def test_the_page_shows_the_fields_of_the_json() -> None:
+    """All of them, and no others."""
+    shown = json.loads(PAGE.split("```json")[1].split("```")[0])
+    true = json.loads(as_json(report(Finding(message="m", round=2, site=1, object="bafy"))))
+    assert list(shown) == list(true)
+    assert shown["first_failure"].keys() == true["first_failure"].keys()
+    assert shown["ledger"].keys() == true["ledger"].keys()
+    assert shown["checks"][0].keys() == true["checks"][0].keys()
+
+
+def test_the_first_failure_is_that_of_the_earliest_round() -> None:
+    """Whatever the order of the findings; one that concerns no round comes before all."""
+    late, early = Finding(message="late", round=3), Finding(message="early", round=1, site=1, object="bafy")
+    assert json.loads(as_json(report(late, early)))["first_failure"]["message"] == "early"
+    assert json.loads(as_json(report(late, early, Finding(message="all"))))["first_failure"]["message"] == "all"
+    assert "first in round 1, site 1 (0xB), object bafy (check 5)" in as_text(report(late, early))
+
+
+def test_the_text_tells_what_it_means_and_what_to_do() -> None:
+    """Every failed check with its findings; of very many only the first, and that there are more."""
+    text = as_text(report(*(Finding(message=f"wrong {i}", round=i) for i in range(1, 31))))
+    assert "means: it means this" in text
+    assert "do: do that" in text
+    assert "round 1: wrong 1" in text
+    assert "and 10 more" in text
+    assert as_text(report()).endswith("every check holds")
