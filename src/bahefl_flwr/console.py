@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from bahefl_flwr.errors import BaheflError
 
-COMMANDS = ("audit", "keys")
+COMMANDS = ("audit", "keys", "ledger")
 INTERRUPTED = 130
 
 _EPILOG = (
