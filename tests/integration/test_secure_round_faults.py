@@ -208,12 +208,12 @@ def test_wrong_aggregate_is_voted_down(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_quorum_member_that_stays_silent_is_replaced(tmp_path: Path) -> None:
-    """A committee member that never opens is left out of the next quorum; the round is finalised with t others."""
+    """A committee member that never answers any more is left out of the next quorum; the round is finalised with t others."""
     silent: list[int] = []
 
     def drop(run: Run) -> Tamper:
         def tamper(site: int, message: Message, deliver: Deliver) -> Message | None:
-            if message.metadata.message_type == "query.open":
+            if message.metadata.message_type in ("query.open", "query.confirm"):
                 if not silent:
                     silent.append(site)
                 if site == silent[0]:
