@@ -53,7 +53,6 @@ def test_an_eventful_history_is_recomputed_exactly(federation: Sites, tmp_path: 
     Of all of it the Python election makes the same coordinators, committees, entropy, tickets and scores as the contract.
     """
     sites = federation
-    sites.whole_round()
     resign(sites)
     reject(sites)
     stay_silent(sites)
@@ -64,7 +63,6 @@ def test_an_eventful_history_is_recomputed_exactly(federation: Sites, tmp_path: 
     make_keys(sites)
     finish(sites)
     make_keys(sites)
-    sites.whole_round()
     evidence, found = audited(sites, tmp_path)
     assert found == []
     eventful = {"Resigned", "AggregateRejected", "WrongVotes", "CoordinatorReplaced", "Suspended", "RoundAborted", "QuorumStruck"}

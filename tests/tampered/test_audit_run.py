@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from audited_run import AuditedRun, topic
+from bahefl_flwr import console
+from bahefl_flwr.audit import auditing
 from bahefl_flwr.audit.subject import open_subject
 from bahefl_flwr.site.model import load_model, save_model
 
@@ -234,6 +237,25 @@ def test_a_model_file_is_compared_when_it_is_given(audited: AuditedRun, tmp_path
     assert str(copy) in audited.failed("--model", str(copy))[13][0]["message"]
     copy.write_bytes(b"\xff" * 64)
     assert audited.audit("--model", str(copy))[0] == 5
+
+
+# ---- the page
+
+
+def test_every_documented_command_is_understood(
+    audited: AuditedRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The commands of docs/audit.md as they stand there reach the audit with what they name."""
+    page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^\| `bahefl (audit .*?)` \|", page, re.MULTILINE)
+    asked: list[dict[str, object]] = []
+    report = auditing.audit(audited.folder)
+    monkeypatch.setattr(auditing, "audit", lambda _run, **options: asked.append(options) or report)
+    monkeypatch.setattr(auditing, "export", lambda _run, file: file.write_text("bundle") and "digest")
+    for command in commands:
+        assert console.main(command.replace("FILE", str(audited.folder / "file")).split()) == 0, command
+    assert [next((o for o, v in each.items() if v), "") for each in asked] == ["", "recompute", "round", "model", "", "rpc"]
+    assert "digest" in capsys.readouterr().out
 
 
 # ---- where the audit cannot be made
