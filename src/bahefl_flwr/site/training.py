@@ -26,6 +26,7 @@ from bahefl_flwr.errors import (
     UpdateError,
 )
 from bahefl_flwr.he.ckks import encrypt
+from bahefl_flwr.he.keys import PublicKey
 from bahefl_flwr.he.packing import pack
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, encode_part
@@ -83,8 +84,10 @@ def _make_update(
         client = make_client()
         base = current_model(site, view, client, outcome)
         evaluate_model(base, client, {**config, "part": "validation"}, outcome)
+        # Everything from elsewhere comes before the training: nothing that fails afterwards may cost it.
+        key = public_key(site, view)
         update, examples = _fit(base, client, config, outcome)
-        return _encrypt(site, view, me, base, update, examples, outcome)
+        return _encrypt(site, view, me, key, base, update, examples, outcome)
     except (StoreError, ShareError, SealError, LedgerUnreachable) as error:
         if request.last_try:
             _decline(site, view.round, error)
@@ -127,7 +130,7 @@ def _fit(base: Model, client: NumPyClient, config: ClientConfig, outcome: Outcom
 
 
 def _encrypt(
-    site: Site, view: LedgerView, me: Member, base: Model, update: Array, examples: int, outcome: Outcome
+    site: Site, view: LedgerView, me: Member, key: PublicKey, base: Model, update: Array, examples: int, outcome: Outcome
 ) -> dict[str, Any]:
     """Clip, weigh by the public share of the total weight, encrypt, and keep the bytes at the site."""
     r = view.round
@@ -137,7 +140,7 @@ def _encrypt(
         limit = params.update_range
         outcome.metrics["clipped-fraction"] = float(np.mean(np.abs(update) > limit))
         packed = pack(update, weight / r.weight_total, params)
-        ciphertext = encrypt(packed, public_key(site, view), params)
+        ciphertext = encrypt(packed, key, params)
         manifest = keep(
             site, _parts(ciphertext, params), run=view.task.run_digest, round=r.number, epoch=r.epoch,
             kind=ObjectKind.UPDATE, owner=site.address, name=UPDATE_NAME,
