@@ -1,0 +1,248 @@
+"""What FederationLedger must do, once more in a few lines of Python: the rules of contracts/*.sol without the election.
+
+Digests, sizes and scores are left out; times are reduced to `late`: whether the present deadline has passed. Where the contract
+draws a coordinator or a committee, the model knows who may be drawn (`coordinators`, `seats`) and is told who was.
+"""
+
+from __future__ import annotations
+
+from bahefl_flwr.records import EpochPhase, RoundPhase
+from ledger_model_state import ADMIN, CEREMONY, LIVE, ModelTask, Refused, State, has, refuse
+
+__all__ = ["CEREMONY", "LIVE", "Model", "Refused"]
+
+
+class Model(State):
+    """The ledger's transactions; each raises Refused where the contract must revert."""
+
+    # ---- administration
+
+    def start_task(self, threshold: int, rounds: int) -> None:
+        """The administrator starts a task."""
+        refuse(self.task.open, "TaskOpen")
+        active = self.active.bit_count()
+        refuse(active < self.config.min_commits, "TooFewMembers")
+        seats = min(active, self.config.committee_max)
+        threshold = threshold or seats // 2 + 1
+        refuse(threshold > seats or (threshold > 1 and seats > 2 * threshold - 1), "BadThreshold")
+        self.task = ModelTask(number=self.task.number + 1, threshold=threshold, rounds=rounds, open=True)
+        self._open_epoch()
+
+    def end_task(self) -> None:
+        """The administrator ends the task."""
+        refuse(not self.task.open, "NoTaskOpen")
+        r = self.round
+        refuse(r.phase in LIVE and r.open_quorum and not self.late, "AlreadyOpened")
+        if self._in_ceremony():
+            self.epoch.phase = EpochPhase.FAILED
+        self._stop_round("ended")
+        self._close_task("ended")
+
+    def renew_keys(self) -> None:
+        """The administrator asks for new keys."""
+        refuse(not self.task.open, "NoTaskOpen")
+        refuse(self.epoch.phase is not EpochPhase.ACTIVE, "WrongEpochPhase")
+        self.epoch.renewal = True
+
+    def select_sites(self, mask: int) -> None:
+        """The administrator narrows the round."""
+        self._round_in(RoundPhase.COMMIT)
+        r = self.round
+        refuse(r.committed | r.declined, "SelectionFixed")
+        refuse(mask & ~(r.selected & self.active) or mask.bit_count() < self.config.min_commits, "BadSelection")
+        r.selected = mask
+        if not has(mask, r.coordinator):
+            self._hand_over(mask)
+
+    def suspend(self, i: int) -> None:
+        """The registrar suspends a member."""
+        refuse(not has(self.active, i), "NotMember")
+        self.active &= ~(1 << i)
+        if self._in_ceremony() and has(self.epoch.committee, i):
+            self._restart()
+        r = self.round
+        if r.phase not in LIVE or r.phase is RoundPhase.VERIFIED:
+            return
+        if r.coordinator == i and not has(r.failed, i):
+            self._replace_coordinator()
+        if r is self.round and r.phase is RoundPhase.COMMIT and has(r.selected & ~(r.committed | r.declined), i):
+            r.selected &= ~(1 << i)
+            self._close_if_answered()
+
+    def reinstate(self, i: int) -> None:
+        """The registrar lets a member back in."""
+        refuse(has(self.active, i), "NotSuspended")
+        self.active |= 1 << i
+
+    # ---- key epochs
+
+    def act(self, i: int | None, step: EpochPhase, key: bytes) -> None:
+        """A committee member takes a step; the key counts in CONFIRM only."""
+        e = self.epoch
+        refuse(e.number == 0, "NotCurrentEpoch")
+        refuse(e.phase != step or step not in CEREMONY, "WrongEpochPhase")
+        refuse(self.late, "DeadlinePassed")
+        self._seat(i)
+        k = CEREMONY.index(step)
+        refuse(has(e.acted[k], i), "AlreadyActed")
+        e.acted[k] |= 1 << (i or 0)
+        if step is EpochPhase.CONFIRM:
+            e.keys[i or 0] = key
+        if e.acted[k] != e.committee:
+            return
+        if step is EpochPhase.CONFIRM:
+            self._conclude()
+        else:
+            e.phase = CEREMONY[k + 1]
+
+    def expire_epoch(self) -> None:
+        """Anybody ends a step that is over."""
+        e = self.epoch
+        refuse(e.number == 0, "NotCurrentEpoch")
+        refuse(not self._in_ceremony(), "WrongEpochPhase")
+        refuse(not self.late, "DeadlineNotReached")
+        if e.phase is EpochPhase.DISPUTE:
+            self._restart_unnamed()
+        else:
+            self.task.absent |= e.committee & ~e.acted[CEREMONY.index(e.phase)]
+            self._restart()
+
+    def accuse(self, i: int | None, culprit: int, *, evidence: bool) -> None:
+        """A committee member accuses another."""
+        e, r = self.epoch, self.round
+        refuse(e.number == 0, "NotCurrentEpoch")
+        refuse(not self.task.open, "NoTaskOpen")
+        accuser = self._seat(i)
+        refuse(not has(e.committee, culprit), "NotInCommittee")
+        in_use = e.phase is EpochPhase.ACTIVE
+        strikes = in_use and r.phase is RoundPhase.VERIFIED and has(r.open_quorum, culprit)
+        accusers = e.accusers.get(culprit, 0)
+        refuse(accuser == culprit or (has(accusers, accuser) and not strikes), "AlreadyActed")
+        e.accusers[culprit] = accusers | 1 << accuser
+        e.accused |= 1 << culprit
+        majority = 2 * e.accusers[culprit].bit_count() > e.committee.bit_count()
+        if majority:
+            self.task.excluded |= 1 << culprit
+        if strikes:
+            self._strike(culprit)
+        elif not in_use and majority:
+            self._restart()
+        elif not in_use and evidence:
+            e.phase = EpochPhase.DISPUTE
+
+    # ---- rounds
+
+    def commit(self, i: int | None, *, base: bool, weight: bool) -> None:
+        """A site commits; `base` and `weight` say whether those arguments are right."""
+        self._answer(i)
+        refuse(not base, "DigestMismatch")
+        refuse(not weight, "BadWeight")
+        self.round.committed |= 1 << (i or 0)
+        self._close_if_answered()
+
+    def decline(self, i: int | None) -> None:
+        """A site declines."""
+        self._answer(i)
+        self.round.declined |= 1 << (i or 0)
+        self._close_if_answered()
+
+    def close_commits(self) -> None:
+        """Anybody closes commits."""
+        self._round_in(RoundPhase.COMMIT)
+        refuse(not self.late, "DeadlineNotReached")
+        self._close()
+
+    def submit_aggregate(self, i: int | None, included: int) -> None:
+        """Somebody names the aggregate, with as many weights and reasons as belong to it."""
+        self._round_in(RoundPhase.AGGREGATE)
+        self._only_coordinator(i)
+        refuse(self.late, "DeadlinePassed")
+        r = self.round
+        refuse(included & ~r.committed or included.bit_count() < self.config.min_commits, "BadInclusion")
+        r.phase, r.included = RoundPhase.VERIFY, included
+
+    def resign(self, i: int | None) -> None:
+        """The coordinator gives up."""
+        self._round_in(RoundPhase.COMMIT, RoundPhase.AGGREGATE)
+        self._only_coordinator(i)
+        refuse(has(self.round.failed, i), "NotCoordinator")
+        self._replace_coordinator()
+
+    def replace_coordinator(self) -> None:
+        """Anybody passes the office on."""
+        self._round_in(RoundPhase.AGGREGATE, RoundPhase.VERIFY)
+        refuse(not self.late, "DeadlineNotReached")
+        self._replace_coordinator()
+
+    def attest(self, i: int | None, *, ok: bool, digest: bool, layer: bool) -> None:
+        """A site votes; `digest` and `layer` say whether those arguments are right."""
+        self._round_in(RoundPhase.VERIFY, RoundPhase.VERIFIED)
+        r = self.round
+        refuse(self.late, "DeadlinePassed")
+        refuse(not digest, "DigestMismatch")
+        refuse(not has(self.active, i), "NotMember")
+        refuse(not has(r.committed, i), "NotCommitted")
+        refuse(has(r.voted_ok | r.voted_bad, i), "AlreadyAttested")
+        refuse(not has(r.revealed, i) and not layer, "BadReveal")
+        r.revealed |= 1 << (i or 0)
+        if ok:
+            r.voted_ok |= 1 << (i or 0)
+        else:
+            r.voted_bad |= 1 << (i or 0)
+        if r.phase is RoundPhase.VERIFY:
+            self._settle_verification()
+
+    def release_share(self, i: int | None, quorum: int) -> None:
+        """A key holder releases a share."""
+        self._round_in(RoundPhase.VERIFY, RoundPhase.VERIFIED)
+        r = self.round
+        refuse(r.phase is RoundPhase.VERIFY and self.late, "DeadlinePassed")
+        refuse(not has(self.active, i), "NotMember")
+        refuse(not has(self.epoch.committee, i), "NotInCommittee")
+        fits = not quorum & ~self.epoch.committee and quorum.bit_count() == self.task.threshold and has(quorum, i)
+        refuse(not fits or self._suspected(quorum), "BadQuorum")
+        refuse(not has(r.voted_ok, i) and (has(r.committed, i) or r.phase is not RoundPhase.VERIFIED), "NotAttested")
+        refuse((i, quorum) in r.shares, "AlreadyReleased")
+        r.shares.append((i or 0, quorum))
+        r.released = True
+        if not r.open_quorum and self._complete(quorum):
+            r.open_quorum = quorum
+
+    def confirm_opening(self, i: int | None, quorum: int, model: bytes) -> None:
+        """A site confirms what it opened."""
+        self._round_in(RoundPhase.VERIFIED)
+        r = self.round
+        refuse(self.late, "DeadlinePassed")
+        refuse(not r.open_quorum, "NotOpened")
+        refuse(quorum != r.open_quorum, "QuorumMismatch")
+        refuse(not has(self.active, i), "NotMember")
+        refuse(not has(r.committed, i), "NotCommitted")
+        refuse(has(r.confirmed, i), "AlreadyConfirmed")
+        r.models[i or 0] = model
+        if not r.opened and list(r.models.values()).count(model) >= self._majority():
+            r.opened = model
+
+    def finalize(self) -> None:
+        """Anybody settles the round."""
+        self._round_in(RoundPhase.VERIFIED)
+        r = self.round
+        refuse(not r.opened, "NotOpened")
+        refuse((r.voted_ok | r.voted_bad) & r.confirmed != r.committed and not self.late, "DeadlineNotReached")
+        r.phase = RoundPhase.FINALIZED
+        self.task.finalized += 1
+        if self.task.finalized == self.task.rounds:
+            self._close_task("")
+        else:
+            self._open_round()
+
+    def abandon(self, *, admin: bool) -> None:
+        """The administrator or anybody else gives the round up."""
+        self._round_in(*LIVE)
+        r = self.round
+        verified = r.phase is RoundPhase.VERIFIED
+        refuse(r.opened if verified else r.open_quorum, "AlreadyOpened")
+        refuse(verified and not self.late, "DeadlineNotReached")
+        refuse(not verified and not admin, ADMIN)
+        if verified and not r.open_quorum:
+            self._replace_holders()
+        self._abort("given up")

@@ -1,0 +1,266 @@
+"""State of the model of FederationLedger, and what follows from a transaction that was accepted.
+
+The transactions themselves are in ledger_model.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bahefl_flwr.ledger.contract import ContractConfig
+from bahefl_flwr.records import EpochPhase, RoundPhase, members_in
+
+LIVE = (RoundPhase.COMMIT, RoundPhase.AGGREGATE, RoundPhase.VERIFY, RoundPhase.VERIFIED)
+CEREMONY = (EpochPhase.COMMIT, EpochPhase.REVEAL, EpochPhase.PUBLISH, EpochPhase.CONFIRM)
+ADMIN = "AccessControlUnauthorizedAccount"
+
+
+class Refused(Exception):
+    """The contract must refuse, with the custom error of this name."""
+
+
+def refuse(condition: object, name: str) -> None:
+    """Refuse if the condition holds."""
+    if condition:
+        raise Refused(name)
+
+
+def has(mask: int, i: int | None) -> bool:
+    """Whether a member's bit is set; nobody's (None) never is."""
+    return i is not None and bool(mask >> i & 1)
+
+
+@dataclass(slots=True)
+class ModelTask:
+    """A task, as far as rules depend on it."""
+
+    number: int = 0
+    threshold: int = 0
+    rounds: int = 0
+    open: bool = False
+    end_reason: str = ""
+    finalized: int = 0
+    failed_ceremonies: int = 0
+    excluded: int = 0
+    absent: int = 0
+
+
+@dataclass(slots=True)
+class ModelEpoch:
+    """A key epoch."""
+
+    number: int = 0
+    phase: EpochPhase = EpochPhase.NONE
+    committee: int = 0
+    pool: int = 0
+    accused: int = 0
+    renewal: bool = False
+    finalized_before: int = 0
+    acted: list[int] = field(default_factory=lambda: [0] * 4)
+    keys: dict[int, bytes] = field(default_factory=dict)
+    accusers: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class ModelRound:
+    """A round."""
+
+    number: int = 0
+    phase: RoundPhase = RoundPhase.NONE
+    attempt: int = 0
+    coordinator: int = 0
+    selected: int = 0
+    committed: int = 0
+    declined: int = 0
+    included: int = 0
+    voted_ok: int = 0
+    voted_bad: int = 0
+    revealed: int = 0
+    failed: int = 0
+    open_quorum: int = 0
+    disputed: int = 0
+    opened: bytes = b""
+    abort_reason: str = ""
+    shares: list[tuple[int, int]] = field(default_factory=list)
+    models: dict[int, bytes] = field(default_factory=dict)
+    released: bool = False
+
+    @property
+    def confirmed(self) -> int:
+        """Who named a model."""
+        return sum(1 << i for i in self.models)
+
+
+class State:
+    """The ledger's state and the consequences of transactions.
+
+    Attributes:
+      late: to be set before each transaction: whether the present deadline has passed.
+      coordinators: members one of which the last transaction made coordinator; 0 if it elected none.
+      seats: (pool, number) of the committee that the last transaction drew; None if it drew none.
+    """
+
+    def __init__(self, config: ContractConfig, members: int) -> None:
+        self.config = config
+        self.late = False
+        self.active = self.registered = (1 << members) - 1
+        self.task, self.epoch, self.round = ModelTask(), ModelEpoch(), ModelRound()
+        self.coordinators = 0
+        self.seats: tuple[int, int] | None = None
+
+    # ---- checks that several share
+
+    def _round_in(self, *phases: RoundPhase) -> None:
+        refuse(self.round.number == 0, "NotCurrentRound")
+        refuse(self.round.phase not in phases, "WrongPhase")
+
+    def _seat(self, i: int | None) -> int:
+        refuse(not has(self.active, i), "NotMember")
+        refuse(not has(self.epoch.committee & ~self.task.excluded, i), "NotInCommittee")
+        return i or 0
+
+    def _answer(self, i: int | None) -> None:
+        self._round_in(RoundPhase.COMMIT)
+        refuse(not has(self.active, i), "NotMember")
+        refuse(not has(self.round.selected, i), "NotSelected")
+        refuse(has(self.round.committed, i), "AlreadyCommitted")
+        refuse(has(self.round.declined, i), "AlreadyDeclined")
+        refuse(self.late, "DeadlinePassed")
+
+    def _only_coordinator(self, i: int | None) -> None:
+        refuse(i != self.round.coordinator or not has(self.active, i), "NotCoordinator")
+
+    def _in_ceremony(self) -> bool:
+        return self.epoch.phase in (*CEREMONY, EpochPhase.DISPUTE)
+
+    def _majority(self) -> int:
+        return (self.round.committed.bit_count() * self.config.quorum_bps + 9999) // 10000
+
+    def _suspected(self, quorum: int) -> bool:
+        return bool(quorum & (self.round.disputed | self.task.excluded))
+
+    def _complete(self, quorum: int) -> bool:
+        return all((i, quorum) in self.round.shares for i in members_in(quorum))
+
+    # ---- what follows from a transaction
+
+    def _conclude(self) -> None:
+        e = self.epoch
+        groups = [sum(1 << j for j, key in e.keys.items() if key == e.keys[i]) for i in members_in(e.committee)]
+        agreed = max(groups, key=int.bit_count)
+        if agreed == e.committee:
+            e.phase = EpochPhase.ACTIVE
+            self.task.failed_ceremonies = self.task.absent = 0
+            self._open_round()
+        elif 2 * agreed.bit_count() > e.committee.bit_count():
+            self.task.excluded |= e.committee & ~agreed
+            self._restart()
+        else:
+            self._restart_unnamed()
+
+    def _restart_unnamed(self) -> None:
+        self.task.failed_ceremonies += 1
+        self._restart()
+
+    def _restart(self) -> None:
+        self.epoch.phase = EpochPhase.FAILED
+        if self.task.failed_ceremonies >= self.config.max_attempts:
+            self._close_task("key ceremonies failed without a culprit")
+        else:
+            self._open_epoch()
+
+    def _open_epoch(self) -> None:
+        t = self.task.threshold
+        pool = self.active & ~self.task.excluded
+        free = pool & ~self.task.absent
+        size = min(free.bit_count(), self.config.committee_max, 2 * t - 1 if t > 1 else 255)
+        if size < max(2, t):
+            return self._close_task("too few members left for a key committee")
+        self.epoch = ModelEpoch(
+            number=self.epoch.number + 1, phase=EpochPhase.COMMIT, pool=pool, finalized_before=self.task.finalized
+        )
+        self.seats = (free, size)
+        return None
+
+    def _open_round(self) -> None:
+        e = self.epoch
+        if self.active.bit_count() < self.config.min_commits:
+            return self._close_task("too few active members for a round")
+        old = self.config.epoch_rounds and self.task.finalized - e.finalized_before >= self.config.epoch_rounds
+        if e.pool != self.active & ~self.task.excluded or e.renewal or old:
+            return self._open_epoch()
+        last = self.round
+        self.round = ModelRound(number=last.number + 1, phase=RoundPhase.COMMIT, selected=self.active)
+        self.coordinators = self.active & ~last.failed or self.active
+        return None
+
+    def _close_task(self, reason: str) -> None:
+        self.task.open, self.task.end_reason = False, reason
+
+    def _stop_round(self, reason: str) -> None:
+        if self.round.phase in LIVE:
+            self.round.phase, self.round.abort_reason = RoundPhase.ABORTED, reason
+
+    def _abort(self, reason: str) -> None:
+        self._stop_round(reason)
+        self._open_round()
+
+    def _close_if_answered(self) -> None:
+        if self.round.committed | self.round.declined == self.round.selected:
+            self._close()
+
+    def _close(self) -> None:
+        r = self.round
+        commits, needed = r.committed.bit_count(), self.config.min_commits
+        if commits < needed:
+            return self._abort(f"too few updates ({commits} of {needed})")
+        if not has(r.committed & ~r.failed, r.coordinator):
+            r.failed |= 1 << r.coordinator
+            if not self._hand_over(r.committed):
+                return self._abort("no site is left that could coordinate")
+        r.phase = RoundPhase.AGGREGATE
+        return None
+
+    def _hand_over(self, pool: int) -> bool:
+        pool &= self.active & ~self.round.failed
+        self.coordinators = pool
+        return pool != 0
+
+    def _replace_coordinator(self) -> None:
+        r = self.round
+        r.failed |= 1 << r.coordinator
+        if r.phase is RoundPhase.COMMIT:
+            self._hand_over(r.selected & ~r.declined)
+        elif r.released:
+            self._abort("aggregate failed after shares of it were released")
+        elif r.attempt + 1 >= self.config.max_attempts:
+            self._abort("no coordinator produced a verified aggregate")
+        else:
+            r.attempt, r.phase = r.attempt + 1, RoundPhase.AGGREGATE
+            r.voted_ok = r.voted_bad = r.included = 0
+            r.shares = []
+            if not self._hand_over(r.committed):
+                self._abort("no site is left that could coordinate")
+
+    def _settle_verification(self) -> None:
+        r, needed = self.round, self._majority()
+        if r.voted_ok.bit_count() >= needed:
+            r.phase = RoundPhase.VERIFIED
+        elif r.voted_bad.bit_count() > r.committed.bit_count() - needed:
+            r.released = r.released and r.open_quorum != 0
+            self._replace_coordinator()
+
+    def _strike(self, culprit: int) -> None:
+        r = self.round
+        r.disputed |= 1 << culprit
+        r.open_quorum, r.opened, r.models = 0, b"", {}
+        left = self.epoch.committee & self.active & ~self.task.excluded & ~r.disputed
+        if left.bit_count() < self.task.threshold:
+            self._replace_holders()
+            return self._abort("too few key holders above suspicion")
+        r.open_quorum = next((q for _, q in r.shares if self._complete(q) and not self._suspected(q)), 0)
+        return None
+
+    def _replace_holders(self) -> None:
+        if self.epoch.pool & ~self.epoch.committee:
+            self.epoch.renewal = True
