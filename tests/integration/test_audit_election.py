@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,21 +16,24 @@ from bahefl_flwr.errors import BaheflError
 from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.history import History
 from bahefl_flwr.records import EpochPhase, members_in
-from ledger_sites import CHAIN_ID, CONFIG, N, Sites, running_chain
+from ledger_sites import CHAIN_ID, N, Sites
 
 # Those that look into the store, where these histories put nothing.
 OF_OBJECTS = {5, 6, 8}
 
 
+@pytest.fixture(params=["embedded", pytest.param("anvil", marks=pytest.mark.slow)])
+def chains(request: pytest.FixtureRequest) -> object:
+    """Both kinds of node; one of them is enough for every merge."""
+    return request.getfixturevalue(f"{request.param}_chains")
+
+
 @pytest.fixture
-def federation(tmp_path: Path) -> Iterator[Sites]:
+def federation(registered: Sites) -> Sites:
     """Five sites, a committee of three with a key, round 1 open."""
-    with running_chain(tmp_path / "chain.sqlite") as chain:
-        sites = Sites.deployed(chain, CONFIG)
-        sites.register()
-        sites.start(rounds=20)
-        sites.ceremony()
-        yield sites
+    registered.start(rounds=20)
+    registered.ceremony()
+    return registered
 
 
 def audited(sites: Sites, folder: Path) -> tuple[Evidence, list[str]]:
