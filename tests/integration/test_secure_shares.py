@@ -11,7 +11,7 @@ from flwr.app import Message
 
 from bahefl_flwr.he.keys import KeyShare
 from bahefl_flwr.he.share_format import DecryptionShare
-from bahefl_flwr.records import RoundPhase
+from bahefl_flwr.records import LedgerView, RoundPhase
 from bahefl_flwr.site import confirmation, verification
 from bahefl_flwr.site.model import MODEL_FILE, Model, load_model
 from bahefl_flwr.site.state import Outcome, Site
@@ -115,6 +115,22 @@ def test_false_accusation_loses_no_round(tmp_path: Path, monkeypatch: pytest.Mon
     assert accused
     assert (run.rounds[1].phase, run.rounds[1].disputed) == (RoundPhase.FINALIZED, 1 << accused[0])
     assert run.view and run.view.task.excluded == 0
+
+
+def test_who_accuses_everybody_is_excluded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key holder that strikes quorum after quorum ends one round; those it slandered accuse it, and it opens nothing more."""
+    honest = confirmation._own_share
+
+    def slander(site: Site, view: LedgerView, outcome: Outcome) -> KeyShare | None:
+        if site.me().index == CULPRIT:
+            for other in (0, 2):
+                confirmation._accuse(site, view, other, "slander", Outcome())
+        return honest(site, view, outcome)
+
+    monkeypatch.setattr(confirmation, "_own_share", slander)
+    run = federated_run(tmp_path, "federation.sites=3", "federation.rounds=1", "ledger.verify_window_s=20")
+    assert [r.phase for r in run.rounds.values()] == [RoundPhase.ABORTED, RoundPhase.FINALIZED]
+    assert run.view and run.view.task.excluded == 1 << CULPRIT
 
 
 def test_lost_key_share_costs_no_round(tmp_path: Path) -> None:

@@ -75,8 +75,9 @@ def _answer(message: Message, context: Context, act: _Act) -> Message:
     """Carry out one action; an error of ours becomes a reply that says what happened, so one site never ends a run."""
     try:
         settings = from_run_config(context.run_config)
-        with open_site(context, settings) as site:
-            outcome = act(site, _request(message))
+        request = _request(message)
+        with open_site(context, settings, request.block) as site:
+            outcome = act(site, request)
     except BaheflError as error:
         _log.warning("%s refused or failed: %s", message.metadata.message_type, error, exc_info=True)
         content = RecordDict({"status": ConfigRecord({"ok": False, "error": type(error).__name__, "message": str(error)})})
@@ -94,6 +95,7 @@ def _request(message: Message) -> Request:
             number=int(config["bahefl-number"]),  # type: ignore[arg-type]
             quorum=int(str(config["bahefl-quorum"]), 16),
             last_try=bool(config["bahefl-last-try"]),
+            block=int(config["bahefl-block"]),  # type: ignore[arg-type]
         )
     except (KeyError, TypeError, ValueError) as error:
         raise SettingsError(f"a message whose config lacks or garbles {error} is not from BaheflStrategy; ignored") from None

@@ -49,6 +49,21 @@ def confirm_opening(site: Site, request: Request) -> Outcome:
     return outcome
 
 
+def answer_slander(site: Site, view: LedgerView) -> None:
+    """Accuse whoever accused this site of a wrong share in this key epoch: nobody knows better that it was right.
+
+    To end a round alone a key holder must accuse more than n - t others; with t = (n + 1) / 2 these are a majority against it.
+    Said between rounds, where it strikes no quorum.
+    """
+    me = site.me()
+    if not view.epoch.accused >> me.index & 1:
+        return
+    accusations = site.ledger.accusations(view.epoch.epoch)
+    answered = {a.culprit for a in accusations if a.accuser == me.index}
+    for slanderer in sorted({a.accuser for a in accusations if a.culprit == me.index} - answered):
+        _accuse(site, view, slanderer, "it accused this site, whose share is right", Outcome())
+
+
 def _opened(site: Site, request: Request, view: LedgerView, r: RoundRecord, outcome: Outcome) -> Array:
     own = _own_share(site, view, outcome)
     try:

@@ -25,6 +25,9 @@ from bahefl_flwr.run_folder import find
 from bahefl_flwr.settings import Settings
 from bahefl_flwr.store import LocalStore, Store
 
+# A few blocks' time. Bounded, since the hint comes from the driver.
+_CATCH_UP_S = 10.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
@@ -33,12 +36,14 @@ class Request:
     Attributes:
       run: the task's run digest. number: round or key epoch. quorum: mask of the members asked for shares.
       last_try: the driver will not ask again; a site that cannot act should say so on the ledger.
+      block: the driver's newest block that counts. Only a hint: a site whose own node is behind waits a little for it.
     """
 
     run: bytes
     number: int
     quorum: int = 0
     last_try: bool = False
+    block: int = 0
 
 
 @dataclass(slots=True)
@@ -104,10 +109,14 @@ class Site:
 
 
 @contextmanager
-def open_site(context: Context, settings: Settings) -> Iterator[Site]:
+def open_site(context: Context, settings: Settings, block: int) -> Iterator[Site]:
     """Open the site that answers in this process, alone: a second process of the same site waits for the first.
 
     In a simulation the site lives in the run folder, under its partition id; its keys are made there on first use.
+
+    Args:
+      block: see `Request`. A site with a node of its own is often a block behind the driver: it must not refuse what it will
+        know in a moment.
 
     Raises:
       RunFailed: the driver has not created the run folder. LedgerError: the ledger is not there or not ours.
@@ -122,6 +131,7 @@ def open_site(context: Context, settings: Settings) -> Iterator[Site]:
         identity = Identity.create_or_load(folder / "identity")
         where = ledger_address(run)
         connection = Connection(where.url, where.chain_id, account=identity.account, policy=chain_policy(settings))
+        connection.catch_up(block, _CATCH_UP_S)
         yield Site(
             folder=folder,
             identity=identity,

@@ -32,6 +32,7 @@ from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, encode_part
 from bahefl_flwr.ledger.connection import Receipt
 from bahefl_flwr.records import LedgerView, Member, ObjectKind, RoundPhase, RoundRecord
+from bahefl_flwr.site.confirmation import answer_slander
 from bahefl_flwr.site.model import Array, Model
 from bahefl_flwr.site.objects import keep, kept_names, put_kept
 from bahefl_flwr.site.opening import current_model
@@ -68,6 +69,7 @@ def train(site: Site, request: Request, make_client: ClientFactory, config: Clie
     if journalled is None:
         if r.committed >> me.index & 1:
             raise ProtocolError(f"site {me.index} committed in round {r.number} but its journal is gone; it sits this round out")
+        answer_slander(site, view)
         journalled = _make_update(site, request, view, me, make_client, config)
         site.journal.put(key, journalled)
     return _commit(site, r, me, journalled)
