@@ -325,6 +325,37 @@ def test_check_14_finds_a_step_taken_too_early(case: Case) -> None:
     assert any("before all had taken the one before" in f.message for f in found[14])
 
 
+def with_key_parts(case: Case, audited: AuditedRun, change: Callable[[bytes], bytes]) -> tuple[Case, str]:
+    """The case where the second member published other key parts, properly stored and named; their CID."""
+    epoch, store = case.evidence.epochs[0], LocalStore(audited.folder / "store")
+    stored = store.manifest(epoch.ceremony[1].key_parts)
+    parts = [change(part) for part in store.parts(stored)]
+    manifest = manifest_for(parts, run=stored.run, round=0, site=stored.site, epoch=1, kind=stored.kind)
+    digest = store.put(manifest, parts)
+    ceremony = tuple(replace(c, key_parts=digest) if c.member == 1 else c for c in epoch.ceremony)
+    changed = replace(case, evidence=replace(case.evidence, epochs=(replace(epoch, ceremony=ceremony),)))
+    return replace(changed, store=ReadOnlyStore(audited.folder / "store")), manifest.cid
+
+
+def test_check_14_finds_key_parts_that_contradict_each_other(case: Case, audited: AuditedRun) -> None:
+    """Two holders of the same part of the key published different ones: the key has no meaning."""
+
+    def other(part: bytes) -> bytes:
+        residues = np.array(decode_part(part, PartKind.KEY, PARAMS))
+        residues.flat[3] = (residues.flat[3] + 1) % PARAMS.data_primes[0]
+        return encode_part(residues, PartKind.KEY, PARAMS)
+
+    changed, _ = with_key_parts(case, audited, other)
+    contradiction = [f for f in failures(changed)[14] if "is not that of site" in f.message]
+    assert [(f.site, "site 1" in f.message) for f in contradiction] == [(2, True)]
+
+
+def test_check_14_finds_key_parts_that_are_none(case: Case, audited: AuditedRun) -> None:
+    """Bytes that are no residues at all."""
+    changed, cid = with_key_parts(case, audited, lambda part: part[:-4])
+    assert any(f.object == cid and "malformed" in f.message for f in failures(changed)[14])
+
+
 def test_check_14_finds_a_threshold_below_a_majority(case: Case) -> None:
     """So few key holders could open an aggregate behind the others' backs."""
     epoch = case.evidence.epochs[0]

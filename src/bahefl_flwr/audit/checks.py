@@ -144,7 +144,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         number=14,
-        title="every key in use was made by its whole committee, step by step",
+        title="every key in use was made by its whole committee, step by step, from parts that agree",
         meaning="a key holder could have chosen the collective key, or be missing from it",
         remedy="renew the keys (bahefl keys renew) before the next round",
         run=ceremonies,

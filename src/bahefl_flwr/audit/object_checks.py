@@ -15,7 +15,7 @@ from bahefl_flwr.errors import CiphertextError, StoreError
 from bahefl_flwr.he.ckks import add
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.seal_format import PartKind, decode_part, encode_part
-from bahefl_flwr.records import RoundPhase, members_in
+from bahefl_flwr.records import EpochRecord, RoundPhase, members_in
 from bahefl_flwr.store.manifest import Manifest, manifest_cid
 
 _MOST_SITES = 255
@@ -59,13 +59,19 @@ def exact_sums(case: Case) -> Iterator[Finding]:
             yield from _wrong_sum(case, r)
 
 
-def _wrong_sum(case: Case, r: RoundEvidence) -> Iterator[Finding]:
-    epoch, record = case.evidence.epoch_of(r.record.epoch).record, r.record
-    # Adding depends on ring and primes only, which the wire version fixes; the rest just has to be wide enough.
-    params = SecurityParams(
+def wide_params(epoch: EpochRecord) -> SecurityParams:
+    """Parameters to read and add ciphertexts with.
+
+    That depends on ring and primes only, which the wire version fixes; what the ledger does not say just has to be wide enough.
+    """
+    return SecurityParams(
         update_range=1.0, weight_bits=_MOST_WEIGHT_BITS, threshold=epoch.threshold, committee=epoch.committee.bit_count(),
         sites=_MOST_SITES,
     )  # fmt: skip
+
+
+def _wrong_sum(case: Case, r: RoundEvidence) -> Iterator[Finding]:
+    record, params = r.record, wide_params(case.evidence.epoch_of(r.record.epoch).record)
     aggregate = manifest_cid(record.aggregate)
     try:
         stated = case.store.manifest(record.aggregate)
