@@ -87,7 +87,7 @@ def contracts(session: nox.Session) -> None:
 
 @nox.session
 def forge(session: nox.Session) -> None:
-    """Fuzz the contracts with Foundry: 100,000 random calls, every claim after each. Eight minutes, FOUNDRY_PROFILE=quick: two."""
+    """Fuzz the contracts with Foundry: 100,000 random calls, all claims after each. Eight minutes; FOUNDRY_PROFILE=quick: two."""
     session.run(_forge(session), "test", "--root", "contracts", *session.posargs, external=True)
 
 
