@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from audited_run import AuditedRun, topic
 from bahefl_flwr import console
 from bahefl_flwr.audit import auditing
 from bahefl_flwr.audit.subject import open_subject
+from bahefl_flwr.ledger.node import NodeProcess
 from bahefl_flwr.site.model import load_model, save_model
 
 STRANGER = "0x000000000000000000000000000000000000dEaD"
@@ -269,10 +271,33 @@ def test_a_damaged_database_is_told_as_such(audited: AuditedRun) -> None:
 
 def test_a_run_that_is_still_going_on_is_refused(audited: AuditedRun) -> None:
     """While a node has the database open it is not read behind its back; its endpoint can be asked instead."""
-    from bahefl_flwr.ledger.node import NodeProcess
-
     with NodeProcess(audited.folder / "ledger.sqlite") as node:
         assert audited.audit()[0] == 4
         code, report = audited.audit("--rpc", node.url, "--recompute")
     assert code == 0
     assert [c["number"] for c in report["checks"] if c["status"] == "skipped"] == [1]
+
+
+def test_a_run_whose_ledger_is_elsewhere_is_audited_there(audited: AuditedRun, tmp_path: Path) -> None:
+    """Without a chain of its own (ledger=rpc) the endpoint that the run names is asked; a bundle of it would prove nothing."""
+    (audited.folder / "ledger.sqlite").rename(tmp_path / "elsewhere.sqlite")
+    path = audited.folder / "ledger.json"
+    with NodeProcess(tmp_path / "elsewhere.sqlite") as node:
+        path.write_text(json.dumps({**json.loads(path.read_text()), "url": node.url}))
+        assert audited.failed("--recompute") == {}
+        assert console.main(["audit", "export", str(audited.folder), str(tmp_path / "bundle.zip")]) == 4
+
+
+def test_what_a_killed_node_left_beside_its_file_is_read(audited: AuditedRun, tmp_path: Path) -> None:
+    """SQLite's write-ahead log may hold the last blocks: it is part of the chain, and is neither lost nor tidied up."""
+    file = audited.folder / "ledger.sqlite"
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("DELETE FROM log WHERE block=6")
+        database.commit()
+        shutil.copytree(audited.folder, tmp_path / "killed")
+    killed = AuditedRun(tmp_path / "killed")
+    before = contents(killed.folder)
+    assert "ledger.sqlite-wal" in before
+    assert any("block 6: the stored events" in problem for problem in chain_problems(killed))
+    assert contents(killed.folder) == before
