@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bahefl_flwr.client import LesionClient, NDArrays, site_data
+from bahefl_flwr.client import LesionClient, NDArrays
 from bahefl_flwr.lesion.metrics import Evaluation, from_metrics
+from bahefl_flwr.lesion.sites import site_data
 from bahefl_flwr.settings import Settings, compose
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 from logging import INFO
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +17,12 @@ from flwr.common.logger import log
 from flwr.common.typing import Scalar
 
 from bahefl_flwr.errors import DataError, ProtocolError
-from bahefl_flwr.lesion import data, model, partition, phantom, training
+from bahefl_flwr.lesion import model, training
 from bahefl_flwr.lesion.metrics import to_metrics
-from bahefl_flwr.settings import DataSettings, Settings, from_run_config
+from bahefl_flwr.lesion.sites import SiteData, site_data
+from bahefl_flwr.settings import Settings, from_run_config
 
 NDArrays = list[npt.NDArray[np.float32]]
-SiteData = Mapping[partition.Part, data.Slices]
 
 
 class LesionClient(NumPyClient):
@@ -138,44 +137,6 @@ def client_fn(context: Context) -> LesionClient:
 def _announce(engine: str) -> None:
     """Say it once a process, not once a message."""
     log(INFO, "lesion training in %s", engine)
-
-
-# Flower calls client_fn for every message; an actor of the simulation serves all sites.
-@lru_cache(maxsize=16)
-def site_data(settings: DataSettings, *, site: int, sites: int, seed: int) -> SiteData:
-    """One site's slices per part; in a simulation its share of all slices.
-
-    Args:
-      site: from 0. sites: 1 where the folder is the site's own.
-
-    Raises:
-      DataError: there is no such site, or the slices cannot be read, or not be split as asked.
-    """
-    if not 0 <= site < sites:
-        raise DataError(f"partition-id {site} of {sites} partitions; it must be 0 to {sites - 1}")
-    if settings.kind == "folder":
-        everything = _folder(Path(settings.root).expanduser(), settings.image_size_px)
-        scans = tuple(data.scan_of(name) for name in everything.names)
-        own = partition.split(everything.has_lesion, scans, settings, sites=sites, seed=seed)[site]
-        return {part: everything.take(own.part(part)) for part in partition.PARTS}
-    flags = phantom.lesion_flags(seed, settings.slices)
-    # Every phantom slice is a patient of its own, so both kinds of split are the same here.
-    own = partition.split(flags, [None] * len(flags), settings.model_copy(update={"split": "slice"}), sites=sites, seed=seed)[
-        site
-    ]
-    cache = Path(settings.cache).expanduser() if settings.cache else data.default_cache()
-    form = {"seed": seed, "site": site, "slices": settings.slices, "size_px": settings.image_size_px}
-    drawn = data.load_phantoms(
-        np.concatenate([own.part(part) for part in partition.PARTS]), difficulty=settings.difficulty, cache=cache, **form
-    )
-    cuts = np.cumsum([len(own.part(part)) for part in partition.PARTS])
-    places = np.split(np.arange(len(drawn)), cuts[:-1])
-    return {part: drawn.take(where) for part, where in zip(partition.PARTS, places, strict=True)}
-
-
-@lru_cache(maxsize=1)
-def _folder(root: Path, size_px: int) -> data.Slices:
-    return data.load_folder(root, size_px)
 
 
 def _positive(config: Mapping[str, Scalar], key: str) -> int:

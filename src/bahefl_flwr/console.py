@@ -17,12 +17,12 @@ from typer.core import TyperGroup
 
 from bahefl_flwr.errors import BaheflError
 
-COMMANDS = ("audit", "keys", "ledger")
+COMMANDS = ("audit", "data", "keys", "ledger")
 INTERRUPTED = 130
 
 _EPILOG = (
-    "Exit codes: 0 done; 2 bad usage; 4 ledger; 5 store or bundle; 7 keys; 10 an audit check does not hold; 130 stopped by "
-    "Ctrl-C; 1 anything else."
+    "Exit codes: 0 done; 2 bad usage; 3 data folder; 4 ledger; 5 store, bundle or run folder; 7 keys; 10 an audit check does not "
+    "hold; 130 stopped by Ctrl-C; 1 anything else."
 )
 
 

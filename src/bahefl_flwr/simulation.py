@@ -72,7 +72,7 @@ def _check_slices(settings: Settings) -> None:
     """Read and split a folder once, so that its problems are told once and before anything is started."""
     if settings.data.kind == "folder":
         # OpenCV takes a second to import; phantoms need no check.
-        from bahefl_flwr.client import site_data
+        from bahefl_flwr.lesion.sites import site_data
 
         site_data(settings.data, site=0, sites=settings.federation.sites, seed=settings.run.seed)
 

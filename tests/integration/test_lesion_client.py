@@ -11,10 +11,11 @@ from flwr.client import Client
 from flwr.common import Context, RecordDict
 from flwr.common.typing import Scalar
 
-from bahefl_flwr.client import LesionClient, client_fn, site_data
+from bahefl_flwr.client import LesionClient, client_fn
 from bahefl_flwr.errors import DataError, ProtocolError
 from bahefl_flwr.lesion import partition, phantom
 from bahefl_flwr.lesion.metrics import from_metrics
+from bahefl_flwr.lesion.sites import site_data
 from bahefl_flwr.settings import Settings, compose
 
 SITES = 3

@@ -22,7 +22,7 @@ HOMES = {
     "hydra": {"composition.py"},
     "omegaconf": {"composition.py"},
     "pydantic": {"settings.py"},
-    "matplotlib": {"report.py"},
+    "matplotlib": {"report/"},
     "rich": {"cli.py", "live.py"},
     "safetensors": {"site/model.py"},
 }  # fmt: skip

@@ -26,6 +26,9 @@ Images = npt.NDArray[np.uint8]
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 # Lesion is 255 in the public set; JPEG and interpolation leave grey borders.
 _LESION_ABOVE = 127
+# In the depth of the file, so that 16 bits are seen and refused instead of cut.
+_GREY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
+_COLOUR = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +77,7 @@ def load_folder(root: Path, size_px: int) -> Slices:
       3. every file can be read.
       4. a frame and its mask have the same size, and are square.
       5. a mask that is not empty has values above 127: 0/1 masks would silently become empty ones.
+      6. both have 8 bits a channel: OpenCV would cut 16 to 8, and a mask of 16 bit values 0 and 255 to an empty one.
 
     Args:
       root: the folder; hidden files and files that are no images are passed over.
@@ -82,41 +86,66 @@ def load_folder(root: Path, size_px: int) -> Slices:
     Raises:
       DataError: naming every offending file at once.
     """
-    frames, masks = (_image_names(root / folder) for folder in ("frames", "masks"))
-    problems = [f"frames/{name}: no masks/{name}" for name in sorted(frames - masks)]
-    problems += [f"masks/{name}: no frames/{name}" for name in sorted(masks - frames)]
-    names = sorted(frames & masks)
+    names, problems = paired_names(root)
     images, truths = [], []
     for name in names:
         try:
-            image, truth = _load_pair(root, name)
+            image, truth = load_pair(root, name)
         except DataError as error:
             problems.append(str(error))
             continue
-        images.append(_resized(image, size_px))
-        truths.append(_resized_mask(truth, size_px))
+        images.append(resized(image, size_px))
+        truths.append(resized_mask(truth, size_px))
     if problems or not names:
         lines = "\n  ".join(problems or ["frames/ and masks/ hold no images"])
         raise DataError(f"{root}: {len(problems) or 1} problem(s); mend or remove these files:\n  {lines}")
     return Slices(images=np.stack(images), masks=np.stack(truths), names=tuple(names))
 
 
-def _image_names(folder: Path) -> set[str]:
+def paired_names(root: Path) -> tuple[list[str], list[str]]:
+    """Names of the files that `frames/` and `masks/` share, sorted, and a problem for each file without a partner.
+
+    Raises:
+      DataError: a folder is not there.
+    """
+    frames, masks = (image_names(root / folder) for folder in ("frames", "masks"))
+    problems = [f"frames/{name}: no masks/{name}{_near(name, masks)}" for name in sorted(frames - masks)]
+    problems += [f"masks/{name}: no frames/{name}{_near(name, frames)}" for name in sorted(masks - frames)]
+    return sorted(frames & masks), problems
+
+
+def image_names(folder: Path) -> set[str]:
+    """Names of the images in a folder; hidden files, and those that are no images, are passed over.
+
+    Raises:
+      DataError: it is not a folder.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; expected <root>/frames and <root>/masks with equal file names")
     return {path.name for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")}
 
 
-def _load_pair(root: Path, name: str) -> tuple[Images, Images]:
-    frame = _read(root / "frames" / name, cv2.IMREAD_GRAYSCALE)
-    mask = _read(root / "masks" / name, cv2.IMREAD_COLOR)
+def _near(name: str, others: set[str]) -> str:
+    """A file that differs in its ending or its case only is probably the one that is missed."""
+    near = sorted(other for other in others if Path(other).stem.lower() == Path(name).stem.lower())
+    return f" (but {near[0]}: give both the same name)" if near else ""
+
+
+def load_pair(root: Path, name: str) -> tuple[Images, Images]:
+    """One slice in its own size: grey values, and 1 where there is lesion; both uint8, shape (s, s).
+
+    Raises:
+      DataError: a check of `load_folder` does not hold.
+    """
+    frame, mask = (_read(root / part / name, mode) for part, mode in (("frames", _GREY), ("masks", _COLOUR)))
     if frame is None or mask is None:
         unreadable = [f"{part}/{name}" for part, values in (("frames", frame), ("masks", mask)) if values is None]
         raise DataError(" and ".join(unreadable) + ": cannot be read as an image")
+    _check_form(frame, f"frames/{name}")
     if frame.shape != mask.shape[:2]:
         raise DataError(f"frames/{name} is {_size(frame)}, masks/{name} is {_size(mask)}")
-    if frame.shape[0] != frame.shape[1]:
-        raise DataError(f"frames/{name} is {_size(frame)}, not square")
+    if mask.dtype != np.uint8:
+        raise DataError(f"masks/{name} has {mask.dtype} values; save it with 8 bits, lesion as 255")
     # The largest channel: a mask drawn in red only is grey 76 after OpenCV's own conversion, and lost.
     lesion = mask.max(axis=2)
     if 0 < lesion.max() <= _LESION_ABOVE:
@@ -124,29 +153,57 @@ def _load_pair(root: Path, name: str) -> tuple[Images, Images]:
     return frame, (lesion > _LESION_ABOVE).astype(np.uint8)
 
 
+def mask_levels(root: Path, name: str) -> list[int]:
+    """The values that a readable mask holds, ascending, over all its channels."""
+    mask = _read(root / "masks" / name, _COLOUR)
+    return [] if mask is None else [int(level) for level in np.flatnonzero(np.bincount(mask.ravel()))]
+
+
+def load_frame(path: Path) -> Images:
+    """A slice without a mask, in its own size: uint8, shape (s, s).
+
+    Raises:
+      DataError: it cannot be read, is not square or not of 8 bits.
+    """
+    frame = _read(path, _GREY)
+    if frame is None:
+        raise DataError(f"{path.name}: cannot be read as an image")
+    _check_form(frame, path.name)
+    return frame
+
+
+def _check_form(frame: npt.NDArray[np.generic], name: str) -> None:
+    if frame.shape[0] != frame.shape[1]:
+        raise DataError(f"{name} is {_size(frame)}, not square")
+    if frame.dtype != np.uint8:
+        raise DataError(f"{name} has {frame.dtype} values; save the lung window with 8 bits, 0 to 255")
+
+
 def _read(path: Path, mode: int) -> Images | None:
-    """uint8, shape (h, w) or (h, w, 3) by OpenCV's `mode`, or None."""
+    """Shape (h, w) or (h, w, 3) by OpenCV's `mode`, in the depth of the file; None if it is no image."""
     try:
         encoded = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError:
         return None
     decoded = cv2.imdecode(encoded, mode) if encoded.size else None
-    return None if decoded is None else np.asarray(decoded, np.uint8)
+    return None if decoded is None else np.asarray(decoded)
 
 
-def _size(image: Images) -> str:
+def _size(image: npt.NDArray[np.generic]) -> str:
     return f"{image.shape[1]}x{image.shape[0]}"
 
 
-def _resized(image: Images, size_px: int) -> Images:
+def resized(image: Images, size_px: int) -> Images:
+    """A square image of another side: by area where it shrinks."""
     if image.shape[0] == size_px:
         return image
     method = cv2.INTER_AREA if image.shape[0] > size_px else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, (size_px, size_px), interpolation=method), np.uint8)
 
 
-def _resized_mask(mask: Images, size_px: int) -> Images:
-    return (_resized(mask * np.uint8(255), size_px) > _LESION_ABOVE).astype(np.uint8)
+def resized_mask(mask: Images, size_px: int) -> Images:
+    """A mask of 0 and 1 of another side: by majority where it shrinks."""
+    return (resized(mask * np.uint8(255), size_px) > _LESION_ABOVE).astype(np.uint8)
 
 
 def default_cache() -> Path:
