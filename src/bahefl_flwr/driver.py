@@ -121,6 +121,7 @@ class Driver:
             number=command.number,
             quorum=command.quorum,
             last_try=self._times[request] >= MAX_ASKS,
+            block=view.block_number,
         )
 
     def _advance(self, command: Advance) -> None:

@@ -29,7 +29,7 @@ _log = logging.getLogger("bahefl_flwr.driver")
 
 
 def request_config(
-    client: Mapping[str, Scalar], *, run: bytes = b"", number: int = 0, quorum: int = 0, last_try: bool = False
+    client: Mapping[str, Scalar], *, run: bytes = b"", number: int = 0, quorum: int = 0, last_try: bool = False, block: int = 0
 ) -> Config:
     """The config record of a request: what the NumPyClient is told, and our own entries, which `site/client_app.py` reads."""
     ours: Config = {
@@ -37,6 +37,7 @@ def request_config(
         "bahefl-number": number,
         "bahefl-quorum": f"{quorum:x}",
         "bahefl-last-try": last_try,
+        "bahefl-block": block,
     }
     return {**client, **ours}
 

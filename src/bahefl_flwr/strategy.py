@@ -217,6 +217,7 @@ class BaheflStrategy(Strategy):
             run=view.task.run_digest,
             number=view.round.number,
             last_try=True,
+            block=view.block_number,
         )
         configs = dict.fromkeys(self._nodes.values(), config)
         by_node = ask(grid, Action.EVALUATE, configs, group="evaluate", timeout_s=timeout_s)

@@ -79,10 +79,10 @@ def gather(federation: Federation, grid: Grid, wanted: int, rounds: int) -> dict
             f"{len(nodes)} nodes are connected, but federation.sites={federation.settings.federation.sites}: the encryption's "
             "noise is sized for that many; set federation.sites at the driver and at every site, or stop the extra SuperNodes"
         )
-    hellos, refused = _greet(grid, nodes, timeout_s)
+    hellos, refused = _greet(federation.ledger, grid, nodes, timeout_s)
     if strangers := [h for h in hellos if federation.ledger.status(h.address) is MemberStatus.NONE]:
         _whitelist(federation, strangers)
-        hellos, refused = _greet(grid, nodes, timeout_s)
+        hellos, refused = _greet(federation.ledger, grid, nodes, timeout_s)
     members = _active(federation.ledger, hellos, refused)
     why = "; ".join(f"node {node}: {reason}" for node, reason in sorted(refused.items()))
     if len(members) < wanted:
@@ -93,9 +93,10 @@ def gather(federation: Federation, grid: Grid, wanted: int, rounds: int) -> dict
     return {m: hello.node for m, hello in members.items()}
 
 
-def _greet(grid: Grid, nodes: Iterable[int], timeout_s: float) -> tuple[list[Hello], dict[int, str]]:
+def _greet(ledger: FederationLedger, grid: Grid, nodes: Iterable[int], timeout_s: float) -> tuple[list[Hello], dict[int, str]]:
     """Ask all nodes who they are; the well-formed answers, and for every other node what is wrong."""
-    replies = ask(grid, Action.HELLO, dict.fromkeys(nodes, request_config({})), group="hello", timeout_s=timeout_s)
+    config = request_config({}, block=ledger.view().block_number)
+    replies = ask(grid, Action.HELLO, dict.fromkeys(nodes, config), group="hello", timeout_s=timeout_s)
     hellos: list[Hello] = []
     refused: dict[int, str] = {}
     for reply in replies.values():

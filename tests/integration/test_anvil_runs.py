@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,10 @@ from flwr.app import Message
 
 from anvil_node import AnvilNode
 from bahefl_flwr.errors import LedgerError
-from bahefl_flwr.federation import administer, ledger_address, open_federation
+from bahefl_flwr.federation import administer, chain_policy, ledger_address, open_federation
 from bahefl_flwr.records import MemberStatus, RoundPhase
 from bahefl_flwr.settings import Settings, compose
+from bahefl_flwr.site import state
 from federation_run import Run, federated_run
 from in_process_grid import Deliver, Tamper
 
@@ -117,3 +118,17 @@ def test_a_run_survives_a_reorganisation_deeper_than_its_confirmations(tmp_path:
     assert trouble.done
     assert [r.phase for r in run.rounds.values()] == [RoundPhase.FINALIZED]
     assert run.rounds[1].included == 0b1111
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_sites_whose_nodes_are_behind_the_drivers_are_not_asked_in_vain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Sites that see every block two later than the driver wait for it, and refuse nothing."""
+    behind = replace(chain_policy(compose()), confirmations=2)
+    monkeypatch.setattr(state, "chain_policy", lambda _: behind)
+    with AnvilNode("--block-time", "1") as node:
+        run = federated_run(tmp_path, *on(node, tmp_path, "ledger.confirmations=0", "federation.rounds=1"))
+    assert [r.phase for r in run.rounds.values()] == [RoundPhase.FINALIZED]
+    assert not [line for line in caplog.messages if "did not" in line]

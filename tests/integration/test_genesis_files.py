@@ -67,8 +67,8 @@ def test_a_node_of_another_make_reads_our_first_block(tmp_path: Path) -> None:
 def test_the_client_reads_blocks_with_the_extra_data_of_our_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Proof-of-authority headers, longer than Ethereum's own: the node serves them, the client reads and sends as ever."""
     extra = bytes.fromhex(extra_data([f"0x{i:040x}" for i in range(4)])[2:])
-    ordinary = Chain.present_header
-    monkeypatch.setattr(Chain, "present_header", lambda self: ordinary(self).copy(extra_data=extra))
+    ordinary = Chain.pending_header
+    monkeypatch.setattr(Chain, "pending_header", lambda self: ordinary(self).copy(extra_data=extra))
     with running_chain(tmp_path / "chain.sqlite") as chain:
         connection = Connection(chain.url, 20260, account=ADMIN)
         ledger = FederationLedger.deploy(connection, CONFIG)

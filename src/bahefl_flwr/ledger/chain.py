@@ -127,29 +127,32 @@ class Chain:
 
     def pending_header(self) -> LondonBlockHeader:
         """Header of the block that a transaction sent now would enter; its roots and gas are settled when it is sealed."""
-        return self._open.header if self._open else self.present_header()
-
-    def present_header(self) -> LondonBlockHeader:
-        """Header for asking about sealed state at the present time: while a chain is idle, its head's time stands still."""
+        if self._open:
+            return self._open.header
         return LondonBlockHeader(
             difficulty=0,
             block_number=BlockNumber(self.head.block_number + 1),
             gas_limit=GAS_LIMIT,
-            # Never back, even when the clock is. Equal times are allowed, unlike on main net: several blocks a second must
-            # not push deadlines ahead of the clock.
-            timestamp=max(self.head.timestamp, int(self._clock())),
+            timestamp=self._now(),
             parent_hash=self.head.hash,
             state_root=self.head.state_root,
         )
+
+    def present_header(self) -> LondonBlockHeader:
+        """The head, as of the present time: while a chain is idle, its head's own time stands still."""
+        return _copied(self.head, timestamp=self._now())
+
+    def _now(self) -> int:
+        # Never back, even when the clock is. Equal times are allowed, unlike on main net: several blocks a second must
+        # not push deadlines ahead of the clock.
+        return max(self.head.timestamp, int(self._clock()))
 
     def state_at(self, header: LondonBlockHeader | None) -> StateAPI:
         """State after the block of `header`; None is the pending block, with the transactions it has so far."""
         if header is None and self._open:
             return self._open.state
-        if header is None:
-            return self._state_on_head(self.pending_header())
-        if header.parent_hash == self.head.hash or header.block_number == self.head.block_number:
-            return self._state_on_head(header)
+        if header is None or header.block_number == self.head.block_number:
+            return self._state_on_head(header or self.pending_header())
         return self._state(header)
 
     def _state_on_head(self, header: LondonBlockHeader) -> StateAPI:

@@ -94,9 +94,16 @@ class Endpoint:
 
     def confirmed_block(self) -> BlockIdentifier:
         """The newest block that counts: everything the contract is asked is asked as of it (docs/adr/0006)."""
-        if not self.policy.confirmations:
-            return "latest"
+        return self._confirmed_number() if self.policy.confirmations else "latest"
+
+    def _confirmed_number(self) -> BlockNumber:
         return BlockNumber(max(0, self.head() - self.policy.confirmations))
+
+    def catch_up(self, number: int, within_s: float) -> None:
+        """Wait until block `number` counts here, or the time is over: another node may have seen it first."""
+        end = time.monotonic() + within_s
+        while number and self._confirmed_number() < number and time.monotonic() < end:
+            time.sleep(_FIRST_PAUSE_S)
 
     def call(self, function: ContractFunction, block: BlockIdentifier | None = None) -> Any:
         """The result of a view function, as of the newest block that counts (or, for auditors, of the block named).
