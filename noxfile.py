@@ -1,6 +1,7 @@
 """Checks and builds: `nox` runs lint, types, imports and tests; `nox -l` lists the rest."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def _forge(session: nox.Session) -> str:
     """Fetch the pinned compiler and Foundry; forge's program."""
     for folder in ("contracts", "contracts/test"):
         session.run("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", folder, external=True)
-    return str(Path("contracts/test/node_modules/.bin/forge").absolute())
+    return shutil.which("forge", path=Path("contracts/test/node_modules/@foundry-rs/forge-linux-amd64/bin").absolute()) or "forge"
 
 
 @nox.session
@@ -129,4 +130,11 @@ def bench_ledger(session: nox.Session) -> None:
     """Gas and CPU per round with 5 to 100 sites; writes docs/benchmarks.md. About ten minutes, on an idle machine."""
     _install(session)
     session.run("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", "tests/nodes", external=True)
-    session.run("python", "benchmarks/ledger.py", "--anvil", "tests/nodes/node_modules/.bin/anvil", "--write", *session.posargs)
+    session.run(
+        "python",
+        "benchmarks/ledger.py",
+        "--anvil",
+        "tests/nodes/node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil",
+        "--write",
+        *session.posargs,
+    )
