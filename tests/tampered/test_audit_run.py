@@ -97,9 +97,18 @@ def test_check_1_finds_every_change_to_the_chain(audited: AuditedRun, statement:
     assert any(message in problem for problem in chain_problems(audited))
 
 
-def test_a_chain_that_cannot_even_be_read_fails_check_1_alone(audited: AuditedRun) -> None:
-    """Nothing else is judged, and the report says why."""
+def test_a_file_that_makes_no_sense_is_read_as_its_transactions_make_it(audited: AuditedRun) -> None:
+    """Columns that nobody could have written fail check 1; the other checks judge the chain executed again."""
     audited.sql("UPDATE tx SET sender=x'00' WHERE block=6")
+    code, report = audited.audit("--recompute")
+    assert code == 10
+    assert {c["number"]: c["status"] for c in report["checks"]} == {1: "failed", **dict.fromkeys(range(2, 15), "passed")}
+
+
+def test_a_chain_that_cannot_even_be_read_fails_check_1_alone(audited: AuditedRun) -> None:
+    """Not from the file, and not by executing it again: nothing else is judged, and the report says why."""
+    audited.sql("UPDATE tx SET sender=x'00' WHERE block=6")
+    audited.sql("UPDATE tx SET raw=x'00' WHERE block=7")
     code, report = audited.audit()
     assert code == 10
     assert [c["number"] for c in report["checks"] if c["status"] == "failed"] == [1]
@@ -114,6 +123,12 @@ def test_check_1_finds_blocks_cut_off_only_by_the_head(audited: AuditedRun) -> N
         for table, column in (("block", "number"), ("tx", "block"), ("log", "block")):
             database.execute(f"DELETE FROM {table} WHERE {column}=?", (last,))
     assert audited.audit()[1]["ledger"]["block_hash"] != whole
+
+
+def test_a_round_that_never_was_is_bad_usage(audited: AuditedRun) -> None:
+    """Neither one after the last nor one before the first."""
+    assert audited.audit("--round", "3")[0] == 2
+    assert audited.audit("--round", "-1")[0] == 2
 
 
 def test_check_2_finds_another_contract(audited: AuditedRun) -> None:

@@ -17,7 +17,6 @@ from bahefl_flwr import console, errors
         (["nope"], 2, "No such command 'nope'"),
         (["audit"], 2, "Usage: bahefl audit"),
         (["audit", "--round", "x", "run"], 2, "Invalid value for '--round'"),
-        (["audit", "--round", "-1", "run"], 2, "Invalid value for '--round'"),
         (["audit", "--format", "xml", "run"], 2, "'xml' is not one of"),
         (["audit", "--no-such-option"], 2, "No such option"),
         (["audit", "export", "run"], 2, "Missing argument 'FILE'"),

@@ -37,10 +37,10 @@ def audit(run: Path, *, round: int = 0, recompute: bool = False, model: Path | N
     with open_subject(run, rpc) as subject:
         claims = subject.claims + ((model_file_claim(model, final=True),) if model else ())
         code_problem = _code_problem(subject)
-        evidence = _evidence(subject, code_problem)
+        evidence = None if code_problem else _evidence(subject)
         if evidence is None:
             return _unreadable(subject, code_problem)
-        if round > len(evidence.rounds):
+        if not 0 <= round <= len(evidence.rounds):
             raise SettingsError(f"--round {round}: the run has rounds 1 to {len(evidence.rounds)}")
         case = Case(
             evidence=evidence, store=subject.store, round=round, recompute=recompute, chain_problems=subject.chain_problems,
@@ -73,7 +73,7 @@ def export(run: Path, file: Path) -> str:
             )
         if subject.chain_problems:
             raise LedgerError(f"the chain is damaged, so no bundle is made of it; first: {subject.chain_problems[0]}")
-        evidence = _evidence(subject, _code_problem(subject))
+        evidence = None if _code_problem(subject) else _evidence(subject)
         if evidence is None:
             raise LedgerError(f"the contract of {run} is none of this version; export with the version that made the run")
         final = next((claim.digest for claim in subject.claims if claim.round is None), "")
@@ -110,10 +110,11 @@ def _code_problem(subject: Subject) -> str:
     return ""
 
 
-def _evidence(subject: Subject, code_problem: str) -> Evidence | None:
-    """None where the contract is another one, or the chain is too damaged to be read."""
-    if code_problem:
-        return None
+def _evidence(subject: Subject) -> Evidence | None:
+    """What the ledger says; of a file that makes no sense, what its transactions say when they are executed again.
+
+    None where even that is not to be had.
+    """
     try:
         return read_evidence(History(subject.connection, subject.contract), subject.connection.chain_id)
     except LedgerUnreachable:
@@ -122,7 +123,7 @@ def _evidence(subject: Subject, code_problem: str) -> Evidence | None:
         # An altered database may fail in any way, in SQLite, in the EVM or in between; check 1 has told what is wrong with it.
         if not subject.chain_problems:
             raise
-        return None
+    return read_evidence(History(subject.rebuilt, subject.contract), subject.rebuilt.chain_id) if subject.rebuilt else None
 
 
 def _unreadable(subject: Subject, code_problem: str) -> Report:

@@ -12,7 +12,7 @@ import sqlite3
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,7 @@ class Subject:
 
     Attributes:
       connection: to its chain. contract: address. database: the chain's file or copy, None over JSON-RPC.
+      rebuilt: to the chain as its transactions make it, for where the file makes no sense; None where there is none.
       chain_problems: what is wrong with the chain. claims: the models that the run's files name.
     """
 
@@ -53,6 +54,7 @@ class Subject:
     database: ChainDatabase | None
     chain_problems: tuple[str, ...]
     claims: tuple[Claim, ...]
+    rebuilt: Connection | None = None
 
 
 @contextmanager
@@ -89,38 +91,34 @@ def _open_folder(run: Path, rpc: str) -> Iterator[Subject]:
             claims=claims,
         )  # fmt: skip
         return
-    with tempfile.TemporaryDirectory(prefix="bahefl-audit-") as folder:
-        database, problems = _copied(run / DATABASE, Path(folder))
-        try:
-            connection = in_process(Chain(database, chain_id_of_run(where)))
-            yield Subject(
-                name=run.name, connection=connection, contract=where["contract"], store=store, database=database,
-                chain_problems=problems, claims=claims,
-            )  # fmt: skip
-        finally:
-            database.close()
+    with tempfile.TemporaryDirectory(prefix="bahefl-audit-") as folder, ExitStack() as stack:
+        copy = _copied(run / DATABASE, Path(folder))
+        chain_id, altered = chain_id_of(copy), altered_nodes(copy)
+        database, again = (stack.enter_context(closing(ChainDatabase(path, chain_id))) for path in (copy, _IN_MEMORY))
+        problems, rebuilt = _executed_again(database, again, chain_id)
+        if altered:
+            problems.append(f"{altered} state nodes in the ledger's file do not have the content that their hash names")
+        yield Subject(
+            name=run.name, connection=in_process(Chain(database, chain_id)), contract=where["contract"], store=store,
+            database=database, rebuilt=rebuilt, chain_problems=tuple(problems), claims=claims,
+        )  # fmt: skip
 
 
-def _copied(source: Path, folder: Path) -> tuple[ChainDatabase, tuple[str, ...]]:
-    """A copy of a chain's file, opened, and what check 1 finds in it."""
+def _copied(source: Path, folder: Path) -> Path:
     _refuse_in_use(source)
     for suffix in ("", "-wal"):  # a node that was killed leaves its last blocks in the second
         if (part := source.with_name(source.name + suffix)).exists():
             shutil.copyfile(part, folder / part.name)
-    copy = folder / source.name
-    chain_id, altered = chain_id_of(copy), altered_nodes(copy)
-    problems = [f"{altered} state nodes in the ledger's file do not have the content that their hash names"] if altered else []
-    database = ChainDatabase(copy, chain_id)
-    again = ChainDatabase(_IN_MEMORY, chain_id)
+    return folder / source.name
+
+
+def _executed_again(database: ChainDatabase, again: ChainDatabase, chain_id: int) -> tuple[list[str], Connection | None]:
+    """What is wrong with a chain's file, and the chain as its transactions make it, if they make one."""
     try:
-        rebuild(recorded_blocks(database), again, chain_id)
+        chain = rebuild(recorded_blocks(database), again, chain_id)
     except (LedgerError, sqlite3.Error) as error:
-        problems.append(str(error))
-    else:
-        problems += compare(database, again)
-    finally:
-        again.close()
-    return database, tuple(problems)
+        return [str(error)], None
+    return compare(database, again), in_process(chain)
 
 
 def _refuse_in_use(database: Path) -> None:
@@ -154,11 +152,6 @@ def _where(run: Path) -> dict[str, str]:
         return {name: str(found[name]) for name in ("url", "chain_id", "contract")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LedgerError(f"{path} does not say where the ledger is ({error!r}); restore it, or audit a bundle") from error
-
-
-def chain_id_of_run(where: dict[str, str]) -> int:
-    """The chain id that a run's ledger file names."""
-    return int(where["chain_id"])
 
 
 def _store_folder(run: Path) -> Path:

@@ -41,11 +41,11 @@ _Run = Annotated[Path, typer.Argument(metavar="RUN", hidden=True)]
 @app.command(_DEFAULT)
 def check(
     run: _Run,
-    round: Annotated[int, typer.Option("--round", metavar="K", min=0, help="Only this round; 0 for all.")] = 0,
+    round: Annotated[int, typer.Option("--round", metavar="K", show_default=False, help="Only this round.")] = 0,
     recompute: Annotated[bool, typer.Option("--recompute", help="Add up every aggregate again (check 8).")] = False,
     model: Annotated[Path | None, typer.Option("--model", metavar="FILE", help="The model file to compare (check 13).")] = None,
     rpc: Annotated[str, typer.Option("--rpc", metavar="URL", help="Ask this JSON-RPC endpoint instead of RUN's database.")] = "",
-    format: Annotated[Format, typer.Option("--format", help="How the result is printed.")] = Format.TEXT,
+    format: Annotated[Format, typer.Option("--format", show_default=False, help="How the result is printed.")] = Format.TEXT,
 ) -> None:
     """Check a run: exit 0 if every check holds, 10 if one does not. The default: `bahefl audit RUN`.
 
