@@ -16,7 +16,7 @@ from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.ledger.node import NodeProcess
 from bahefl_flwr.ledger.policy import ChainPolicy
 from bahefl_flwr.ledger.server import LedgerServer
-from bahefl_flwr.records import RoundPhase
+from bahefl_flwr.records import MemberStatus, RoundPhase
 from ledger_sites import ADMIN, CHAIN_ID, CONFIG, WINDOW_S, Clock, N, RunningChain, Sites, at_once, running_chain
 
 
@@ -62,6 +62,17 @@ def test_gas_covers_what_others_set_off(sites: Sites) -> None:
     """All sites answer at once: whoever comes last pays for closing, and none runs out of gas."""
     at_once(range(N), sites.commit)
     assert sites.phase() is RoundPhase.AGGREGATE
+
+
+def test_processes_that_share_an_account_share_blocks(tmp_path: Path) -> None:
+    """Three connections of one account at once: every transaction takes effect once, whoever gets a nonce first."""
+    with LedgerServer(tmp_path / "chain.sqlite", chain_id=CHAIN_ID, funded=(), port=0) as server:
+        address = FederationLedger.deploy(Connection(server.url, CHAIN_ID, account=ADMIN), CONFIG).address
+        ledgers = [FederationLedger(Connection(server.url, CHAIN_ID, account=ADMIN), address) for _ in range(3)]
+        whitelisted = [f"0x{i:040x}" for i in range(1, 7)]
+        at_once(range(6), lambda i: ledgers[i % 3].whitelist([whitelisted[i]], [1]))
+        assert {ledgers[0].status(each) for each in whitelisted} == {MemberStatus.WHITELISTED}
+        assert ledgers[0]._connection.web3.eth.get_transaction_count(ADMIN.address) == 7
 
 
 def test_whole_rounds_on_a_ledger_node_of_its_own(tmp_path: Path) -> None:

@@ -37,7 +37,10 @@ def show(run: _Run, format: Annotated[Format, typer.Option("--format", help="How
 
 @app.command()
 def renew(run: _Run) -> None:
-    """Have a new committee make new keys when the round in hand ends. Needs the administrator's key in RUN/driver."""
+    """Have a new committee make new keys when the round in hand ends.
+
+    Needs the administrator's key, in ledger.administrator or RUN/driver.
+    """
     ledger = _ledger(run)
     ledger.renew_keys()
     typer.echo(f"epoch {ledger.view().epoch.epoch} is the last with these keys: a new ceremony follows the open round")
