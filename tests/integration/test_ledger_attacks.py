@@ -1,4 +1,4 @@
-"""Claims about attacks on the ledger that need more than one forbidden call; the others stand beside the rules they would break."""
+"""Claims about attacks on the ledger in more than one forbidden call; the others stand beside the rules they would break."""
 
 from __future__ import annotations
 
