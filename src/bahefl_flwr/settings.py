@@ -31,6 +31,10 @@ class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+# The contract takes no longer window.
+_YEAR_S = 365 * 24 * 3600
+
+
 class RunSettings(_Group):
     """Where a run leaves its folder and what makes it repeatable."""
 
@@ -84,7 +88,7 @@ class HeSettings(_Group):
     committee: int = Field(ge=2, le=10)
     update_range: float = Field(gt=0, le=1024)
     weight_bits: int = Field(ge=0, le=3)
-    epoch_rounds: int = Field(ge=0)
+    epoch_rounds: int = Field(ge=0, lt=2**16)
 
 
 class LedgerSettings(_Group):
@@ -110,11 +114,11 @@ class LedgerSettings(_Group):
     priority_fee_gwei: float = Field(ge=0, le=1e6)
     timeout_s: float = Field(gt=0, le=600)
     patience_s: float = Field(gt=0, le=3600)
-    commit_window_s: int = Field(ge=1)
-    aggregate_window_s: int = Field(ge=1)
-    verify_window_s: int = Field(ge=1)
-    open_grace_s: int = Field(ge=1)
-    ceremony_window_s: int = Field(ge=1)
+    commit_window_s: int = Field(ge=1, le=_YEAR_S)
+    aggregate_window_s: int = Field(ge=1, le=_YEAR_S)
+    verify_window_s: int = Field(ge=1, le=_YEAR_S)
+    open_grace_s: int = Field(ge=1, le=_YEAR_S)
+    ceremony_window_s: int = Field(ge=1, le=_YEAR_S)
     quorum_percent: float = Field(gt=50, le=100)
     max_attempts: int = Field(ge=1, le=10)
     cooldown_rounds: int = Field(ge=0, le=100)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from itertools import cycle
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bahefl_flwr.records import EpochPhase, EpochRecord, LedgerView, RoundPhase, RoundRecord, ShareRecord, Task, mask_of
+from bahefl_flwr.records import EpochPhase, RoundPhase, ShareRecord, mask_of
 from bahefl_flwr.round import (
     MAX_ASKS,
     STUCK_AFTER_S,
@@ -27,50 +26,7 @@ from bahefl_flwr.round import (
     is_over,
     next_step,
 )
-
-ZERO = bytes(32)
-ALL = 0b11111
-NOW, SOON, PAST = 1000, 1100, 900
-
-
-def epoch(phase: EpochPhase = EpochPhase.ACTIVE, **changes: object) -> EpochRecord:
-    record = EpochRecord(
-        epoch=1, phase=phase, threshold=3, committee=ALL, committed=0, revealed=0, published=0, confirmed=0,
-        key_digest=ZERO, deadline=SOON, pool=ALL, accused=0, renewal=False, finalized_before=0,
-    )  # fmt: skip
-    return replace(record, **changes)  # type: ignore[arg-type]
-
-
-def round_(phase: RoundPhase, **changes: object) -> RoundRecord:
-    record = RoundRecord(
-        number=4, phase=phase, attempt=0, coordinator=2, epoch=1, deadline=SOON, opened_at=800, weight_total=5,
-        selected=ALL, committed=0, declined=0, included=0, voted_ok=0, voted_bad=0, revealed=0, failed=0, open_quorum=0,
-        confirmed=0, disputed=0, base=ZERO, opened=ZERO,
-        parent=ZERO, aggregate=ZERO, aggregate_size_bytes=0, weights=b"", reasons=b"", abort_reason="",
-    )  # fmt: skip
-    return replace(record, **changes)  # type: ignore[arg-type]
-
-
-def view(r: RoundRecord, e: EpochRecord | None = None, *, now: int = NOW, active: int = ALL, open_: bool = True) -> LedgerView:
-    task = Task(
-        number=1, run_digest=ZERO, initial_model=ZERO, security_params=ZERO, rounds=9, open=open_, end_reason="",
-        excluded=0, absent=0,
-    )  # fmt: skip
-    return LedgerView(
-        chain_time=now, block_number=7, task=task, epoch=e or epoch(), round=r, last_finalized=3, finalized_count=3,
-        active=active,
-    )  # fmt: skip
-
-
-def asked(
-    action: Action, *members: int, times: int = 1, quorum: int = 0, ok: bool = False, failed: bool = False, number: int = 4
-) -> Asked:
-    requests = frozenset(Request(action=action, number=number, attempt=0, member=m, quorum=quorum) for m in members)
-    nobody: frozenset[Request] = frozenset()
-    return Asked(times=dict.fromkeys(requests, times), answered=requests if ok else nobody, failed=requests if failed else nobody)
-
-
-NOTHING = Asked()
+from round_views import ALL, NOTHING, NOW, OPENED, PAST, SOON, ZERO, asked, epoch, round_, view
 
 
 def test_closed_task_is_done() -> None:
@@ -304,106 +260,6 @@ def test_members_that_did_not_commit_help_once_a_majority_has_verified() -> None
     assert choose_quorum(view(round_(RoundPhase.VERIFY, **few)), (), NOTHING) == 0
     quorum = choose_quorum(view(round_(RoundPhase.VERIFIED, **few)), (), NOTHING)
     assert (quorum.bit_count(), quorum & 0b00011) == (3, 0b00011)
-
-
-OPENED = bytes([7]) * 32
-QUORUM = 0b00111
-
-
-def verified(**changes: object) -> RoundRecord:
-    """A round that a quorum has opened and that sites are about to confirm."""
-    return round_(RoundPhase.VERIFIED, **{"committed": ALL, "voted_ok": ALL, "open_quorum": QUORUM} | changes)  # type: ignore[arg-type]
-
-
-def test_complete_round_is_finalised_at_once() -> None:
-    """All voted and all confirmed what a quorum opened: finalise without waiting for the deadline."""
-    r = verified(opened=OPENED, confirmed=ALL)
-    assert next_step(view(r), (), NOTHING) == Advance(step=Step.FINALIZE, number=4)
-
-
-@pytest.mark.parametrize("missing", ["voted_ok", "confirmed"])
-def test_silent_site_delays_only_to_the_deadline(missing: str) -> None:
-    """Once a majority has confirmed, a site that has not voted or confirmed is waited for until the deadline, and no longer."""
-    r = verified(opened=OPENED, **{"confirmed": ALL, missing: 0b01111})
-    assert isinstance(next_step(view(r), (), NOTHING), Ask)
-    assert next_step(view(replace(r, deadline=PAST)), (), NOTHING) == Advance(step=Step.FINALIZE, number=4)
-
-
-def test_opened_aggregate_is_confirmed_by_those_who_have_not() -> None:
-    """With a quorum's shares there, every committed site that has not confirmed is asked to, for that very quorum."""
-    command = next_step(view(verified(confirmed=0b00101)), (), NOTHING)
-    assert isinstance(command, Ask)
-    assert (command.action, command.members, command.quorum) == (Action.CONFIRM, (1, 3, 4), QUORUM)
-
-
-def test_key_holders_without_update_compare_the_shares_once() -> None:
-    """Key holders that committed nothing are asked to compare the shares too, but their answer is never waited for twice."""
-    r = verified(committed=0b00111, voted_ok=0b00111, confirmed=0b00111)
-    command = next_step(view(r), (), NOTHING)
-    assert isinstance(command, Ask)
-    assert (command.action, command.members) == (Action.CONFIRM, (3, 4))
-    again = next_step(view(r), (), asked(Action.CONFIRM, 3, 4, quorum=QUORUM, ok=True))
-    assert isinstance(again, Wait)
-
-
-def test_unreadable_share_is_put_again_before_the_second_look() -> None:
-    """Where a site could not read a share, owners put their objects again, and then it is asked once more."""
-    r = verified(confirmed=0b01111)
-    failed = asked(Action.CONFIRM, 4, quorum=QUORUM, failed=True)
-    repair = next_step(view(r), (), failed)
-    assert isinstance(repair, Ask)
-    assert (repair.action, repair.repairs, repair.quorum) == (Action.UPLOAD, Action.CONFIRM, QUORUM)
-    put = {**failed.times, **{repair.request(m): 1 for m in repair.members}}
-    again = next_step(view(r), (), replace(failed, times=put))
-    assert isinstance(again, Ask)
-    assert (again.action, again.members) == (Action.CONFIRM, (4,))
-
-
-def test_disputed_member_opens_no_more() -> None:
-    """After a quorum was struck another one is asked, without the member whose share was disputed."""
-    r = round_(RoundPhase.VERIFIED, committed=ALL, voted_ok=ALL, disputed=0b00010)
-    command = next_step(view(r), (), NOTHING)
-    assert isinstance(command, Ask)
-    assert (command.action, command.quorum.bit_count(), command.quorum & 0b00010) == (Action.OPEN, 3, 0)
-
-
-def test_accused_member_is_asked_last() -> None:
-    """A key holder that another one accused in this epoch is chosen only where there are too few others."""
-    r = round_(RoundPhase.VERIFIED, committed=ALL, voted_ok=ALL)
-    assert choose_quorum(view(r, epoch(accused=0b00011)), (), NOTHING) == 0b11100
-    assert choose_quorum(view(r, epoch(accused=0b00111)), (), NOTHING).bit_count() == 3
-
-
-def test_unconfirmed_opening_is_abandoned_with_a_reason() -> None:
-    """A quorum opened, but by the deadline no majority confirmed: abandoned, and the reason says so."""
-    command = next_step(view(verified(deadline=PAST, confirmed=0b00001)), (), NOTHING)
-    assert isinstance(command, Advance)
-    assert (command.step, "confirmed" in command.reason) == (Step.ABANDON, True)
-
-
-def test_confirming_ends_when_the_quorum_is_struck() -> None:
-    """Replies to CONFIRM are waited for as long as the same quorum stands."""
-    command = Ask(action=Action.CONFIRM, number=4, attempt=0, members=(1,), deadline=SOON, quorum=QUORUM)
-    assert not is_over(command, view(verified()))
-    assert is_over(command, view(verified(open_quorum=0)))
-
-
-def test_disputed_ceremony_is_judged_by_the_committee() -> None:
-    """With evidence on the ledger every committee member is asked to judge, until the deadline."""
-    disputed = view(round_(RoundPhase.NONE), epoch(EpochPhase.DISPUTE))
-    command = next_step(disputed, (), asked(Action.JUDGE, 0, number=1, ok=True))
-    assert isinstance(command, Ask)
-    assert (command.action, command.members) == (Action.JUDGE, (1, 2, 3, 4))
-    late = view(round_(RoundPhase.NONE), epoch(EpochPhase.DISPUTE, deadline=PAST))
-    assert next_step(late, (), NOTHING) == Advance(step=Step.EXPIRE_EPOCH, number=1)
-
-
-def test_unopenable_round_is_abandoned_with_a_reason() -> None:
-    """Verified but no quorum's shares by the deadline: abandoned, and the reason says so."""
-    r = round_(RoundPhase.VERIFIED, committed=ALL, voted_ok=ALL, deadline=PAST)
-    command = next_step(view(r), (), NOTHING)
-    assert isinstance(command, Advance)
-    assert (command.step, "shares" in command.reason) == (Step.ABANDON, True)
 
 
 masks = st.integers(0, 255)

@@ -161,7 +161,7 @@ def _sealed_openings(site: Site, request: Request, view: LedgerView, mine: Seat)
             key = seed_commitment(site, view, holder).sealing_key
         except (StoreError, CeremonyError):
             if request.last_try:
-                accuse(site, view, holder, "its seed commitment cannot be read")
+                accuse(site, view, holder.address, "its seed commitment cannot be read")
             raise
         opened = steps.opening_for(contributions, holder.position)
         yield seal(opened, {holder.address: key}, seeds_context(view, site.address))
@@ -184,7 +184,7 @@ def _openings(site: Site, request: Request, view: LedgerView, mine: Seat, params
         except StoreError:
             # Anybody can see that it is missing; silence at the deadline would be held against those who looked for it.
             if request.last_try:
-                accuse(site, view, sender, "what it revealed cannot be read")
+                accuse(site, view, sender.address, "what it revealed cannot be read")
             raise
     return openings
 
@@ -197,7 +197,7 @@ def _everybodys_key_parts(site: Site, request: Request, view: LedgerView, params
             parts[seat.position] = key_parts(site, view, seat, params)
         except (StoreError, MalformedCiphertext):
             if request.last_try:
-                accuse(site, view, seat, "its key parts cannot be read")
+                accuse(site, view, seat.address, "its key parts cannot be read")
             raise
     return parts
 
@@ -226,7 +226,7 @@ def _dispute(
         if any(i in own and not np.array_equal(part, own[i]) for i, part in parts[culprit].items()):
             accuse_with_evidence(site, view, seat, f"position {culprit}: {reason}")
         elif sole_holders or not parts[culprit]:
-            accuse(site, view, seat, f"position {culprit}: {reason}")
+            accuse(site, view, seat.address, f"position {culprit}: {reason}")
     now = site.ledger.view().epoch
     if request.last_try and (now.epoch, now.phase) == (view.epoch.epoch, EpochPhase.CONFIRM):
         site.ledger.confirm_key(view.epoch.epoch, hashlib.sha256(f"disputed by {site.address}".encode()).digest())

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bahefl_flwr.errors import ProtocolError, StoreError, TransactionReverted, WrongRound, WrongShare
+from bahefl_flwr.errors import ProtocolError, StoreError, WrongRound, WrongShare
 from bahefl_flwr.he.keys import KeyShare
 from bahefl_flwr.records import LedgerView, RoundPhase, RoundRecord
+from bahefl_flwr.site.dispute import accuse
 from bahefl_flwr.site.keys import has_key_share, load_key_share
 from bahefl_flwr.site.model import CONFIRMED_FILE, MODEL_FILE, Array, load_model, model_parameters, save_model
 from bahefl_flwr.site.opening import open_aggregate, quorum_shares, share_manifest
@@ -104,15 +105,9 @@ def _unreadable(site: Site, view: LedgerView, r: RoundRecord) -> list[int]:
 def _accuse(site: Site, view: LedgerView, member: int, reason: str, outcome: Outcome) -> None:
     """On the ledger, if this site is a key holder: that strikes the quorum."""
     outcome.notes.append(f"round {view.round.number}: site {member}: {reason}")
-    if not view.epoch.committee >> site.me().index & 1 or member == site.me().index:
-        return
-    culprit = next(m.address for m in site.ledger.members() if m.index == member)
-    try:
-        site.ledger.accuse(view.epoch.epoch, culprit, bytes(32), reason)
-    except TransactionReverted as error:
-        # Another key holder was faster, and the quorum is struck already.
-        if error.reason not in ("AlreadyActed", "NotCurrentEpoch"):
-            raise
+    me = site.me().index
+    if view.epoch.committee >> me & 1 and member != me:
+        accuse(site, view, next(m.address for m in site.ledger.members() if m.index == member), reason)
 
 
 def _confirm(site: Site, r: RoundRecord, mean: Array, outcome: Outcome) -> None:

@@ -27,10 +27,10 @@ _EVIDENCE_NAME = "evidence-{}"
 _NO_EVIDENCE = bytes(32)
 
 
-def accuse(site: Site, view: LedgerView, culprit: Seat, reason: str, evidence: bytes = _NO_EVIDENCE) -> None:
-    """Name a member on the ledger. A majority of the committee excludes it, and a new epoch starts without it."""
+def accuse(site: Site, view: LedgerView, culprit: str, reason: str, evidence: bytes = _NO_EVIDENCE) -> None:
+    """Name a key holder, by its address, on the ledger. A majority of the committee excludes it from the next keys on."""
     try:
-        site.ledger.accuse(view.epoch.epoch, culprit.address, evidence, reason)
+        site.ledger.accuse(view.epoch.epoch, culprit, evidence, reason)
     except TransactionReverted as error:
         # Accused before, or the others have already excluded it.
         if error.reason not in ("AlreadyActed", "NotCurrentEpoch"):
@@ -48,7 +48,7 @@ def accuse_with_evidence(site: Site, view: LedgerView, culprit: Seat, reason: st
         site, [key], run=view.task.run_digest, round=NO_ROUND, epoch=view.epoch.epoch, kind=ObjectKind.EVIDENCE,
         owner=site.address, name=name,
     )  # fmt: skip
-    accuse(site, view, culprit, reason, manifest.digest)
+    accuse(site, view, culprit.address, reason, manifest.digest)
     if site.ledger.epoch(view.epoch.epoch).phase in (EpochPhase.DISPUTE, EpochPhase.FAILED):
         put_kept(site, NO_ROUND, name)
 
@@ -72,7 +72,7 @@ def judge(site: Site, request: Request) -> Outcome:
         fault = _verdict(site, request, view, accusation, accuser, accused)
         outcome.notes.append(f"epoch {view.epoch.epoch}: {fault.seat.address} is at fault: {fault}")
         if fault.seat.address != site.address:
-            accuse(site, view, fault.seat, str(fault))
+            accuse(site, view, fault.seat.address, str(fault))
     return outcome
 
 
