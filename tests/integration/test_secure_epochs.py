@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from flwr.app import Message
 
+from bahefl_flwr import console
 from bahefl_flwr.records import EpochPhase, LedgerView, ObjectKind, RoundPhase
 from bahefl_flwr.site import ceremony, dispute
 from bahefl_flwr.site.state import Site
@@ -74,8 +75,8 @@ def test_keys_are_renewed_on_schedule_and_old_ones_deleted(tmp_path: Path) -> No
     assert [p.name for p in sorted((run.site_folder(0) / "epochs").iterdir())] == ["00003"]
 
 
-def test_keys_are_renewed_on_demand(tmp_path: Path) -> None:
-    """The administrator's request takes effect at the round's end: the round in hand keeps its key."""
+def test_keys_are_renewed_on_demand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`bahefl keys renew` takes effect at the round's end: the round in hand keeps its key. `bahefl keys show` lists both."""
 
     def ask(run: Run) -> Tamper:
         done: list[int] = []
@@ -83,7 +84,9 @@ def test_keys_are_renewed_on_demand(tmp_path: Path) -> None:
         def tamper(site: int, message: Message, deliver: Deliver) -> Message | None:
             if message.metadata.message_type == "query.aggregate" and not done:
                 done.append(1)
-                run.ledger.renew_keys()
+                assert console.main(["keys", "renew", str(run.folder)]) == 0
+            if message.metadata.message_type == "query.upload" and message.content["config"]["bahefl-number"] == 2:
+                assert console.main(["keys", "show", str(run.folder)]) == 0
             return deliver(message)
 
         return tamper
@@ -91,6 +94,9 @@ def test_keys_are_renewed_on_demand(tmp_path: Path) -> None:
     run = federated_run(tmp_path, tamper=ask)
     assert [run.rounds[n].epoch for n in (1, 2)] == [1, 2]
     assert [run.rounds[n].phase for n in (1, 2)] == [RoundPhase.FINALIZED] * 2
+    shown = capsys.readouterr().out
+    assert "epoch 1 is the last with these keys" in shown
+    assert run.epochs[2].key_digest.hex()[:16] in shown
 
 
 def test_suspended_key_holder_gets_no_new_key(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ HOMES = {
     "pydantic": {"settings.py"},
     "matplotlib": {"report/"},
     "rich": {"cli.py", "live.py"},
+    "typer": {"commands/", "console.py"},
     "safetensors": {"site/model.py"},
 }  # fmt: skip
 
