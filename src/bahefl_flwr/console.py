@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from bahefl_flwr.errors import BaheflError
 
-COMMANDS = ("audit", "data", "keys", "ledger")
+COMMANDS = ("audit", "data", "evaluate", "export", "keys", "ledger", "predict")
 INTERRUPTED = 130
 
 _EPILOG = (

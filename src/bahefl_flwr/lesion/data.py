@@ -144,13 +144,17 @@ def load_pair(root: Path, name: str) -> tuple[Images, Images]:
     _check_form(frame, f"frames/{name}")
     if frame.shape != mask.shape[:2]:
         raise DataError(f"frames/{name} is {_size(frame)}, masks/{name} is {_size(mask)}")
+    return frame, _lesion(mask, f"masks/{name}")
+
+
+def _lesion(mask: npt.NDArray[np.uint8], name: str) -> Images:
     if mask.dtype != np.uint8:
-        raise DataError(f"masks/{name} has {mask.dtype} values; save it with 8 bits, lesion as 255")
+        raise DataError(f"{name} has {mask.dtype} values; save it with 8 bits, lesion as 255")
     # The largest channel: a mask drawn in red only is grey 76 after OpenCV's own conversion, and lost.
-    lesion = mask.max(axis=2)
+    lesion = np.asarray(mask.max(axis=2), np.uint8)
     if 0 < lesion.max() <= _LESION_ABOVE:
-        raise DataError(f"masks/{name}: largest value {lesion.max()}, expected 0 and 255")
-    return frame, (lesion > _LESION_ABOVE).astype(np.uint8)
+        raise DataError(f"{name}: largest value {lesion.max()}, expected 0 and 255")
+    return np.asarray(lesion > _LESION_ABOVE, np.uint8)
 
 
 def mask_levels(root: Path, name: str) -> list[int]:

@@ -30,7 +30,7 @@ from bahefl_flwr.settings import TrainSettings
 Weights = list[npt.NDArray[np.float32]]
 
 # Mean and deviation of grey values over slices, in 0..1 (research/lesion.md, B4).
-_MEAN, _DEVIATION = 0.45, 0.33
+GREY_MEAN, GREY_DEVIATION = 0.45, 0.33
 _EVALUATION_BATCH = 16
 
 
@@ -151,7 +151,7 @@ def fit(model: LightUNet, slices: Slices, settings: TrainSettings, *, clock: Clo
     """
     if not len(slices):
         raise TrainingError("no training slices at this site; nothing to learn from")
-    _limit_threads(settings.threads)
+    limit_threads(settings.threads)
     started = time.monotonic()
     model.to(engine.device).train()
     step = _Step(model, settings, clock, engine)
@@ -171,7 +171,7 @@ def evaluate(model: LightUNet, slices: Slices, settings: TrainSettings, engine: 
     Returns:
       The mean loss over the slices, 0.0 for none, and their evaluation at a probability of one half.
     """
-    _limit_threads(settings.threads)
+    limit_threads(settings.threads)
     total, evaluation = 0.0, Evaluation()
     for start in range(0, len(slices), _EVALUATION_BATCH):
         chunk = slice(start, start + _EVALUATION_BATCH)
@@ -193,11 +193,12 @@ def infer(model: LightUNet, images: npt.NDArray[np.uint8], engine: Engine) -> tu
 
 
 def _normalised(images: npt.NDArray[np.uint8]) -> Tensor:
-    values = (images.astype(np.float32) / 255 - _MEAN) / _DEVIATION
+    values = (images.astype(np.float32) / 255 - GREY_MEAN) / GREY_DEVIATION
     return torch.from_numpy(values[:, None])  # (n, 1, s, s)
 
 
-def _limit_threads(threads: int) -> None:
+def limit_threads(threads: int) -> None:
+    """Let torch use `threads` threads (0: its own choice) and OpenCV one."""
     # Several sites share one machine in a simulation; OpenCV's own pool would fight torch's.
     cv2.setNumThreads(0)
     if threads:

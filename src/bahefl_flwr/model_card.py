@@ -1,0 +1,164 @@
+"""The card that goes with an exported model: where it comes from, what it can do, and what it must not be used for.
+
+Says only what the run folder says. Nothing is measured here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bahefl_flwr.run_folder import RoundLine
+from bahefl_flwr.settings import DataSettings, TrainSettings
+from bahefl_flwr.trained import Trained
+
+_LIMITS = """\
+## Intended use
+
+Research on federated learning, and on the segmentation of COVID-19 lesions in axial CT slices (lung window, 8 bits).
+
+## Limits
+
+- **Not a medical device.** It has not been validated for diagnosis, triage or any decision on a patient.
+- The figures above are on slices of the same sites that trained; on other scanners, populations and diseases expect less.
+- {split}
+- It judges slices one by one and does not know the volume around them, other diseases, or when it should abstain.
+- A model can reveal something about the slices it learned from. Encryption protected the updates on their way, not this file.
+"""
+_PHANTOM = (
+    "**It was trained on generated phantoms, not on patients**: it shows that the system works and is of no use on real CT."
+)
+_BY_SLICE = (
+    "Training and test part were split by slice, as in the paper: neighbouring slices of a scan are in both, which makes the "
+    "figures better than on new patients."
+)
+_BY_PATIENT = "Training and test part were split by patient, as far as file names tell scans."
+
+
+# What shaped the model. Left out: folders, whose names may say whose data they hold, and how a run waited and computed.
+_TOLD: dict[str, Any] = {
+    "model": True,
+    "data": {"kind", "image_size_px", "slices", "difficulty", "alpha", "split", "train", "validation"},
+    "train": set(TrainSettings.model_fields) - {"device", "threads"},
+    "federation": {"sites", "rounds", "min_sites", "weighting", "patience"},
+    "he": {"threshold", "committee", "update_range"},
+}
+
+
+def card(trained: Trained, file_name: str) -> str:
+    """Markdown text about a model.
+
+    Args:
+      file_name: of the exported safetensors file, for the example.
+    """
+    settings, digest = trained.run.settings, trained.model.digest().hex()
+    m, size = settings.model, settings.data.image_size_px
+    return "\n".join(
+        [
+            f"# {file_name}",
+            "",
+            f"A light U-Net with {trained.model.parameters:,} parameters (depthwise separable convolutions, SimAM, deep",
+            f"supervision) that segments COVID-19 lesions in lung CT slices of {size}x{size} pixels.",
+            "",
+            "## Lineage",
+            "",
+            *_table(("", ""), _lineage(trained, digest)),
+            "",
+            *_table(("round", "sites added", "aggregate (CID digest)", "coordinator"), _rounds(trained.run.lines)),
+            "",
+            f"Whoever has the run folder or its audit bundle can check all of this: `bahefl audit RUN --model {file_name}`.",
+            "",
+            "## Training",
+            "",
+            *_table(("setting", "value"), _flat(settings.model_dump(include=_TOLD))),
+            "",
+            "## Figures",
+            "",
+            *_figures(trained),
+            "",
+            _LIMITS.format(split=_split(settings.data)),
+            "## Use",
+            "",
+            "```python",
+            "from safetensors.torch import load_file",
+            "from bahefl_flwr.lesion.model import LightUNet",
+            "",
+            f"network = LightUNet(width={m.width}, depth={m.depth}, unshuffle={m.unshuffle})",
+            f'network.load_state_dict(load_file("{file_name}"))',
+            "```",
+            "",
+            "Input: grey values / 255, less 0.45, over 0.33; output: logits, above 0 where there is lesion.",
+            "",
+        ]
+    )
+
+
+def _lineage(trained: Trained, digest: str) -> list[tuple[str, str]]:
+    run, summary = trained.run, trained.run.summary
+    ended = f"{summary['outcome']} {summary['reason']}".strip() if summary else "still going on when this was written"
+    rows = [
+        ("run", f"{run.name}, experiment {run.settings.experiment}: {ended}"),
+        ("model after round", str(trained.model.round)),
+        ("model, SHA-256 of its arrays", f"`{digest}`"),
+        ("rounds finalised / abandoned", f"{_count(run.lines, True)} / {_count(run.lines, False)}"),
+    ]
+    if summary and (ledger := summary.get("ledger")):
+        rows += [
+            ("contract", f"`{ledger['contract']}` on chain {ledger['chain_id']}, block {ledger['block_number']}"),
+            ("keys", f"{ledger['key_mode']}; accounts: {ledger['account_keys']}"),
+        ]
+    return rows
+
+
+def _count(lines: Iterable[RoundLine], finalised: bool) -> int:
+    return sum(bool(line["finalised"]) is finalised for line in lines)
+
+
+def _rounds(lines: Sequence[RoundLine]) -> list[tuple[str, ...]]:
+    return [
+        (str(line["round"]), str(len(line["included"])), f"`{line.get('aggregate_digest', '')}`", line["coordinator"]["address"])
+        for line in lines
+        if line["finalised"]
+    ]
+
+
+def _figures(trained: Trained) -> list[str]:
+    summary = trained.run.summary
+    if summary is None or not summary["test"]:
+        return ["No test figures: the run had not ended, or no site could measure."]
+    test = summary["test"]
+    named = [
+        ("pooled Dice (F1 over all pixels)", "dice"),
+        ("pooled precision", "precision"),
+        ("pooled recall", "recall"),
+        ("mean Dice of positive slices", "mean-dice-of-positive-slices"),
+        ("mean HD95 where truth and prediction have lesion, px", "mean-hd95-px"),
+        ("the same, with the image diagonal where only one has", "mean-penalised-hd95-px"),
+    ]
+    rows = [(name, f"{test[key]:.4f}") for name, key in named if test.get(key) is not None]
+    counted = [
+        ("test slices", "num-slices"),
+        ("of these with lesion", "num-positive"),
+        ("missed", "num-missed"),
+        ("spurious", "num-spurious"),
+    ]
+    rows += [(name, str(test[key])) for name, key in counted if key in test]
+    return ["On the sites' own test parts, counts summed over the sites:", "", *_table(("figure", "value"), rows)]
+
+
+def _split(data: DataSettings) -> str:
+    if data.kind == "phantom":
+        return _PHANTOM
+    return _BY_SLICE if data.split == "slice" else _BY_PATIENT
+
+
+def _flat(tree: Mapping[str, Mapping[str, object]]) -> list[tuple[str, str]]:
+    return [(f"{group}.{key}", _value(value)) for group, leaves in tree.items() for key, value in leaves.items()]
+
+
+def _value(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(f"| {' | '.join(row)} |" for row in rows)]

@@ -1,0 +1,266 @@
+"""`bahefl evaluate`, `predict` and `export` on a finished run's folder."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bahefl_flwr import console
+from bahefl_flwr.lesion.data import load_folder
+from bahefl_flwr.lesion.model import LightUNet
+from bahefl_flwr.site.model import load_model, save_model
+from lesion_run import slice_folder, tiny_model, tiny_run
+
+REAL = Path("/work/shared/data/ct-slices")
+Said = pytest.CaptureFixture[str]
+
+
+def evaluated(capsys: Said, run: Path, data: Path, *options: str) -> dict[str, Any]:
+    """What `bahefl evaluate` says in JSON."""
+    assert console.main(["evaluate", str(run), "--data", str(data), "--format", "json", *options]) == 0
+    facts: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return facts
+
+
+def test_the_figures_are_those_of_the_pixels(tmp_path: Path, capsys: Said) -> None:
+    """A model that calls every pixel lesion: all lesion found, the rest false, and each figure under its own name."""
+    data = slice_folder(tmp_path / "data")
+    truth = load_folder(data, 32).masks
+
+    facts = evaluated(capsys, tiny_run(tmp_path).path, data)
+
+    lesion, pixels = int(truth.sum()), truth.size
+    assert facts["pooled"]["tp"] == lesion
+    assert facts["pooled"]["fp"] == pixels - lesion
+    assert facts["pooled"]["dice"] == pytest.approx(2 * lesion / (lesion + pixels))
+    assert facts["pooled"]["accuracy"] == lesion / pixels
+    each = [2 * m.sum() / (m.sum() + m.size) for m in truth if m.any()]
+    assert facts["mean_dice_of_positive_slices"] == pytest.approx(np.mean(each))
+    assert (facts["hd95"]["spurious"], facts["hd95"]["missed"], facts["hd95"]["pairs"]) == (3, 0, 3)
+    assert set(facts["scans"]) == {"scan0", "scan1"}
+    assert [s["dice"] is None for s in facts["each_slice"]] == [True, False] * 3
+
+
+def test_slices_without_any_prediction_are_counted_and_not_dropped(tmp_path: Path, capsys: Said) -> None:
+    """A model that finds nothing: no distance at all, every lesion missed, and the diagonal for each of them."""
+    facts = evaluated(capsys, tiny_run(tmp_path, bias=-9.0).path, slice_folder(tmp_path / "data"))
+
+    assert facts["hd95"] == {
+        "mean_px": None, "pairs": 0, "missed": 3, "spurious": 0, "both_empty": 3,
+        "mean_px_with_diagonal_for_one_empty": pytest.approx(32 * 2**0.5),
+    }  # fmt: skip
+    assert facts["mean_dice_of_positive_slices"] == 0
+
+
+def test_distances_in_mm_need_the_size_of_the_field(tmp_path: Path, capsys: Said) -> None:
+    """350 mm over 32 pixels; without it nothing is called mm."""
+    run, data = tiny_run(tmp_path).path, slice_folder(tmp_path / "data")
+
+    hd95 = evaluated(capsys, run, data, "--field-mm", "350")["hd95"]
+
+    assert hd95["mean_mm"] == pytest.approx(hd95["mean_px"] * 350 / 32)
+    assert not [name for name in evaluated(capsys, run, data)["hd95"] if name.endswith("mm")]
+
+
+def test_the_text_says_the_same_and_warns_of_slices_seen_in_training(tmp_path: Path, capsys: Said) -> None:
+    """Whoever measures on the training folder is told so."""
+    data = slice_folder(tmp_path / "data")
+    run = tiny_run(tmp_path, data={"kind": "folder", "root": str(data)}).path
+
+    assert console.main(["evaluate", str(run), "--data", str(data)]) == 0
+
+    said = capsys.readouterr().out
+    assert "6 slices, 3 with lesion, at 32 px" in said
+    assert "3 spurious" in said
+    assert "CAUTION: the run was trained on slices of this folder" in said
+
+
+def test_predicted_masks_fit_their_slices(tmp_path: Path, capsys: Said) -> None:
+    """Masks of 0 and 255 in the slices' own size under their names, so that both folders make a data set; and overlays."""
+    data, out = slice_folder(tmp_path / "data"), tmp_path / "out"
+
+    assert console.main(["predict", str(tiny_run(tmp_path).path), "--data", str(data), "--out", str(out)]) == 0
+
+    names = sorted(path.name for path in (data / "frames").iterdir())
+    assert sorted(path.name for path in (out / "masks").iterdir()) == names
+    assert sorted(path.name for path in (out / "overlays").iterdir()) == names
+    mask = cv2.imread(str(out / "masks" / names[0]), cv2.IMREAD_UNCHANGED)
+    assert mask.shape == (48, 48)
+    assert set(np.unique(mask)) == {255}
+    picture = cv2.imread(str(out / "overlays" / names[1]))
+    assert picture.shape[0] >= 512
+    assert (picture[..., 2] > picture[..., 0]).any(), "the true contour is red"
+    assert "6 slices, lesion found in 6" in capsys.readouterr().out
+
+
+def test_slices_without_masks_are_segmented_too(tmp_path: Path) -> None:
+    """That is what prediction is for; a flat folder of JPEG files will do."""
+    data, out = tmp_path / "flat", tmp_path / "out"
+    data.mkdir()
+    cv2.imwrite(str(data / "a.jpg"), np.full((40, 40), 90, np.uint8))
+
+    assert console.main(["predict", str(tiny_run(tmp_path).path), "--data", str(data), "--out", str(out)]) == 0
+
+    assert [path.name for path in (out / "masks").iterdir()] == ["a.jpg.png"]
+
+
+def test_predictions_never_overwrite_true_masks(tmp_path: Path, capsys: Said) -> None:
+    """--out must be empty: the data folder itself is refused, and stays as it was."""
+    data = slice_folder(tmp_path / "data")
+    before = {path: path.read_bytes() for path in (data / "masks").iterdir()}
+
+    assert console.main(["predict", str(tiny_run(tmp_path).path), "--data", str(data), "--out", str(data)]) == 2
+
+    assert "is not empty" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (data / "masks").iterdir()} == before
+
+
+def test_an_unfit_slice_stops_a_prediction_before_it_starts(tmp_path: Path, capsys: Said) -> None:
+    """Every unfit file is named, and no folder is made."""
+    data = slice_folder(tmp_path / "data", masks=False)
+    (data / "frames" / "broken.png").write_bytes(b"no")
+    cv2.imwrite(str(data / "frames" / "wide.png"), np.zeros((8, 9), np.uint8))
+
+    assert console.main(["predict", str(tiny_run(tmp_path).path), "--data", str(data), "--out", str(tmp_path / "out")]) == 3
+
+    said = capsys.readouterr().err
+    assert "broken.png: cannot be read" in said
+    assert "wide.png is 9x8, not square" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_exported_model_is_the_sites_own_file_and_loads(tmp_path: Path, capsys: Said) -> None:
+    """Byte for byte what a site keeps; plain PyTorch loads it as the card says."""
+    run, file = tiny_run(tmp_path).path, tmp_path / "lesions.safetensors"
+
+    assert console.main(["export", str(run), str(file)]) == 0
+
+    assert file.read_bytes() == (run / "sites" / "000" / "model.safetensors").read_bytes()
+    card = (tmp_path / "lesions.md").read_text()
+    example = card.split("```python\n")[1].split("```")[0].replace("lesions.safetensors", str(file))
+    names: dict[str, Any] = {}
+    exec(example, names)
+    assert isinstance(names["network"], LightUNet)
+    assert torch.equal(names["network"].state_dict()["head.bias"], load_file(file)["head.bias"])
+
+
+def test_the_card_tells_lineage_figures_and_limits(tmp_path: Path) -> None:
+    """Round, digests, contract, settings, named figures, and what the model must not be used for."""
+    run = tiny_run(tmp_path)
+
+    assert console.main(["export", str(run.path), str(tmp_path / "m.safetensors")]) == 0
+
+    card = (tmp_path / "m.md").read_text()
+    for told in (
+        "model after round | 2", tiny_model(9.0, 2).digest().hex(), "cd" * 32, "0x" + "11" * 20, "0x" + "aa" * 20,
+        "| train.lr | 0.005 |", "| pooled Dice (F1 over all pixels) | 0.8000 |", "threshold 2 of 3",
+        "Not a medical device", "trained on generated phantoms, not on patients", "audit RUN --model m.safetensors",
+    ):  # fmt: skip
+        assert told in card, told
+    assert str(tmp_path) not in card, "folders may say whose data they hold"
+
+
+def test_a_damaged_site_is_no_harm_where_another_has_the_model(tmp_path: Path, capsys: Said) -> None:
+    """The final model is the one that the summary names, at whichever site."""
+    run = tiny_run(tmp_path).path
+    (run / "sites" / "000" / "model.safetensors").write_bytes(b"torn")
+    save_model(tiny_model(-9.0, 2), run / "sites" / "001" / "model.safetensors")
+
+    assert console.main(["export", str(run), str(tmp_path / "m.safetensors")]) == 0
+
+    assert load_model(tmp_path / "m.safetensors").digest() == tiny_model(9.0, 2).digest()
+
+
+def test_no_site_with_the_final_model_is_an_error_that_names_what_there_is(tmp_path: Path, capsys: Said) -> None:
+    """Nothing else is exported in its place."""
+    run = tiny_run(tmp_path).path
+    for site in range(3):
+        save_model(tiny_model(-9.0, 1), run / "sites" / f"00{site}" / "model.safetensors")
+
+    assert console.main(["export", str(run), str(tmp_path / "m.safetensors")]) == 5
+
+    said = capsys.readouterr().err
+    assert "no site has the final model" in said
+    assert "of round 1" in said
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_a_run_that_goes_on_has_its_newest_model(tmp_path: Path, capsys: Said) -> None:
+    """Before there is a summary, the site that is ahead counts."""
+    run = tiny_run(tmp_path, ended=False).path
+    save_model(tiny_model(-9.0, 5), run / "sites" / "002" / "model.safetensors")
+
+    assert evaluated(capsys, run, slice_folder(tmp_path / "data"))["round"] == 5
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        (["evaluate", "/nowhere", "--data", "/nowhere"], 2, "/nowhere is no run folder"),
+        (["evaluate", "RUN", "--data", "/nowhere"], 3, "is not a folder"),
+        (["predict", "RUN", "--data", "/nowhere", "--out", "out"], 3, "is not a folder"),
+        (["export", "RUN"], 2, "give FILE.safetensors, --onnx FILE.onnx, or both"),
+        (["export", "RUN", "/nowhere/m.safetensors"], 2, "cannot be written"),
+        (["evaluate", "RUN"], 2, "Missing option '--data'"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(tmp_path: Path, capsys: Said, argv: list[str], code: int, message: str) -> None:
+    """The error, what to do, and its exit code."""
+    run = str(tiny_run(tmp_path).path)
+
+    assert console.main([run if word == "RUN" else word for word in argv]) == code
+
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.skipif(find_spec("onnxscript") is not None, reason="the extra is installed")
+def test_without_the_extra_onnx_says_what_to_install(tmp_path: Path, capsys: Said) -> None:
+    """ONNX is optional; the error names the extra."""
+    assert console.main(["export", str(tiny_run(tmp_path).path), "--onnx", str(tmp_path / "m.onnx")]) == 2
+    assert "pip install 'bahefl-flwr[onnx]'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("onnxscript") is None, reason="needs the extra onnx")
+def test_the_onnx_file_gives_the_same_probabilities(tmp_path: Path) -> None:
+    """Grey values in, the probabilities of our own inference out, for any number of slices."""
+    from onnx.reference import ReferenceEvaluator
+
+    from bahefl_flwr.lesion.prediction import probabilities
+    from bahefl_flwr.lesion.training import Engine
+    from bahefl_flwr.trained import open_trained
+
+    run, file = tiny_run(tmp_path, bias=0.3).path, tmp_path / "m.onnx"
+    assert console.main(["export", str(run), "--onnx", str(file)]) == 0
+    images = load_folder(slice_folder(tmp_path / "data"), 32).images[:3]
+
+    (theirs,) = ReferenceEvaluator(str(file)).run(None, {"slices": images})
+
+    engine = Engine(device=torch.device("cpu"), autocast=None, reason="to compare")
+    ours = probabilities(open_trained(run).network(), images, engine)[0]
+    assert np.allclose(theirs, ours, atol=1e-5)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="real slices are not on this machine")
+def test_real_slices_are_evaluated(tmp_path: Path, capsys: Said) -> None:
+    """Twelve real slices of one patient, through the same command."""
+    data = tmp_path / "data"
+    for part in ("frames", "masks"):
+        (data / part).mkdir(parents=True)
+        for k in range(20, 32):
+            (data / part / f"medseg_vol1_{k:03d}.png").symlink_to(REAL / part / f"medseg_vol1_{k:03d}.png")
+
+    facts = evaluated(capsys, tiny_run(tmp_path).path, data)
+
+    assert (facts["slices"], facts["positive_slices"]) == (12, 12)
+    assert facts["pooled"]["recall"] == 1.0

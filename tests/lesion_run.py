@@ -1,0 +1,86 @@
+"""A run folder as a tiny run of the lesion application leaves it, written by hand: no ledger, no training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from bahefl_flwr.lesion import model as lesion_model
+from bahefl_flwr.run_folder import RunFolder, create, summarise
+from bahefl_flwr.settings import Settings, compose
+from bahefl_flwr.site.model import Model, save_model
+from run_lines import line
+
+TINY = (
+    "experiment=smoke", "federation.sites=3", "data.image_size_px=32", "model.depth=3", "model.width=4", "data.slices=60",
+    "train.device=cpu",
+)  # fmt: skip
+TEST = {"tp": 300, "fp": 100, "fn": 50, "tn": 9790, "dice": 0.8, "precision": 0.75, "recall": 0.857, "mean-hd95-px": 4.5}
+
+
+@lru_cache(maxsize=1)
+def tiny_settings() -> Settings:
+    """Composed once: Hydra takes a second."""
+    return compose(TINY)
+
+
+def tiny_model(bias: float, round: int) -> Model:
+    """First weights, but with this logit nearly everywhere: 9 calls every pixel lesion, -9 none."""
+    settings = tiny_settings()
+    network = lesion_model.build(settings.model, settings.data.image_size_px)
+    names = tuple(network.state_dict())
+    arrays = lesion_model.initial_weights(network, settings.run.seed)
+    for k, name in enumerate(names):
+        if name.startswith(("head", "sides")):
+            arrays[k] = np.full_like(arrays[k], bias if name.endswith("bias") else 0.0)
+    return Model(round=round, arrays=tuple(arrays), names=names)
+
+
+def tiny_run(
+    tmp_path: Path, *, data: Mapping[str, Any] | None = None, bias: float = 9.0, ended: bool = True, **changes: Any
+) -> RunFolder:
+    """A run of two rounds and three sites, of which each keeps the model.
+
+    Args:
+      data: changes to its data settings. ended: with a summary. changes: to the line of round 2.
+    """
+    settings = tiny_settings()
+    own = settings.data.model_copy(update={"cache": str(tmp_path / "phantoms"), **(data or {})})
+    settings = settings.model_copy(update={"data": own})
+    folder = create(tmp_path / "runs", settings.run.name, 1, settings.yaml())
+    lines = [line(1, score=0.4, coordinator={"index": 1, "address": "0x" + "aa" * 20}), line(2, **changes)]
+    for each in lines:
+        folder.append_metrics({**each, "aggregate_digest": "cd" * 32, "epoch": 1, "selected": [0, 1, 2, 3]})
+    model = tiny_model(bias, 2)
+    for site in range(3):
+        path = folder.path / "sites" / f"{site:03d}"
+        path.mkdir(parents=True)
+        save_model(model, path / "model.safetensors")
+    if ended:
+        summary = summarise(lines, experiment="smoke", seconds=60.0, test=TEST)
+        summary["ledger"] = {
+            "contract": "0x" + "11" * 20, "chain_id": 20260, "last_round": 2, "block_number": 40,
+            "model_digest": model.digest().hex(), "key_mode": "threshold 2 of 3", "account_keys": "throw-away keys",
+        }  # fmt: skip
+        folder.write_summary(summary)
+    return folder
+
+
+def slice_folder(path: Path, count: int = 6, size_px: int = 48, masks: bool = True) -> Path:
+    """Slices of two scans in the layout of frames/ and masks/, every second with a block of lesion."""
+    for part in ("frames", "masks") if masks else ("frames",):
+        (path / part).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for k in range(count):
+        name, mask = f"scan{k // 3}_{k}.png", np.zeros((size_px, size_px), np.uint8)
+        if k % 2:
+            mask[12 : 24 + k, 12:30] = 255
+        cv2.imwrite(str(path / "frames" / name), rng.integers(0, 200, mask.shape, np.uint8))
+        if masks:
+            cv2.imwrite(str(path / "masks" / name), mask)
+    return path
