@@ -73,13 +73,14 @@ contract FederationLedger is Openings {
         _openEpoch();
     }
 
-    /// @notice Stop the run: the open round is aborted with the reason. Not while sites may be opening its aggregate: whoever
-    /// reads it first must not choose to discard it.
+    /// @notice Stop the run: the open round is aborted with the reason. Not while sites may be opening its aggregate (whoever
+    /// reads it first must not choose to discard it), nor once a majority has confirmed its model: that round must count.
     function endTask(string calldata reason) external onlyRole(DEFAULT_ADMIN_ROLE) {
         if (!_task().open) revert NoTaskOpen();
         _checkReason(reason);
         Round storage r = _rounds[_currentRound];
-        if (_roundLive(r) && r.openQuorum != 0 && block.timestamp <= r.deadline) revert AlreadyOpened(_currentRound);
+        bool opening = r.opened != 0 || (r.openQuorum != 0 && block.timestamp <= r.deadline);
+        if (_roundLive(r) && opening) revert AlreadyOpened(_currentRound);
         _stopCeremony(reason);
         _stopRound(reason);
         _closeTask(reason);

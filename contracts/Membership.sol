@@ -11,6 +11,9 @@ import "./Errors.sol";
 abstract contract Membership is LedgerState, AccessControl {
     bytes32 public constant REGISTRAR_ROLE = keccak256("REGISTRAR_ROLE");
     uint16 internal constant SCORE_INITIAL = 32768;
+    /// @dev Rounds without tickets after an onion was replaced, so that anchoring anew until the tickets are good does not pay
+    /// (docs/election.md).
+    uint256 private constant ROTATION_REST = 64;
 
     /// @notice Allow accounts to register. Whitelisting again before registration changes the cap; afterwards it is fixed,
     /// because the weights of an open round are measured against the sum of the caps.
@@ -39,7 +42,7 @@ abstract contract Membership is LedgerState, AccessControl {
         m.score = SCORE_INITIAL;
         m.maxWeight = maxWeight;
         m.sealingKey = sealingKey;
-        _anchor(m, onionAnchor);
+        _anchor(m, onionAnchor, 0);
         _slot[msg.sender] = index + 1;
         _activeMask |= 1 << index;
         emit Registered(msg.sender, index, sealingKey, onionAnchor);
@@ -65,7 +68,7 @@ abstract contract Membership is LedgerState, AccessControl {
         emit Reinstated(who, msg.sender);
     }
 
-    /// @notice Anchor a fresh hash onion, when the old one is used up.
+    /// @notice Anchor a fresh hash onion, when the old one is used up. The member draws no tickets for the next 64 rounds.
     /// @dev Never while layers of the open round may be public: a layer chosen after seeing others would steer the entropy.
     function rotateOnion(bytes32 anchor) external {
         uint256 index = _activeIndex(msg.sender);
@@ -73,14 +76,14 @@ abstract contract Membership is LedgerState, AccessControl {
         bool revealing = phase == RoundPhase.AGGREGATE || phase == RoundPhase.VERIFY || phase == RoundPhase.VERIFIED;
         if (revealing) revert WrongPhase(_currentRound, phase, RoundPhase.COMMIT);
         if (anchor == 0) revert ZeroDigest();
-        _anchor(_members[index], anchor);
+        _anchor(_members[index], anchor, ROTATION_REST);
         emit OnionRotated(msg.sender, anchor);
     }
 
-    /// @dev Tickets are salted with the entropy of the NEXT round: no part of it can be known when the onion is chosen.
-    function _anchor(Member storage m, bytes32 onionAnchor) private {
+    /// @dev Tickets are salted with the entropy of a LATER round: no part of it can be known when the onion is chosen.
+    function _anchor(Member storage m, bytes32 onionAnchor, uint256 rest) private {
         m.onionAnchor = onionAnchor;
-        m.saltRound = uint32(_currentRound + 1);
+        m.saltRound = uint32(_currentRound + 1 + rest);
     }
 
     /// @dev A member was suspended: what becomes of the ceremony it sits in.

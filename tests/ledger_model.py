@@ -32,7 +32,7 @@ class Model(State):
         """The administrator ends the task."""
         refuse(not self.task.open, "NoTaskOpen")
         r = self.round
-        refuse(r.phase in LIVE and r.open_quorum and not self.late, "AlreadyOpened")
+        refuse(r.phase in LIVE and (r.opened or (r.open_quorum and not self.late)), "AlreadyOpened")
         if self._in_ceremony():
             self.epoch.phase = EpochPhase.FAILED
         self._stop_round("ended")

@@ -69,8 +69,7 @@ contract InvariantsTest {
         require(!verified || (r.aggregate != 0 && 2 * r.votedOk.count() > r.committed.count()), "verified");
         require(r.openQuorum == 0 || (r.openQuorum.count() == e.threshold && r.openQuorum & ~e.committee == 0), "quorum");
         require(r.openQuorum & r.disputed == 0, "a quorum with a disputed member");
-        bool ended = keccak256(bytes(r.abortReason)) == keccak256("converged");   // endTask, after the deadline, may discard even this
-        require(r.opened == 0 || ((verified || ended) && r.openQuorum != 0), "opened without a quorum");
+        require(r.opened == 0 || (verified && r.openQuorum != 0), "opened without a quorum");
         require(r.opened == 0 || 2 * r.confirmed.count() > r.committed.count(), "opened without a majority");
         require(r.phase != RoundPhase.FINALIZED || r.opened != 0, "final without a model");
     }

@@ -114,6 +114,13 @@ def test_an_onion_rotates_only_while_no_layer_is_public(sites: Sites) -> None:
         sites.ledgers[0].rotate_onion(digest("fresher"))
 
 
+def test_a_replaced_onion_draws_no_tickets_for_64_rounds(sites: Sites) -> None:
+    """Else whoever anchors anew until its next tickets are good would win more often than its share (docs/election.md)."""
+    sites.ledgers[0].rotate_onion(digest("fresh"))
+    salt_rounds = sites.admin._list("getMembers", lambda member: member["saltRound"])
+    assert salt_rounds == (sites.round().number + 65, *[1] * (N - 1))
+
+
 def test_settings_change_only_between_tasks(registered: Sites) -> None:
     """No administrator weakens minCommits or a quorum under a running task; members cannot at all."""
     registered.admin.set_config(replace(CONFIG, min_commits=4))

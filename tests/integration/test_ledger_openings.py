@@ -131,6 +131,16 @@ def test_the_task_is_not_ended_while_sites_may_be_opening(opened: Sites) -> None
     assert opened.round().abort_reason == "nobody confirmed"
 
 
+def test_a_confirmed_model_is_not_discarded_with_the_task(opened: Sites) -> None:
+    """Once a majority has confirmed, the round counts, also after its deadline: it is finalised before the task can end."""
+    opened.confirm(0, 1, 2)
+    opened.pass_deadline()
+    with refused("AlreadyOpened"):
+        opened.admin.end_task("I do not like this model")
+    opened.admin.finalize(opened.round().number)
+    opened.admin.end_task("enough")
+
+
 def test_the_task_can_be_ended_before_anything_opened(sites: Sites) -> None:
     """A verified aggregate whose shares are not all out may still be discarded."""
     sites.verified_round()

@@ -20,6 +20,8 @@ from bahefl_flwr.records import members_in
 
 _SCORE_INITIAL = 32_768
 _FAULT, _EXCLUDED, _SILENT, _RESIGNED, _ABSENT, _SERVED = 2, 4, 8, 8, 16, 8
+# Rounds without tickets after an onion was replaced (Membership.sol).
+_ROTATION_REST = 64
 _ZERO = bytes(32)
 _COMMIT, _LATER, _VERIFIED, _OVER = range(4)
 # With these the contract gives up after a coordinator failed; every other reason is somebody's own.
@@ -109,7 +111,7 @@ class Recount:
 
     def _rotated(self, event: Event) -> None:
         member = self._member(event)
-        member.anchor, member.salt_round = event.values["onionAnchor"], self._now + 1
+        member.anchor, member.salt_round = event.values["onionAnchor"], self._now + 1 + _ROTATION_REST
 
     def _suspend(self, event: Event) -> None:
         member, r = self._member(event), self._rounds[self._now]

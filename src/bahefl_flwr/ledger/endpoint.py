@@ -19,7 +19,7 @@ from web3.exceptions import (
     Web3Exception,
 )
 from web3.middleware import ExtraDataToPOAMiddleware
-from web3.types import BlockIdentifier
+from web3.types import BlockIdentifier, RPCEndpoint
 
 from bahefl_flwr.errors import LedgerError, LedgerUnreachable
 from bahefl_flwr.ledger.policy import ChainPolicy
@@ -42,7 +42,11 @@ class Endpoint:
 
     def __init__(self, url: str, chain_id: int, policy: ChainPolicy) -> None:
         self.url, self.chain_id, self.policy = url, chain_id, policy
-        provider = HTTPProvider(url, request_kwargs={"timeout": policy.timeout_s}, exception_retry_configuration=None)
+        # web3 asks for the chain id four times a transaction; a node never changes it.
+        provider = HTTPProvider(
+            url, request_kwargs={"timeout": policy.timeout_s}, exception_retry_configuration=None,
+            cache_allowed_requests=True, cacheable_requests={RPCEndpoint("eth_chainId")},
+        )  # fmt: skip
         self.web3 = Web3(provider)
         # Proof-of-authority chains (Besu QBFT) have block headers that web3 refuses otherwise.
         self.web3.middleware_onion.inject(ExtraDataToPOAMiddleware, layer=0)

@@ -29,6 +29,7 @@ _STUCK_BLOCKS = 3
 _MAX_RAISES = 5
 _MAX_TAKEN = 10
 _FIRST_POLL_S = 0.05
+_RECEIPT_LAG_S = 2.0
 _LONGEST_POLL_S = 0.5
 
 
@@ -120,7 +121,7 @@ class Sender:
                 if receipt is not None and self._counts(receipt):
                     return receipt
                 if receipt is None and self._is_taken(delivery):
-                    return self._receipt(delivery)
+                    return self._late_receipt(delivery)
                 self._observe(delivery, receipt)
                 if receipt is None:
                     self._push(delivery)
@@ -168,6 +169,13 @@ class Sender:
             except TransactionNotFound:
                 continue
         return None
+
+    def _late_receipt(self, delivery: _Delivery) -> TxReceipt | None:
+        """The receipt of a nonce that is used up: nodes count a nonce a moment before they find its receipt."""
+        end = time.monotonic() + _RECEIPT_LAG_S
+        while (receipt := self._receipt(delivery)) is None and time.monotonic() < end:
+            time.sleep(_FIRST_POLL_S)
+        return receipt
 
     def _counts(self, receipt: TxReceipt) -> bool:
         confirmations = self._endpoint.policy.confirmations
