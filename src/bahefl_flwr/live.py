@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
+from bahefl_flwr.lesion.metrics import collapse
 from bahefl_flwr.run_folder import RoundLine, RunSummary
 
 # Heading and width; rows are printed one by one, so that a log file and a terminal show the same columns.
@@ -70,7 +71,7 @@ class LiveView:
             logger.propagate = propagate
 
     def round(self, line: RoundLine) -> None:
-        """Add the row of a round that ended; below it, why an update was left out."""
+        """Add the row of a round that ended; below it, why an update was left out, and whether the model collapsed."""
         if not self._headed:
             self._print(Text("  ".join(name.rjust(width) for name, width in _COLUMNS), style="bold"))
             self._headed = True
@@ -80,6 +81,9 @@ class LiveView:
             self._print(Text(f"       abandoned: {line['abandoned']}", style="red"))
         for index, reason in line["excluded"].items():
             self._print(Text(f"       site {index} left out: {reason}", style="yellow"))
+        if answer := collapse(line["validation"]):
+            advice = "if the next rounds do so too, lower train.lr or train.dice_early"
+            self._print(Text(f"       collapsed: the model answers {answer} for every pixel; {advice}", style="red"))
 
     def _style(self, line: RoundLine) -> str:
         score = line["validation"].get("score")

@@ -60,17 +60,26 @@ class Trained:
         return restored(settings.model, settings.data.image_size_px, self.model.arrays)
 
 
+def open_folder(path: Path) -> RunFolder:
+    """A run's folder, of whichever version.
+
+    Raises:
+      SettingsError: it is none.
+    """
+    path = path.expanduser()
+    if not (path / _CONFIG).is_file():
+        raise SettingsError(f"{path} is no run folder (a folder with {_CONFIG}, as in run.root)")
+    return RunFolder(path=path)
+
+
 def open_run(path: Path) -> Run:
     """Read a run folder, also of a run that is going on.
 
     Raises:
       SettingsError: it is no run folder, or of a version with other settings. StoreError: its files are damaged.
     """
-    path = path.expanduser()
-    if not (path / _CONFIG).is_file():
-        raise SettingsError(f"{path} is no run folder (a folder with {_CONFIG}, as in run.root)")
-    folder = RunFolder(path=path)
-    settings = from_yaml((path / _CONFIG).read_text(encoding="utf-8"))
+    folder = open_folder(path)
+    settings = from_yaml((folder.path / _CONFIG).read_text(encoding="utf-8"))
     return Run(folder=folder, settings=settings, lines=folder.metrics(), summary=folder.summary())
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from bahefl_flwr.lesion.metrics import Evaluation, PixelCounts, count_pixels, hd95, judge
+from bahefl_flwr.lesion.metrics import Evaluation, PixelCounts, collapse, count_pixels, hd95, judge
 
 
 def _mask(*pixels: tuple[int, int], size: int = 10) -> np.ndarray:
@@ -100,3 +100,18 @@ def test_nothing_evaluated_has_no_mean() -> None:
     assert math.isnan(Evaluation().mean_dice_of_positive_slices)
     assert math.isnan(Evaluation().mean_hd95_px)
     assert math.isnan(Evaluation().mean_penalised_hd95_px)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "answer"),
+    [
+        ({"tp": 0, "fp": 0, "fn": 5, "tn": 95}, "no lesion"),
+        ({"tp": 5, "fp": 95, "fn": 0, "tn": 0}, "lesion"),
+        ({"tp": 5, "fp": 0, "fn": 0, "tn": 95}, ""),
+        ({"tp": 0, "fp": 0, "fn": 0, "tn": 95}, ""),
+        ({"dice": 0.0}, ""),
+    ],
+)
+def test_a_collapse_is_told_from_the_metrics(metrics: dict[str, float], answer: str) -> None:
+    """Only where there was lesion, and only from counts."""
+    assert collapse(metrics) == answer

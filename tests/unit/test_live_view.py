@@ -4,6 +4,7 @@ import io
 import logging
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from bahefl_flwr.live import LiveView
@@ -40,6 +41,17 @@ def test_exclusions_and_abandoned_rounds_are_explained() -> None:
     output = printed(line(1, excluded={"2": "malformed"}), line(2, abandoned="too few updates (2 of 3)"))
     assert "site 2 left out: malformed" in output[2]
     assert "abandoned: too few updates (2 of 3)" in output[4]
+
+
+@pytest.mark.parametrize(
+    ("counts", "answer"),
+    [({"tp": 0, "fp": 0, "fn": 5, "tn": 95}, "no lesion"), ({"tp": 5, "fp": 95, "fn": 0, "tn": 0}, "lesion")],
+)
+def test_a_collapsed_round_is_said(counts: dict[str, int], answer: str) -> None:
+    """A model that answers the same for every pixel is named as that, in whichever direction."""
+    output = printed(line(1, validation={**counts, "dice": 0.0}), line(2))
+    assert f"collapsed: the model answers {answer} for every pixel" in output[2]
+    assert len(output) == 4
 
 
 def test_colours_only_on_a_terminal() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -133,6 +134,21 @@ def from_metrics(metrics: Mapping[str, Scalar]) -> Evaluation:
         spurious=int(metrics["num-spurious"]),
         both_empty=int(metrics["num-both-empty"]),
     )
+
+
+def collapse(metrics: Mapping[str, Any]) -> str:
+    """What a collapsed model answers everywhere, "no lesion" or "lesion"; "" if it has not collapsed, or counts are missing.
+
+    Args:
+      metrics: with or without the pixel counts of `to_metrics`.
+    """
+    counts = {name: metrics.get(name) for name in ("tp", "fp", "fn", "tn")}
+    if None in counts.values():
+        return ""
+    pixels = PixelCounts(**{name: int(value) for name, value in counts.items() if value is not None})
+    if not pixels.dead:
+        return ""
+    return "lesion" if pixels.tp + pixels.fp else "no lesion"
 
 
 def judge(predicted: Mask, truth: Mask) -> Evaluation:

@@ -1,163 +1,226 @@
-"""`report.html` of a run: one self-contained page of figures and tables. The only user of matplotlib.
-
-Reads `metrics.jsonl` and `summary.json` and nothing else, so that it can be drawn again at any time, on any machine.
-"""
+"""`report.html`: one self-contained page. Text and tables; pictures come drawn, and go in as data."""
 
 from __future__ import annotations
 
 import base64
 import html
-import io
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from bahefl_flwr.lesion.metrics import Evaluation, collapse
+from bahefl_flwr.report.facts import Facts, Figure
+from bahefl_flwr.report.progress import BYTES, PHASES
+from bahefl_flwr.report.tables import SITES_HEAD, TABLE_1_HEAD, Row, counts_of, site_rows, table_1
+from bahefl_flwr.run_folder import RoundLine
 
-from bahefl_flwr.durable import atomic_write
-from bahefl_flwr.errors import StoreError
-from bahefl_flwr.run_folder import RoundLine, RunFolder, RunSummary
-
-# In the order of a round; a phase that a line does not have takes no time.
-_PHASES = ("open", "evaluate", "train", "encrypt", "commit", "upload", "aggregate", "verify", "finalize")
-_BYTES = ("update", "aggregate", "share")
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a }
-img { max-width: 100%; height: auto } table { border-collapse: collapse; margin: 1rem 0 }
-td, th { padding: .25rem .8rem; text-align: left; border-bottom: 1px solid #ddd } code { font-size: .9em }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a }
+figure { margin: 1rem 0 } img { max-width: 100%; height: auto } figcaption { color: #444; max-width: 46rem }
+table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }
+td, th { padding: .25rem .8rem; text-align: left; border-bottom: 1px solid #ddd } td { overflow-wrap: anywhere }
+.note { background: #fff6e0; border-left: 4px solid #e69f00; padding: .5rem 1rem }
+@media print { body { max-width: none } figure, table { break-inside: avoid } }
 """
 
 
-def write(folder: RunFolder) -> Path:
-    """Draw the report of a run that has ended and return its path.
-
-    Raises:
-      StoreError: the folder has no summary yet, or its files are damaged.
-    """
-    summary = folder.summary()
-    if summary is None:
-        raise StoreError(f"{folder.path} has no summary.json: the run has not ended, or was killed")
-    path = folder.path / "report.html"
-    atomic_write(path, _page(folder.path.name, summary, folder.metrics()).encode(), mode=0o644)
-    return path
-
-
-def _page(name: str, summary: RunSummary, lines: Sequence[RoundLine]) -> str:
-    title = f"Run {html.escape(name)}"
-    figures = "".join(_section(heading, draw, lines) for heading, draw in _FIGURES) if lines else "<p>No round ended.</p>"
+def page(facts: Facts, figures: Sequence[Figure]) -> str:
+    """The whole page."""
+    title = f"Run {html.escape(facts.name)}"
+    body = "".join(_sections(facts, {figure.name: figure for figure in figures}))
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head><body>'
-        f"<h1>{title}</h1>{_table(('', ''), _facts(summary))}{figures}{_test(summary)}"
-        f"<h2>Left out and abandoned</h2>{_incidents(lines)}</body></html>\n"
+        f"<h1>{title}</h1>{body}</body></html>\n"
     )
 
 
-def _facts(summary: RunSummary) -> list[tuple[str, str]]:
-    facts = [
-        ("experiment", summary["experiment"]),
-        ("outcome", f"{summary['outcome']} {summary['reason']}".strip()),
-        ("rounds finalised / abandoned", f"{summary['rounds']} / {summary['abandoned']}"),
-        ("wall time", f"{summary['seconds']:.1f} s"),
-    ]
-    if (best := summary["best"]) is not None:
-        figures = f"score {best['score']:.4f}, pooled Dice {best['dice']:.4f}, recall {best['recall']:.4f}"
-        facts.append(("best round on validation", f"round {best['round']}: {figures}"))
-    if ledger := summary.get("ledger"):
-        facts += [
-            ("keys", f"{ledger['key_mode']}; accounts: {ledger['account_keys']}"),
-            ("ledger", f"contract {ledger['contract']} on chain {ledger['chain_id']}, block {ledger['block_number']}"),
-            ("final model, SHA-256", ledger["model_digest"]),
-        ]
-    return facts
+def _sections(facts: Facts, figures: Mapping[str, Figure]) -> Iterator[str]:
+    yield _table(("", ""), _facts(facts))
+    yield from (f'<p class="note">{html.escape(note)}</p>' for note in _notes(facts))
+    if test := _test(facts):
+        yield f"<h2>Final model on the test parts, pooled over sites (table 1)</h2>{test}"
+    yield from (_figure(figure) for name, figure in figures.items() if name not in ("sites", "figure6-samples"))
+    if facts.lines:
+        yield f"<h2>Time and bytes by phase</h2>{_costs(facts.lines)}"
+    yield f"<h2>Keys</h2>{_keys(facts)}"
+    yield f"<h2>Left out, disputed, abandoned, collapsed</h2>{_incidents(facts.lines)}"
+    yield f"<h2>Per site</h2>{_sites(facts)}"
+    yield from (_figure(figures[name]) for name in ("sites", "figure6-samples") if name in figures)
+    if "figure6-samples" not in figures and facts.lines:
+        yield "<p>Slices with contours are added by <code>bahefl report RUN</code>: the driver of a run holds no model.</p>"
 
 
-def _test(summary: RunSummary) -> str:
-    if not summary["test"]:
+def _facts(facts: Facts) -> list[Row]:
+    summary, settings, lines = facts.summary, facts.settings, facts.lines
+    finalised = sum(bool(line["finalised"]) for line in lines)
+    rows: list[Row] = [("experiment", summary["experiment"] if summary else settings.experiment if settings else "unknown")]
+    if summary is None:
+        wanted = f" of {settings.federation.rounds}" if settings else ""
+        rows.append(("outcome", f"not ended: {finalised}{wanted} rounds finalised so far"))
+    else:
+        rows.append(("outcome", f"{summary['outcome']} {summary['reason']}".strip()))
+    rows.append(("rounds finalised / abandoned", f"{finalised} / {len(lines) - finalised}"))
+    if summary:
+        rows.append(("wall time", f"{summary['seconds']:.1f} s"))
+        if (best := summary["best"]) is not None:
+            figures = f"score {best['score']:.4f}, pooled Dice {best['dice']:.4f}, recall {best['recall']:.4f}"
+            rows.append(("best round on validation", f"round {best['round']}: {figures}"))
+        if ledger := summary.get("ledger"):
+            where = f"contract {ledger['contract']} on chain {ledger['chain_id']}, block {ledger['block_number']}"
+            rows += [("ledger", where), ("final model, SHA-256", ledger["model_digest"])]
+    if settings:
+        d = settings.data
+        rows.append(("data", f"{d.kind}, {d.image_size_px} px, split by {d.split}, Dirichlet alpha {d.alpha:g}"))
+    return rows
+
+
+def _notes(facts: Facts) -> Iterator[str]:
+    """What a reader must know before the figures."""
+    if facts.settings and facts.settings.data.kind == "phantom":
+        yield "Generated phantoms, not patients: these figures say nothing about real CT."
+    elif facts.settings and facts.settings.data.split == "slice":
+        yield "Split by slice, as in the paper: neighbouring slices of a scan are in training and test; new patients are harder."
+    if dead := [line["round"] for line in facts.lines if collapse(line["validation"])]:
+        yield f"Collapsed in round(s) {', '.join(map(str, dead))}: the model gave the same answer for every pixel."
+
+
+def _test(facts: Facts) -> str:
+    test = facts.summary["test"] if facts.summary else {}
+    if not test:
         return ""
-    # Counts are exact and shown so; ratios get four digits.
-    rows = [(name, str(value) if isinstance(value, int) else f"{value:.4f}") for name, value in summary["test"].items()]
-    return f"<h2>Final model on the test parts, pooled over sites</h2>{_table(('', ''), rows)}"
+    rows = [(name, str(v) if isinstance(v, int) else "" if v is None else f"{v:.4f}") for name, v in test.items()]
+    named = f"<details><summary>all figures</summary>{_table(('', ''), rows)}</details>"
+    if not (classes := table_1(test)):
+        return _table(("", ""), rows)
+    hd95 = (
+        "<p>Pooled over all pixels. HD95: the larger of the two directed 95th percentiles, mean over the slices with lesion in "
+        f"truth and prediction. {_one_empty(test)}</p>"
+    )
+    return _table(TABLE_1_HEAD, classes) + hd95 + named
 
 
-def _convergence(axes: Axes, lines: Sequence[RoundLine]) -> None:
-    for name in ("dice", "recall", "score"):
-        measured = [line for line in lines if name in line["validation"]]
-        axes.plot([line["round"] for line in measured], [line["validation"][name] for line in measured], "o-", ms=3, label=name)
-    axes.set_ylim(0, 1)
-    axes.set_ylabel("validation, pooled over sites")
-    axes.legend(loc="lower right")
+def _one_empty(test: Mapping[str, float]) -> str:
+    if not {"num-missed", "num-spurious", "mean-penalised-hd95-px"} <= test.keys():
+        return ""
+    figure = test["mean-penalised-hd95-px"]
+    counted = "" if figure is None else f"; with the image diagonal for these it is {figure:.2f} px"
+    return f"{test['num-missed']} missed and {test['num-spurious']} spurious slices have no distance{counted}."
 
 
-def _loss(axes: Axes, lines: Sequence[RoundLine]) -> None:
-    axes.plot(*_series(lines, lambda line: line["train_loss"]), marker="o", ms=3, label="training")
-    axes.plot(*_series(lines, lambda line: line["validation"].get("loss")), marker="o", ms=3, label="validation")
-    axes.set_ylabel("loss")
-    axes.legend()
+def _costs(lines: Sequence[RoundLine]) -> str:
+    """Mean per round and share of the whole."""
+    total = sum(line["seconds"].get("total", 0.0) for line in lines)
+    seconds = {name: sum(line["seconds"].get(name, 0.0) for line in lines) for name in _names(lines, "seconds", PHASES)}
+    rows = [
+        (PHASES.get(name, (name, ""))[0], f"{spent / len(lines):.2f}", f"{100 * spent / total:.1f} %" if total else "")
+        for name, spent in seconds.items()
+    ]
+    sizes = {name: sum(line["bytes"].get(name, 0) for line in lines) for name in _names(lines, "bytes", BYTES)}
+    sent = [
+        (BYTES.get(name, (name, ""))[0], f"{size / len(lines) / 1e6:.2f}", f"{size / 1e6:.1f}") for name, size in sizes.items()
+    ]
+    gas = sum(line["gas"].get("total", 0) for line in lines)
+    return (
+        _table(("phase", "mean seconds per round", "share of all time"), [*rows, ("total", f"{total / len(lines):.2f}", "")])
+        + _table(("objects", "mean MB per round, all sites", "MB in all"), sent)
+        + f"<p>Gas: {gas:,}, {gas // len(lines):,} a round.</p>"
+    )
 
 
-def _seconds(axes: Axes, lines: Sequence[RoundLine]) -> None:
-    _stack(axes, lines, "seconds", _PHASES, scale=1.0)
-    axes.set_ylabel("seconds")
-
-
-def _bytes(axes: Axes, lines: Sequence[RoundLine]) -> None:
-    _stack(axes, lines, "bytes", _BYTES, scale=1e6)
-    axes.set_ylabel("MB, all sites")
-
-
-def _coordinators(axes: Axes, lines: Sequence[RoundLine]) -> None:
-    rounds, sites = _series(lines, lambda line: line["coordinator"]["index"])
-    axes.scatter(rounds, sites, c=["tab:red" if line["attempt"] else "tab:blue" for line in lines])
-    axes.set_ylabel("site (red: took over)")
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-_FIGURES: tuple[tuple[str, Callable[[Axes, Sequence[RoundLine]], None]], ...] = (
-    ("Convergence", _convergence),
-    ("Loss", _loss),
-    ("Time per round", _seconds),
-    ("Bytes per round", _bytes),
-    ("Who coordinated", _coordinators),
-)
-
-
-def _section(heading: str, draw: Callable[[Axes, Sequence[RoundLine]], None], lines: Sequence[RoundLine]) -> str:
-    # Figure without pyplot: no global state, no display, safe in the thread that Flower runs a ServerApp in.
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    axes = figure.add_subplot()
-    draw(axes, lines)
-    axes.set_xlabel("round")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    png = base64.b64encode(buffer.getvalue()).decode()
-    return f'<h2>{heading}</h2><img alt="{heading}" src="data:image/png;base64,{png}">'
-
-
-def _series(lines: Sequence[RoundLine], value: Callable[[RoundLine], float | None]) -> tuple[list[int], list[float]]:
-    """Round numbers and values of the lines that have one."""
-    pairs = [(line["round"], v) for line in lines if (v := value(line)) is not None]
-    return [number for number, _ in pairs], [v for _, v in pairs]
-
-
-def _stack(axes: Axes, lines: Sequence[RoundLine], field: str, known: Sequence[str], *, scale: float) -> None:
+def _names(lines: Sequence[RoundLine], field: str, known: Mapping[str, object]) -> list[str]:
     found = {name for line in lines for name in line[field]} - {"total"}
-    names = [name for name in known if name in found] + sorted(found.difference(known))
-    rounds, bottom = [line["round"] for line in lines], [0.0] * len(lines)
-    for name in names:
-        heights = [line[field].get(name, 0) / scale for line in lines]
-        axes.bar(rounds, heights, bottom=bottom, label=name)
-        bottom = [b + h for b, h in zip(bottom, heights, strict=True)]
-    if names:
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return [name for name in known if name in found] + sorted(found.difference(known))
+
+
+def _keys(facts: Facts) -> str:
+    """Which keys opened which rounds, as far as the lines tell."""
+    ledger = facts.summary.get("ledger") if facts.summary else None
+    mode = f"<p>{html.escape(ledger['key_mode'])}; accounts: {html.escape(ledger['account_keys'])}</p>" if ledger else ""
+    epochs: dict[int, list[RoundLine]] = {}
+    for line in facts.lines:
+        if "epoch" in line:
+            epochs.setdefault(line["epoch"], []).append(line)
+    rows = [
+        (str(epoch), f"{lines[0]['round']} to {lines[-1]['round']}", _openers(lines)) for epoch, lines in sorted(epochs.items())
+    ]
+    return mode + (_table(("key epoch", "rounds", "sites that opened"), rows) if rows else "")
+
+
+def _openers(lines: Sequence[RoundLine]) -> str:
+    counts: dict[int, int] = {}
+    for line in lines:
+        for member in line.get("quorum", ()):
+            counts[member] = counts.get(member, 0) + 1
+    return ", ".join(f"site {member} ({count}x)" for member, count in sorted(counts.items()))
 
 
 def _incidents(lines: Sequence[RoundLine]) -> str:
-    rows = [(str(line["round"]), "whole round", line["abandoned"]) for line in lines if line["abandoned"]]
-    rows += [(str(line["round"]), f"site {index}", reason) for line in lines for index, reason in line["excluded"].items()]
-    return _table(("round", "what", "why"), sorted(rows, key=lambda row: int(row[0]))) if rows else "<p>Nothing.</p>"
+    rows = [row for line in lines for row in _incidents_of(line)]
+    return _table(("round", "what", "why"), rows) if rows else "<p>Nothing.</p>"
+
+
+def _incidents_of(line: RoundLine) -> Iterator[Row]:
+    number = str(line["round"])
+    for index, reason in line["excluded"].items():
+        yield number, f"update of site {index} left out", reason
+    for index in line.get("declined", ()):
+        yield number, f"site {index} declined", "it could not train or encrypt"
+    for index in line.get("disputed", ()):
+        yield number, f"key holder {index} disputed", "its decryption share was found wrong"
+    if line["attempt"]:
+        yield (
+            number,
+            f"site {line['coordinator']['index']} took over as coordinator",
+            f"after {line['attempt']} failed attempt(s)",
+        )
+    if answer := collapse(line["validation"]):
+        yield (
+            number,
+            "collapsed",
+            f"the model answers {answer} for every pixel; lower train.lr or train.dice_early",
+        )
+    if line["abandoned"]:
+        yield number, "whole round abandoned", line["abandoned"]
+    for note in line.get("notes", ()):
+        yield number, "note", note
+
+
+def _sites(facts: Facts) -> str:
+    """Test results where they were measured again, else the last validation of each site, where lines have it."""
+    if facts.final:
+        return f"<p>{_again(facts)}</p>{_table(SITES_HEAD, site_rows(facts.final.sites))}"
+    measured = [line for line in facts.lines if line.get("sites")]
+    if not measured:
+        return "<p>Not recorded; <code>bahefl report RUN</code> measures the final model on each partition of a simulation.</p>"
+    last = measured[-1]
+    names = list(dict.fromkeys(name for figures in last["sites"].values() for name in figures))
+    rows = [(site, *(_number(figures.get(name)) for name in names)) for site, figures in last["sites"].items()]
+    return f"<p>Round {last['round']}:</p>" + _table(("site", *names), rows)
+
+
+def _again(facts: Facts) -> str:
+    """Where the figures come from, and whether they add up to what the sites said."""
+    assert facts.final
+    test = facts.summary["test"] if facts.summary else {}
+    text = (
+        "The final model, measured again on this machine; numbered by data partition, which need not be the index on the ledger."
+    )
+    if not {"tp", "fp", "fn", "tn"} <= test.keys():
+        return text
+    same = sum(facts.final.sites.values(), Evaluation()).pixels == counts_of(test)
+    more = "pixel by pixel the sum is what the sites reported" if same else "the sum differs from what the sites reported"
+    return f"{text} {more.capitalize()}."
+
+
+def _number(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def _figure(figure: Figure) -> str:
+    data = base64.b64encode(figure.png).decode()
+    return (
+        f"<h2>{html.escape(figure.heading)}</h2><figure>"
+        f'<img alt="{html.escape(figure.heading)}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{html.escape(figure.caption)}</figcaption></figure>"
+    )
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
