@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from flwr.common.config import get_fused_config_from_dir, parse_config_args
 
+from bahefl_flwr import console
 from bahefl_flwr.settings import compose, from_run_config
+from lesion_run import slice_folder, tiny_run
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")] + sorted(
@@ -21,8 +23,8 @@ DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.
 # run: as it stands. show: as it stands, plus --show (it would take hours). slow: as it stands, among the slow tests.
 # ci: an installation step or check that `.ci/run` performs on a clean clone. flwr: read by Flower's own parser, then by ours.
 # fresh: as it stands, in a clean copy of the checkout with an empty environment, slow. folder: as show, with the real slices.
-# nox: its default sessions are what `.ci/run` checks.
-MARKS = {"run", "show", "slow", "ci", "flwr", "fresh", "folder", "nox"}
+# nox: its default sessions are what `.ci/run` checks. ended: in this process, with a small ended run as RUN and slices as FOLDER.
+MARKS = {"run", "show", "slow", "ci", "flwr", "fresh", "folder", "nox", "ended"}
 REAL_SLICES = ROOT.parent / "shared" / "data" / "ct-slices"
 
 
@@ -66,6 +68,19 @@ def test_a_long_commands_settings_are_allowed(tmp_path: Path, command: str) -> N
     """Parsed, composed and checked as for the run itself."""
     done = run(f"{command} --show", tmp_path, 60)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", commands("ended"))
+def test_a_command_on_an_ended_run_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Exit code 0, and something to read."""
+    names = {"RUN": str(tiny_run(tmp_path).path), "FOLDER": str(slice_folder(tmp_path / "slices", count=60))}
+    monkeypatch.chdir(tmp_path)
+    program, *words = shlex.split(command)
+    assert program == "bahefl"
+    assert console.main([names.get(word, word) for word in words]) == 0
+    assert capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -146,6 +146,7 @@ def _mark(axes: Axes, lines: Lines) -> None:
             ms=8,
             mew=2,
             label="collapsed",
+            clip_on=False,
         )
     if scored:
         axes.legend(loc="lower right")
@@ -162,6 +163,7 @@ def _stack(axes: Axes, lines: Lines, field: str, known: Mapping[str, tuple[str, 
             axes.bar(rounds, heights, bottom=bottom, label=label, color=colour, width=0.8)
             bottom += heights
     by_round(axes)
+    axes.set_xlim(min(rounds) - 0.8, max(rounds) + 0.8)
     axes.grid(visible=False, axis="x")
     axes.set_ylim(0, max(bottom, default=0) * 1.05 or 1)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
@@ -192,9 +194,9 @@ def _cell(number: int, row: int, colour: str) -> Patch:
 def _roles(axes: Axes, line: RoundLine, members: Sequence[int]) -> None:
     coordinator = line["coordinator"]["index"]
     form = "D" if line["attempt"] else "s"
-    axes.plot(line["round"], members.index(coordinator), form, color=style.BLACK, ms=5)
+    axes.plot(line["round"] - 0.2, members.index(coordinator), form, color=style.BLACK, ms=4.5)
     openers = [members.index(m) for m in line.get("quorum", ()) if m in members]
-    axes.plot([line["round"] + 0.28] * len(openers), openers, "o", color="white", mec=style.BLACK, mew=0.7, ms=3.5, ls="")
+    axes.plot([line["round"] + 0.25] * len(openers), openers, "o", color="white", mec=style.BLACK, mew=0.7, ms=3.5, ls="")
     if line["abandoned"]:
         axes.axvspan(line["round"] - 0.5, line["round"] + 0.5, facecolor="none", edgecolor=style.GREY, hatch="///", lw=0)
 
