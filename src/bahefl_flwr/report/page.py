@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from bahefl_flwr.lesion.metrics import Evaluation, collapse
 from bahefl_flwr.report.facts import Facts, Figure
 from bahefl_flwr.report.progress import BYTES, PHASES
+from bahefl_flwr.report.style import DPI
 from bahefl_flwr.report.tables import SITES_HEAD, TABLE_1_HEAD, Row, counts_of, site_rows, table_1
 from bahefl_flwr.run_folder import RoundLine
 
@@ -214,11 +215,16 @@ def _number(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
 
 
+def _shown_width(png: bytes) -> int:
+    """Every figure in the same scale, letters of equal size: 130 of its dots an inch. The width stands in the PNG's header."""
+    return int.from_bytes(png[16:20], "big") * 130 // DPI
+
+
 def _figure(figure: Figure) -> str:
     data = base64.b64encode(figure.png).decode()
     return (
         f"<h2>{html.escape(figure.heading)}</h2><figure>"
-        f'<img alt="{html.escape(figure.heading)}" src="data:image/png;base64,{data}">'
+        f'<img alt="{html.escape(figure.heading)}" width="{_shown_width(figure.png)}" src="data:image/png;base64,{data}">'
         f"<figcaption>{html.escape(figure.caption)}</figcaption></figure>"
     )
 

@@ -20,7 +20,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, BLACK, GREY = (
 PALE = "#E3E3E3"
 # The text width of a two-column page; 200 dots an inch are enough for print and small enough for a page to carry.
 WIDTH_IN = 7.2
-_DPI = 200
+DPI = 200
 # Any: matplotlib types its keys as a list of all literals.
 LOOK: dict[Any, Any] = {
     "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": 8, "xtick.labelsize": 8, "ytick.labelsize": 8,
@@ -54,7 +54,7 @@ def saved(figure: Figure) -> bytes:
     """The figure as a PNG file; within the look of the others."""
     buffer = io.BytesIO()
     # No version of matplotlib in the file: equal runs give equal bytes.
-    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
 
 
