@@ -81,6 +81,15 @@ def seal(plaintext: bytes, recipients: Mapping[str, bytes], context: bytes) -> b
     return header + AESGCM(aes_key).encrypt(_NONCE, plaintext, header + context)
 
 
+def is_usable(public_key: bytes) -> bool:
+    """Whether an X25519 public key can be sealed to: 32 bytes, and no point of low order (RFC 7748, section 6.1)."""
+    try:
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(public_key))
+    except ValueError:
+        return False
+    return True
+
+
 def unseal(sealed: bytes, address: str, private_key: X25519PrivateKey, context: bytes) -> bytes:
     """Open what was sealed to `address` in `context`.
 

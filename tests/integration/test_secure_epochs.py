@@ -13,6 +13,7 @@ from bahefl_flwr.records import EpochPhase, LedgerView, ObjectKind, RoundPhase
 from bahefl_flwr.site import ceremony, dispute
 from bahefl_flwr.site.state import Site
 from bahefl_flwr.site.transcript import seats
+from bahefl_flwr.store import part_cid
 from federation_run import Run, federated_run
 from in_process_grid import Deliver, Tamper
 
@@ -54,6 +55,30 @@ def test_seeds_that_only_one_holder_cannot_open_exclude_their_sender(tmp_path: P
     """A member that cheats a single other one is named: the cheated one proves it with its key of the epoch."""
     cheating(monkeypatch, ObjectKind.SEEDS, lambda _site, _view, parts: [one_bit_more(parts[0], -1), *parts[1:]])
     assert_culprit_is_excluded(federated_run(tmp_path, *THREE))
+
+
+def test_unusable_sealing_key_excludes_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member that names a key of low order, to which nobody can seal, is accused by all, instead of silencing all."""
+    cheating(monkeypatch, ObjectKind.SEED_COMMITMENT, lambda _site, _view, parts: [parts[0][:32] + bytes(32)])
+    assert_culprit_is_excluded(federated_run(tmp_path, *THREE))
+
+
+def test_withheld_seed_part_excludes_its_sender(tmp_path: Path) -> None:
+    """A member that keeps back the sealed part of a single other one is accused by all: everybody looks for every part."""
+
+    def withhold(run: Run) -> Tamper:
+        withheld: list[Path] = []
+
+        def tamper(site: int, message: Message, deliver: Deliver) -> Message | None:
+            if message.metadata.message_type == "query.publish_key_parts" and not withheld:
+                sealed = run.store.manifest(run.ledger.ceremony(1)[CULPRIT].sealed_seeds)
+                withheld.append(run.stored(part_cid(sealed.parts[0].digest)))
+                withheld[0].unlink()
+            return deliver(message)
+
+        return tamper
+
+    assert_culprit_is_excluded(federated_run(tmp_path, *THREE, tamper=withhold))
 
 
 def test_false_evidence_excludes_its_author(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

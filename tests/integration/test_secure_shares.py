@@ -11,7 +11,7 @@ from flwr.app import Message
 
 from bahefl_flwr.he.keys import KeyShare
 from bahefl_flwr.he.share_format import DecryptionShare
-from bahefl_flwr.records import LedgerView, RoundPhase
+from bahefl_flwr.records import LedgerView, RoundPhase, mask_of, members_in
 from bahefl_flwr.site import confirmation, verification
 from bahefl_flwr.site.model import MODEL_FILE, Model, load_model
 from bahefl_flwr.site.state import Outcome, Site
@@ -131,6 +131,66 @@ def test_who_accuses_everybody_is_excluded(tmp_path: Path, monkeypatch: pytest.M
     run = federated_run(tmp_path, "federation.sites=3", "federation.rounds=1", "ledger.verify_window_s=20")
     assert [r.phase for r in run.rounds.values()] == [RoundPhase.ABORTED, RoundPhase.FINALIZED]
     assert run.view and run.view.task.excluded == 1 << CULPRIT
+
+
+@pytest.mark.slow
+def test_slander_is_answered_where_others_could_hold_the_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with more sites than seats the keys outlive the first round that strikes ended, so that the slanderer is excluded."""
+    honest, slanderers = confirmation._own_share, []
+
+    def slander(site: Site, view: LedgerView, outcome: Outcome) -> KeyShare | None:
+        seats = members_in(view.epoch.committee)
+        if not slanderers and site.me().index in seats:
+            slanderers.append(site.me().index)
+        if site.me().index in slanderers:
+            for other in set(seats) - set(slanderers):
+                confirmation._accuse(site, view, other, "slander", Outcome())
+        return honest(site, view, outcome)
+
+    monkeypatch.setattr(confirmation, "_own_share", slander)
+    run = federated_run(tmp_path, "federation.sites=6", "he.committee=3", "federation.rounds=1", "ledger.verify_window_s=20")
+    assert [r.phase for r in run.rounds.values()] == [RoundPhase.ABORTED, RoundPhase.FINALIZED]
+    assert run.view and run.view.task.excluded == 1 << slanderers[0]
+
+
+def test_quorum_that_has_not_released_convicts_nobody(tmp_path: Path) -> None:
+    """A driver that asks to confirm a quorum of which one member has released, another is disputed, gets no accusation of it."""
+    released: dict[str, int] = {}
+
+    def crooked(run: Run) -> Tamper:
+        def tamper(site: int, message: Message, deliver: Deliver) -> Message | None:
+            config, kind = message.content["config"], message.metadata.message_type
+            quorum = int(str(config["bahefl-quorum"]), 16)
+            members = {m.address: m.index for m in run.ledger.members()}
+            if kind == "query.open" and quorum and not released:
+                victim = members[run.address(site)]
+                outside = next(m for m in range(5) if not quorum >> m & 1)
+                if quorum >> victim & 1:
+                    other = next(m for m in members_in(quorum) if m != victim)
+                    released.update(victim=victim, disputed=other, quorum=mask_of((victim, other, outside)))
+                    config["bahefl-quorum"] = f"{released['quorum']:x}"
+                    deliver(message)
+                    config["bahefl-quorum"] = f"{quorum:x}"
+            if kind == "query.confirm" and run.ledger.view().round.disputed:
+                config["bahefl-quorum"] = f"{released['quorum']:x}"
+            return deliver(message)
+
+        return tamper
+
+    with pytest.MonkeyPatch.context() as patch:
+        honest, struck = confirmation._own_share, []
+
+        def slander(site: Site, view: LedgerView, outcome: Outcome) -> KeyShare | None:
+            if not struck and not view.round.open_quorum >> site.me().index & 1 and released:
+                struck.append(site.me().index)
+                confirmation._accuse(site, view, released["disputed"], "slander", Outcome())
+            return honest(site, view, outcome)
+
+        patch.setattr(confirmation, "_own_share", slander)
+        run = federated_run(tmp_path, *FIVE, "federation.rounds=1", "ledger.verify_window_s=12", tamper=crooked)
+    assert released and struck
+    assert run.view and not run.view.task.excluded
+    assert not run.epochs[1].accused >> released["victim"] & 1
 
 
 def test_lost_key_share_costs_no_round(tmp_path: Path) -> None:

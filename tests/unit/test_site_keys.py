@@ -17,7 +17,7 @@ from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.records import EpochPhase, EpochRecord
 from bahefl_flwr.settings import compose
-from bahefl_flwr.site.keys import forget_epochs_before, load_entropy, load_key_share, save_key_share
+from bahefl_flwr.site.keys import draw_entropy, forget_epochs_before, load_entropy, load_key_share, save_key_share
 from bahefl_flwr.site.state import Site, security_params
 from bahefl_flwr.store import LocalStore
 
@@ -62,9 +62,11 @@ def some_share() -> KeyShare:
 def test_keys_of_an_epoch_survive_a_restart(tmp_path: Path, protection: Protection) -> None:
     """Entropy is drawn once, and the share is the one that was saved, in a process that starts anew."""
     site = site_in(tmp_path / "site", protection)
+    draw_entropy(site, EPOCH)
     drawn = load_entropy(site, EPOCH).secret_bytes()
     save_key_share(site, EPOCH, some_share())
     again = site_in(tmp_path / "site", protection)
+    draw_entropy(again, EPOCH)
     assert load_entropy(again, EPOCH).secret_bytes() == drawn
     assert load_key_share(again, EPOCH).secret_bytes() == some_share().secret_bytes()
 
@@ -73,6 +75,7 @@ def test_a_deployment_leaves_no_secret_in_the_clear(tmp_path: Path) -> None:
     """With a passphrase, no file of the site holds the bytes of its entropy or of a seed of its share."""
     site = site_in(tmp_path / "site", PASSPHRASE)
     save_key_share(site, EPOCH, some_share())
+    draw_entropy(site, EPOCH)
     needles = [load_entropy(site, EPOCH).secret_bytes(), bytes([100 + held_subsets(2, 5, 3)[0]]) * 32]
     files = [path.read_bytes() for path in site.folder.rglob("*") if path.is_file()]
     assert not any(needle in file for file in files for needle in needles)
@@ -105,6 +108,12 @@ def test_a_share_of_another_ledger_is_refused(tmp_path: Path, ledger: dict[str, 
         load_key_share(site_in(tmp_path / "site", **ledger), EPOCH)  # type: ignore[arg-type]
 
 
+def test_lost_entropy_is_not_drawn_again(tmp_path: Path) -> None:
+    """Fresh entropy in mid-ceremony would contradict the site's own commitment, and make honest members look like cheats."""
+    with pytest.raises(KeysError, match="takes no further part in the ceremony of epoch 3"):
+        load_entropy(site_in(tmp_path / "site"), EPOCH)
+
+
 def test_entropy_and_share_are_not_exchanged(tmp_path: Path) -> None:
     """A file opens as what it is only."""
     site = site_in(tmp_path / "site")
@@ -135,7 +144,7 @@ def test_keys_of_past_epochs_are_forgotten(tmp_path: Path) -> None:
     """Keys of the epochs before the named one are gone, later ones stay, other files too, and repeating it does no harm."""
     site = site_in(tmp_path / "site")
     for number in (1, 2, 3, 10):
-        load_entropy(site, epoch_record(number))
+        draw_entropy(site, epoch_record(number))
     save_key_share(site, EPOCH, some_share())
     (site.folder / "epochs" / "notes").mkdir()
     assert forget_epochs_before(site, 3) == (1, 2)

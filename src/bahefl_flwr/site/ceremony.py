@@ -6,7 +6,7 @@ Source: he/ceremony.py; the ledger's side is contracts/KeyEpochs.sol; what happe
 
 from __future__ import annotations
 
-import hashlib
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Never
 
@@ -20,7 +20,7 @@ from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, encode_part
 from bahefl_flwr.records import EpochPhase, LedgerView, ObjectKind
 from bahefl_flwr.sealing import seal
 from bahefl_flwr.site.dispute import accuse, accuse_with_evidence
-from bahefl_flwr.site.keys import epoch_id, epoch_sealing_key, load_entropy, load_key_share, save_key_share
+from bahefl_flwr.site.keys import draw_entropy, epoch_id, epoch_sealing_key, load_entropy, load_key_share, save_key_share
 from bahefl_flwr.site.objects import keep, put_kept
 from bahefl_flwr.site.state import Outcome, Request, Site, expect_config, expect_epoch, security_params, task_params
 from bahefl_flwr.site.transcript import (
@@ -56,6 +56,7 @@ def commit_seeds(site: Site, request: Request) -> Outcome:
     expect_config(site)
     outcome = Outcome()
     if mine is not None:
+        draw_entropy(site, view.epoch)
         key = epoch_sealing_key(site, view.epoch).public_key().public_bytes_raw()
         commitment = SeedCommitment(contributions=steps.commitment(_contributions(site, view, mine)), sealing_key=key)
         digest = _keep(site, view, [commitment.encode()], ObjectKind.SEED_COMMITMENT, _COMMITMENT_NAME)
@@ -159,7 +160,10 @@ def _sealed_openings(site: Site, request: Request, view: LedgerView, mine: Seat)
     for holder in seats(site, view):
         try:
             key = seed_commitment(site, view, holder).sealing_key
-        except (StoreError, CeremonyError):
+        except CeremonyError:
+            accuse(site, view, holder.address, "its seed commitment is of no use")
+            raise
+        except StoreError:
             if request.last_try:
                 accuse(site, view, holder.address, "its seed commitment cannot be read")
             raise
@@ -213,8 +217,8 @@ def _dispute(
     """Accuse whoever is at fault: with evidence where only the holders of a seed can see it, else without.
 
     Of two holders that contradict each other about a seed this member does not hold, neither: the honest one gives evidence. If
-    none does by the last try, a digest that nobody shares ends the ceremony without a culprit: silence would exclude the honest
-    members at the deadline.
+    none does by the last try, a digest that nobody can share ends the ceremony without a culprit: silence would exclude the
+    honest members at the deadline.
 
     Raises:
       CeremonyError: always; the key is not confirmed.
@@ -229,7 +233,7 @@ def _dispute(
             accuse(site, view, seat.address, f"position {culprit}: {reason}")
     now = site.ledger.view().epoch
     if request.last_try and (now.epoch, now.phase) == (view.epoch.epoch, EpochPhase.CONFIRM):
-        site.ledger.confirm_key(view.epoch.epoch, hashlib.sha256(f"disputed by {site.address}".encode()).digest())
+        site.ledger.confirm_key(view.epoch.epoch, secrets.token_bytes(32))
     raise CeremonyError(f"epoch {view.epoch.epoch}: key parts contradict each other, not confirmed: {dict(faults)}")
 
 

@@ -9,11 +9,12 @@ from dataclasses import replace
 
 from bahefl_flwr.errors import ProtocolError, StoreError, WrongRound, WrongShare
 from bahefl_flwr.he.keys import KeyShare
+from bahefl_flwr.he.ring import Int64Array
 from bahefl_flwr.records import LedgerView, RoundPhase, RoundRecord
 from bahefl_flwr.site.dispute import accuse
 from bahefl_flwr.site.keys import has_key_share, load_key_share
-from bahefl_flwr.site.model import CONFIRMED_FILE, MODEL_FILE, Array, load_model, model_parameters, save_model
-from bahefl_flwr.site.opening import open_aggregate, quorum_shares, share_manifest
+from bahefl_flwr.site.model import CONFIRMED_FILE, MODEL_FILE, load_model, save_model
+from bahefl_flwr.site.opening import mean_update, open_aggregate, released_shares, share_manifest
 from bahefl_flwr.site.state import Outcome, Request, Site, expect_round
 from bahefl_flwr.site.verification import recompute_and_attest
 
@@ -43,32 +44,17 @@ def confirm_opening(site: Site, request: Request) -> Outcome:
         raise ProtocolError(f"round {r.number}: the verified aggregate is not the sum this site computed; it confirms nothing")
     if not r.confirmed & mine:
         with outcome.timed("open"):
-            mean = _opened(site, request, view, r, outcome)
+            packed = _opened(site, request, view, r, outcome)
         if r.committed & mine:
             with outcome.timed("confirm"):
-                _confirm(site, r, mean, outcome)
+                _confirm(site, r, packed, outcome)
     return outcome
 
 
-def answer_slander(site: Site, view: LedgerView) -> None:
-    """Accuse whoever accused this site of a wrong share in this key epoch: nobody knows better that it was right.
-
-    To end a round alone a key holder must accuse more than n - t others; with t = (n + 1) / 2 these are a majority against it.
-    Said between rounds, where it strikes no quorum.
-    """
-    me = site.me()
-    if not view.epoch.accused >> me.index & 1:
-        return
-    accusations = site.ledger.accusations(view.epoch.epoch)
-    answered = {a.culprit for a in accusations if a.accuser == me.index}
-    for slanderer in sorted({a.accuser for a in accusations if a.culprit == me.index} - answered):
-        _accuse(site, view, slanderer, "it accused this site, whose share is right", Outcome())
-
-
-def _opened(site: Site, request: Request, view: LedgerView, r: RoundRecord, outcome: Outcome) -> Array:
+def _opened(site: Site, request: Request, view: LedgerView, r: RoundRecord, outcome: Outcome) -> Int64Array:
     own = _own_share(site, view, outcome)
     try:
-        return open_aggregate(site, view, r, model_parameters(site.folder), outcome, own)
+        return open_aggregate(site, view, r, outcome, own)
     except WrongShare as wrong:
         _accuse(site, view, wrong.member, "its decryption share is wrong", outcome)
         raise
@@ -92,7 +78,7 @@ def _own_share(site: Site, view: LedgerView, outcome: Outcome) -> KeyShare | Non
 def _unreadable(site: Site, view: LedgerView, r: RoundRecord) -> list[int]:
     """Members of the quorum whose share is missing or altered in the store."""
     members = []
-    for member, share in quorum_shares(site, r).items():
+    for member, share in released_shares(site, r).items():
         try:
             manifest = share_manifest(site, view, r, share)
             for ref in manifest.parts:
@@ -110,14 +96,14 @@ def _accuse(site: Site, view: LedgerView, member: int, reason: str, outcome: Out
         accuse(site, view, next(m.address for m in site.ledger.members() if m.index == member), reason)
 
 
-def _confirm(site: Site, r: RoundRecord, mean: Array, outcome: Outcome) -> None:
+def _confirm(site: Site, r: RoundRecord, packed: Int64Array, outcome: Outcome) -> None:
     base = load_model(site.folder / MODEL_FILE)
     if base.digest() != r.base:
         raise ProtocolError(
             f"round {r.number} builds on model {r.base.hex()[:16]}, this site holds {base.digest().hex()[:16]}, of round "
             f"{base.round}: delete {site.folder / MODEL_FILE}, and this site opens all rounds again"
         )
-    model = base.plus(mean, r.number)
+    model = base.plus(mean_update(site, r, packed, base.parameters), r.number)
     save_model(model, site.folder / CONFIRMED_FILE)
     outcome.facts["model"] = model.digest().hex()
     outcome.gas += site.ledger.confirm_opening(r.number, r.open_quorum, model.digest()).gas_used

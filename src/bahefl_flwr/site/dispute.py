@@ -1,9 +1,9 @@
-"""Naming a cheat in a key ceremony: accusations, the evidence for them, and the verdict of everybody else.
+"""Naming a cheat: accusations, the evidence for them in a key ceremony, and the verdict of everybody else.
 
-A member that was cheated reveals its own X25519 key of the epoch. With it anybody can open what every other member sealed to the
-accuser, derive what the accuser must have derived, and compare: so it never is one member's word against another's. The accuser's
-key share becomes public that way; but nothing was ever encrypted under this epoch, and the contract lets no disputed epoch become
-active.
+In a ceremony a member that was cheated reveals its own X25519 key of the epoch. With it anybody can open what every other member
+sealed to the accuser, derive what the accuser must have derived, and compare: so it never is one member's word against another's.
+The accuser's key share becomes public that way; but nothing was ever encrypted under this epoch, and the contract lets no such
+epoch become active.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from bahefl_flwr.he import ceremony as steps
 from bahefl_flwr.he.keys import KeyShare
 from bahefl_flwr.records import AccusationRecord, EpochPhase, LedgerView, ObjectKind
 from bahefl_flwr.site.keys import epoch_id, epoch_sealing_key
-from bahefl_flwr.site.objects import keep, put_kept
+from bahefl_flwr.site.objects import keep, kept, put_kept
 from bahefl_flwr.site.state import Outcome, Request, Site, expect_epoch, security_params
 from bahefl_flwr.site.transcript import KEY_PARTS_NAME, NO_ROUND, Seat, key_parts, opening, seats, seed_commitment
 
-_EVIDENCE_NAME = "evidence-{}"
+EVIDENCE_NAME = "evidence-{}"
 _NO_EVIDENCE = bytes(32)
 
 
@@ -42,15 +42,40 @@ def accuse_with_evidence(site: Site, view: LedgerView, culprit: Seat, reason: st
 
     The ledger first, the key after: once the accusation stands, the epoch can never become active.
     """
-    name = _EVIDENCE_NAME.format(view.epoch.epoch)
+    name = EVIDENCE_NAME.format(view.epoch.epoch)
     key = epoch_sealing_key(site, view.epoch).private_bytes_raw()
     manifest = keep(
         site, [key], run=view.task.run_digest, round=NO_ROUND, epoch=view.epoch.epoch, kind=ObjectKind.EVIDENCE,
         owner=site.address, name=name,
     )  # fmt: skip
     accuse(site, view, culprit.address, reason, manifest.digest)
-    if site.ledger.epoch(view.epoch.epoch).phase in (EpochPhase.DISPUTE, EpochPhase.FAILED):
+    _put_evidence(site, view)
+
+
+def _put_evidence(site: Site, view: LedgerView) -> None:
+    """Show this member's key of the epoch, if the ledger names it as evidence and has so ruled the epoch out."""
+    name = EVIDENCE_NAME.format(view.epoch.epoch)
+    manifest = kept(site, NO_ROUND, name)
+    named = {accusation.evidence for accusation in site.ledger.accusations(view.epoch.epoch)}
+    dead = site.ledger.epoch(view.epoch.epoch).phase in (EpochPhase.DISPUTE, EpochPhase.FAILED)
+    if manifest and manifest.digest in named and dead:
         put_kept(site, NO_ROUND, name)
+
+
+def answer_slander(site: Site, view: LedgerView) -> None:
+    """Accuse whoever accused this site of a wrong share in this key epoch: nobody knows better that it was right.
+
+    To end a round alone a key holder must accuse more than n - t others; with t = (n + 1) / 2 these are a majority against it.
+    Said between rounds, where it strikes no quorum.
+    """
+    me = site.me()
+    if not view.epoch.accused >> me.index & 1:
+        return
+    accusations = site.ledger.accusations(view.epoch.epoch)
+    answered = {a.culprit for a in accusations if a.accuser == me.index}
+    addresses = {m.index: m.address for m in site.ledger.members()}
+    for slanderer in sorted({a.accuser for a in accusations if a.culprit == me.index} - answered):
+        accuse(site, view, addresses[slanderer], "it accused this site, whose share is right")
 
 
 def judge(site: Site, request: Request) -> Outcome:
@@ -61,9 +86,9 @@ def judge(site: Site, request: Request) -> Outcome:
     """
     view = expect_epoch(site, request, EpochPhase.DISPUTE)
     outcome = Outcome()
-    # What this site has named on the ledger, but perhaps not put before the dispute; the epoch is dead, so all of it may be read.
-    for name in (_EVIDENCE_NAME, KEY_PARTS_NAME):
-        put_kept(site, NO_ROUND, name.format(view.epoch.epoch))
+    # Perhaps not put before the dispute; the epoch is dead, so all of it may be read.
+    _put_evidence(site, view)
+    put_kept(site, NO_ROUND, KEY_PARTS_NAME.format(view.epoch.epoch))
     by_member = {seat.member: seat for seat in seats(site, view)}
     for accusation in site.ledger.accusations(view.epoch.epoch):
         accuser, accused = by_member[accusation.accuser], by_member[accusation.culprit]
@@ -91,7 +116,7 @@ def _verdict(
     try:
         with _responsible(accuser, "its evidence", request):
             key = _evidence(site, view, accusation, accuser)
-        own = steps.public_parts(_accusers_share(site, view, accuser, accused, key))
+        own = steps.public_parts(_accusers_share(site, request, view, accuser, accused, key))
         with _responsible(accused, "its key parts", request):
             theirs = _claimed_parts(site, view, accused)
     except _Fault as fault:
@@ -112,17 +137,23 @@ def _responsible(author: Seat, what: str, request: Request) -> Iterator[None]:
         raise
 
 
-def _accusers_share(site: Site, view: LedgerView, accuser: Seat, accused: Seat, key: X25519PrivateKey) -> KeyShare:
+def _accusers_share(
+    site: Site, request: Request, view: LedgerView, accuser: Seat, accused: Seat, key: X25519PrivateKey
+) -> KeyShare:
     """What the accuser must have derived from what everybody sealed to it.
 
     Raises:
-      _Fault: the accused cheated it there; or another one did, and the accuser named the wrong member.
+      _Fault: the accused cheated it there; or another one did, and the accuser named the wrong member; or a member withholds now
+        what it revealed.
     """
     params = security_params(site.settings, view.epoch)
     openings = {}
     for sender in seats(site, view):
         try:
-            openings[sender.position] = opening(site, view, sender, accuser, key, params)
+            with _responsible(sender, "what it revealed", request):
+                openings[sender.position] = opening(site, view, sender, accuser, key, params)
+        except _Fault:
+            raise
         except (CeremonyError, SealError) as error:
             if sender == accused:
                 raise _Fault(accused, f"{type(error).__name__} in what it revealed") from error

@@ -29,16 +29,24 @@ def epoch_id(site: Site, task: Task, epoch: EpochRecord) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def load_entropy(site: Site, epoch: EpochRecord) -> SecretSeed:
-    """This site's entropy of an epoch, drawn once: a repeated step makes the same contributions.
-
-    Raises:
-      KeysError: its file is readable by others, damaged, or of another site, epoch or ledger.
-    """
+def draw_entropy(site: Site, epoch: EpochRecord) -> None:
+    """Draw this site's entropy of an epoch, once, before it commits to anything made from it; repeated, keep what there is."""
     path = site.epoch_folder(epoch.epoch) / _ENTROPY_FILE
     binding = _binding(site, epoch, SecretKind.EPOCH_ENTROPY)
     create_secret(path, SecretSeed.random().secret_bytes(), site.identity.protection, binding)
-    return SecretSeed(read_secret(path, site.identity.protection, binding))
+
+
+def load_entropy(site: Site, epoch: EpochRecord) -> SecretSeed:
+    """This site's entropy of an epoch: a repeated step makes the same contributions.
+
+    Raises:
+      KeysError: it was never drawn or is lost, or its file is readable by others, damaged, or of another site, epoch or ledger.
+    """
+    path = site.epoch_folder(epoch.epoch) / _ENTROPY_FILE
+    if not path.exists():
+        # Fresh entropy would contradict what this site has committed to, and make everybody else look like a cheat.
+        raise KeysError(f"{path} is not there: this site takes no further part in the ceremony of epoch {epoch.epoch}")
+    return SecretSeed(read_secret(path, site.identity.protection, _binding(site, epoch, SecretKind.EPOCH_ENTROPY)))
 
 
 def epoch_sealing_key(site: Site, epoch: EpochRecord) -> X25519PrivateKey:

@@ -8,12 +8,13 @@ from flwr.client import NumPyClient
 from bahefl_flwr.errors import MalformedCiphertext, ProtocolError, SealError, ShareError, StoreError, WrongShare
 from bahefl_flwr.he.keys import KeyShare
 from bahefl_flwr.he.packing import unpack
+from bahefl_flwr.he.ring import Int64Array
 from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, decode_part
 from bahefl_flwr.he.share_format import decode_share
 from bahefl_flwr.he.share_proof import verify_share
 from bahefl_flwr.he.threshold import combine
 from bahefl_flwr.ledger.contract import FederationLedger
-from bahefl_flwr.records import LedgerView, ObjectKind, RoundRecord, ShareRecord, members_in
+from bahefl_flwr.records import LedgerView, ObjectKind, RoundRecord, ShareRecord, mask_of, members_in
 from bahefl_flwr.sealing import sealing_context
 from bahefl_flwr.site.coordination import aggregate_name
 from bahefl_flwr.site.keys import forget_epochs_before
@@ -75,7 +76,8 @@ def _model_after(site: Site, view: LedgerView, r: RoundRecord, base: Model, outc
         model = load_model(kept_at_confirmation)
         if model.round == r.number and model.digest() == r.opened:
             return model
-    model = base.plus(open_aggregate(site, view, r, base.parameters, outcome), r.number)
+    mean = mean_update(site, r, open_aggregate(site, view, r, outcome), base.parameters)
+    model = base.plus(mean, r.number)
     if model.digest() != r.opened:
         raise ProtocolError(
             f"round {r.number} opens to model {model.digest().hex()[:16]} here, a majority of sites confirmed "
@@ -84,10 +86,8 @@ def _model_after(site: Site, view: LedgerView, r: RoundRecord, base: Model, outc
     return model
 
 
-def open_aggregate(
-    site: Site, view: LedgerView, r: RoundRecord, parameters: int, outcome: Outcome, own: KeyShare | None = None
-) -> Array:
-    """The weighted mean update of a verified round, shape (parameters,), float32.
+def open_aggregate(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcome, own: KeyShare | None = None) -> Int64Array:
+    """The packed sum of a verified round, int64 (blocks, N), from the shares of the quorum `r.open_quorum`.
 
     Every site gets the same bits, whichever quorum released the shares.
 
@@ -95,6 +95,7 @@ def open_aggregate(
       own: this site's share of the epoch's key, to compare the others' shares with.
 
     Raises:
+      ProtocolError: not all of the quorum have released their shares.
       WrongShare: a share is not what its sender's keys give; names the sender.
       ShareError: the shares are right, but what they open is no sum of updates.
       StoreError: the aggregate or a share is missing or altered.
@@ -103,8 +104,14 @@ def open_aggregate(
     params = security_params(site.settings, epoch)
     aggregate = _aggregate_manifest(site, view, r, outcome)
     committee = members_in(epoch.committee)
-    manifests = {m: share_manifest(site, view, r, share) for m, share in quorum_shares(site, r).items()}
-    quorum = tuple(committee.index(m) for m in sorted(manifests))
+    released = released_shares(site, r)
+    # What a request or a ledger in motion lacks is never a sender's fault.
+    if mask_of(released) != r.open_quorum or r.open_quorum.bit_count() != epoch.threshold:
+        raise ProtocolError(
+            f"round {r.number}: of quorum {members_in(r.open_quorum)} only {sorted(released)} have released shares"
+        )
+    manifests = {m: share_manifest(site, view, r, share) for m, share in sorted(released.items())}
+    quorum = tuple(committee.index(m) for m in members_in(r.open_quorum))
     packed = []
     for i, ref in enumerate(aggregate.parts):
         ciphertexts = decode_part(site.store.part(ref, of=aggregate), PartKind.CIPHERTEXT, params, BLOCKS_PER_PART)
@@ -118,7 +125,13 @@ def open_aggregate(
                 raise WrongShare(f"round {r.number}, share of site {member} ({manifest.site}): {error}", member=member) from error
             shares[position] = share.residues
         packed.append(combine(ciphertexts, shares, quorum, params))
-    return unpack(np.concatenate(packed), parameters, total_share(site.ledger, r), params)
+    return np.concatenate(packed)
+
+
+def mean_update(site: Site, r: RoundRecord, packed: Int64Array, parameters: int) -> Array:
+    """The weighted mean update of an opened round, shape (parameters,), float32."""
+    params = security_params(site.settings, site.ledger.epoch(r.epoch))
+    return unpack(packed, parameters, total_share(site.ledger, r), params)
 
 
 def total_share(ledger: FederationLedger, r: RoundRecord) -> float:
@@ -147,8 +160,8 @@ def _aggregate_manifest(site: Site, view: LedgerView, r: RoundRecord, outcome: O
     return manifest
 
 
-def quorum_shares(site: Site, r: RoundRecord) -> dict[int, ShareRecord]:
-    """The shares released by the quorum that opened a round, by member."""
+def released_shares(site: Site, r: RoundRecord) -> dict[int, ShareRecord]:
+    """The shares released so far for the quorum `r.open_quorum`, by member."""
     return {s.member: s for s in site.ledger.shares(r.number) if s.quorum == r.open_quorum}
 
 

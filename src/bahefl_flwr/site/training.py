@@ -32,7 +32,7 @@ from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, encode_part
 from bahefl_flwr.ledger.connection import Receipt
 from bahefl_flwr.records import LedgerView, Member, ObjectKind, RoundPhase, RoundRecord
-from bahefl_flwr.site.confirmation import answer_slander
+from bahefl_flwr.site.dispute import EVIDENCE_NAME, answer_slander
 from bahefl_flwr.site.model import Array, Model
 from bahefl_flwr.site.objects import keep, kept_names, put_kept
 from bahefl_flwr.site.opening import current_model
@@ -194,6 +194,8 @@ def upload(site: Site, request: Request) -> Outcome:
     with outcome.timed("upload"):
         for number in sorted(rounds):
             for name in kept_names(site, number):
+                if name.startswith(EVIDENCE_NAME.format("")):
+                    continue  # a secret key, which only a dispute may show
                 outcome.bytes[name] = outcome.bytes.get(name, 0) + put_kept(site, number, name)
     return outcome
 

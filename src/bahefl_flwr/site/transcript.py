@@ -16,7 +16,7 @@ from bahefl_flwr.he.keys import PublicKey, held_subsets
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.seal_format import PartKind, decode_part
 from bahefl_flwr.records import CeremonyRecord, LedgerView, ObjectKind, members_in
-from bahefl_flwr.sealing import sealing_context, unseal
+from bahefl_flwr.sealing import is_usable, sealing_context, unseal
 from bahefl_flwr.site.keys import epoch_id
 from bahefl_flwr.site.state import Site, security_params
 
@@ -76,7 +76,10 @@ def seed_commitment(site: Site, view: LedgerView, seat: Seat) -> SeedCommitment:
     data = site.store.part(manifest.parts[0], of=manifest)
     if len(manifest.parts) != 1 or len(data) != 2 * _DIGEST_BYTES:
         raise CeremonyError(f"{seat.address} committed to {len(data)} bytes in epoch {view.epoch.epoch}, 64 were due: accuse it")
-    return SeedCommitment(contributions=data[:_DIGEST_BYTES], sealing_key=data[_DIGEST_BYTES:])
+    commitment = SeedCommitment(contributions=data[:_DIGEST_BYTES], sealing_key=data[_DIGEST_BYTES:])
+    if not is_usable(commitment.sealing_key):
+        raise CeremonyError(f"{seat.address} names a key for epoch {view.epoch.epoch} that nobody can seal to: accuse it")
+    return commitment
 
 
 def opening(
@@ -85,7 +88,9 @@ def opening(
     """What `sender` revealed to `holder` in step 2, opened with the holder's key of the epoch and held against its commitment.
 
     Raises:
-      StoreError: missing or altered. SealError: not sealed to that key. CeremonyError: not what the sender committed to.
+      StoreError: a part of what the sender revealed is missing or altered, be it for this holder or for another: so everybody
+        sees it, and not the holder alone whose part was withheld.
+      SealError: not sealed to that key. CeremonyError: not what the sender committed to.
     """
     epoch = view.epoch.epoch
     manifest = site.store.expect(
@@ -95,9 +100,9 @@ def opening(
     if len(manifest.parts) != params.committee:
         revealed = f"{sender.address} revealed {len(manifest.parts)} sealed parts in epoch {epoch}"
         raise CeremonyError(f"{revealed}, one for each of {params.committee} members was due: accuse it")
-    sealed = site.store.part(manifest.parts[holder.position], of=manifest)
+    sealed = [site.store.part(ref, of=manifest) for ref in manifest.parts]
     return steps.verify_opening(
-        unseal(sealed, holder.address, key, seeds_context(view, sender.address)),
+        unseal(sealed[holder.position], holder.address, key, seeds_context(view, sender.address)),
         sender=sender.position, holder=holder.position, committed=seed_commitment(site, view, sender).contributions,
         epoch_id=epoch_id(site, view.task, view.epoch), params=params,
     )  # fmt: skip

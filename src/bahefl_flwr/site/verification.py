@@ -17,13 +17,12 @@ from bahefl_flwr.records import (
     ExclusionReason,
     LedgerView,
     Member,
-    MemberStatus,
     ObjectKind,
     RoundPhase,
     RoundRecord,
     members_in,
 )
-from bahefl_flwr.sealing import seal, sealing_context
+from bahefl_flwr.sealing import is_usable, seal, sealing_context
 from bahefl_flwr.site.coordination import aggregate_name, keep_aggregate, sum_parts, usable_updates, well_formed
 from bahefl_flwr.site.keys import load_key_share
 from bahefl_flwr.site.objects import keep, kept, kept_parts, put_kept
@@ -168,7 +167,10 @@ def _sealed_share(site: Site, view: LedgerView, r: RoundRecord, quorum: int) -> 
     share = load_key_share(site, view.epoch)
     committee = members_in(view.epoch.committee)
     positions = tuple(committee.index(m) for m in members_in(quorum))
-    recipients = {m.address: m.sealing_key for m in site.ledger.members() if m.status is MemberStatus.ACTIVE}
+    # Suspended ones, too, if they are to confirm: they may be back by then. No unusable key may keep the others from opening.
+    concerned = view.active | r.committed | view.epoch.committee
+    sites = [m for m in site.ledger.members() if concerned >> m.index & 1]
+    recipients = {m.address: m.sealing_key for m in sites if is_usable(m.sealing_key)}
     context = sealing_context(kind=ObjectKind.SHARE, run=view.task.run_digest, round=r.number, epoch=r.epoch, sender=site.address)
     for part in kept_parts(site, r.number, aggregate_name(r.included)):
         ciphertexts = decode_part(part, PartKind.CIPHERTEXT, params, BLOCKS_PER_PART)
