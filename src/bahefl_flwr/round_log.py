@@ -62,9 +62,13 @@ def round_line(
     members: Mapping[int, Member],
     updates: Iterable[UpdateRecord],
     evaluation: Mapping[str, float | int],
-    model_digest: str,
+    by_site: Mapping[int, Mapping[str, float | int]],
 ) -> dict[str, Any]:
-    """The line of `metrics.jsonl` for a round that has ended, finalised or abandoned."""
+    """The line of `metrics.jsonl` for a round that has ended, finalised or abandoned.
+
+    Args:
+      evaluation: figures of the opened model over all sites. by_site: the same per member index.
+    """
     included = members_in(r.included)
     left_out = [m for m in members_in(r.committed) if m not in included]
     reasons = dict(zip(left_out, r.reasons, strict=False))
@@ -82,14 +86,16 @@ def round_line(
         "excluded": {str(m): ExclusionReason(reason).name.lower() for m, reason in reasons.items()},
         "weights": {str(u.member): u.weight for u in updates},
         "quorum": list(members_in(r.open_quorum)),
+        "disputed": list(members_in(r.disputed)),
         "train": figures.train,
         "train_loss": figures.train.get("loss"),
         "validation": dict(evaluation),
+        "sites": {str(member): dict(figures) for member, figures in sorted(by_site.items())},
         "seconds": {k: round(v, 3) for k, v in figures.seconds.items()} | {"total": round(sum(figures.seconds.values()), 3)},
         "bytes": dict(figures.bytes),
         "gas": {"total": figures.gas},
         "update_digests": {str(u.member): u.digest.hex() for u in updates},
         "aggregate_digest": r.aggregate.hex(),
-        "model_digest": model_digest,
+        "model_digest": r.opened.hex() if any(r.opened) else "",
         "notes": figures.notes,
     }

@@ -154,7 +154,7 @@ class BaheflStrategy(Strategy):
             self._unevaluated = r
         else:
             _log.warning("round %d was abandoned: %s", r.number, r.abort_reason)
-            self._write_line(r, {}, "")
+            self._write_line(r, {}, {})
 
     def _on_evaluation(self, replies: Mapping[int, Reply]) -> None:
         """Sites evaluated the newest finalised model; with that, the line of its round is complete."""
@@ -167,11 +167,12 @@ class BaheflStrategy(Strategy):
         metrics = self._aggregated("evaluation", self.evaluate_metrics_aggr_fn, evaluations)
         self.result.evaluate_metrics_clientapp[number] = MetricRecord(dict(metrics))
         if r is not None:
-            models = {str(reply.facts.get("model", "")) for reply in fresh.values()}
-            if len(models) > 1:
-                _log.error("round %d: sites opened different models: %s", number, sorted(models))
             self._unevaluated = None
-            self._write_line(r, metrics, " ".join(sorted(models)))
+            by_site = {
+                m: self._aggregated("evaluation", self.evaluate_metrics_aggr_fn, {m: figures})
+                for m, figures in evaluations.items()
+            }
+            self._write_line(r, metrics, by_site)
             self._stop_early(number, metrics.get("score"))
 
     def _stop_early(self, number: int, score: object) -> None:
@@ -186,12 +187,12 @@ class BaheflStrategy(Strategy):
             reason = f"early stopping: no better score than round {self._best[1]}'s in {patience} evaluated rounds"
             end_task(self.federation.ledger, reason)
 
-    def _write_line(self, r: RoundRecord, evaluation: Numbers, model: str) -> None:
+    def _write_line(self, r: RoundRecord, evaluation: Numbers, by_site: Mapping[int, Numbers]) -> None:
         ledger = self.federation.ledger
         members = {m.index: m for m in ledger.members()}
         figures = self._figures.pop(r.number, RoundFigures())
         if self.on_round:
-            self.on_round(round_line(r, figures, members, ledger.updates(r.number), evaluation, model))
+            self.on_round(round_line(r, figures, members, ledger.updates(r.number), evaluation, by_site))
 
     def _evaluate_final(self, grid: Grid, timeout_s: float) -> None:
         """Every site opens the last aggregate and evaluates it, first on its validation part, then on its test part."""
