@@ -111,7 +111,7 @@ class Driver:
         self._failed.update(requests[m] for m, reply in replies.items() if not (reply.ok or reply.silent))
         for member, reply in replies.items():
             if not reply.ok:
-                _log.warning("round %d: site %d did not %s: %s", view.round.number, member, command.action, reply.error)
+                _log.warning("site %d did not %s of %d: %s", member, command.action, command.number, reply.error)
         self._on_replies(view, command, replies, time.monotonic() - started)
 
     def _config(self, view: LedgerView, command: Ask, request: Request) -> Config:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import click
 import typer
 from typer.core import TyperGroup
+
+from bahefl_flwr.commands.output import Format
 
 _DEFAULT = "run"
 
@@ -20,13 +21,6 @@ class _RunByDefault(TyperGroup):
         if args and args[0] not in self.commands and args[0] != "--help":
             args = [_DEFAULT, *args]
         return super().parse_args(ctx, args)
-
-
-class Format(StrEnum):
-    """How the result is printed."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 app = typer.Typer(

@@ -229,10 +229,8 @@ class Sender:
                 f"{self._endpoint.base_fee()} wei, ledger.max_fee_gwei={cap:g}); raise the cap, or ask the node's operator"
             )
 
-    def _raise_fees(self, delivery: _Delivery) -> bool:
+    def _raise_fees(self, delivery: _Delivery) -> None:
         fees = delivery.fees.raised(self._endpoint.policy, self._endpoint.base_fee())
-        if fees is None or delivery.raises >= _MAX_RAISES:
-            return False
-        delivery.fees, delivery.raises = fees, delivery.raises + 1
-        self._hand_in(delivery, self._signed(delivery))
-        return True
+        if fees is not None and delivery.raises < _MAX_RAISES:
+            delivery.fees, delivery.raises = fees, delivery.raises + 1
+            self._hand_in(delivery, self._signed(delivery))
