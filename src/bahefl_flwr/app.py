@@ -64,7 +64,9 @@ def main(grid: Grid, context: Context) -> None:
     except BaheflError as error:
         # What was finalised stays told, whatever ended the run.
         seconds = time.monotonic() - started
-        summary = run_folder.summarise(folder.metrics(), experiment=settings.experiment, seconds=seconds, reason=str(error))
+        summary = run_folder.summarise(
+            folder.metrics(), experiment=settings.experiment, seconds=seconds, reason=str(error), failed=True
+        )
         _finish(summary, folder, live)
         raise
     _finish(summary, folder, live)
@@ -81,8 +83,11 @@ def _summary(federation: Federation, strategy: BaheflStrategy, folder: RunFolder
     view = federation.ledger.view()
     threshold, committee = view.epoch.threshold, view.epoch.committee.bit_count()
     single = f"single key, held by all {committee} members (the paper's experiment)"
+    lines = folder.metrics()
+    epochs = len({line["epoch"] for line in lines})
+    renewed = f", {epochs} key epochs" if epochs > 1 else ""
     summary = run_folder.summarise(
-        folder.metrics(),
+        lines,
         experiment=federation.settings.experiment,
         seconds=seconds,
         test=strategy.test_metrics,
@@ -94,7 +99,7 @@ def _summary(federation: Federation, strategy: BaheflStrategy, folder: RunFolder
         "last_round": view.round.number,
         "block_number": view.block_number,
         "model_digest": strategy.final_model,
-        "key_mode": f"threshold {threshold} of {committee}" if threshold > 1 else single,
+        "key_mode": (f"threshold {threshold} of {committee}" if threshold > 1 else single) + renewed,
         "account_keys": "throw-away keys of a simulation",
     }
     return summary

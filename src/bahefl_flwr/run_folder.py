@@ -150,15 +150,16 @@ def find(root: str | Path, run_id: int) -> RunFolder:
 
 
 def summarise(
-    lines: Sequence[RoundLine], *, experiment: str, seconds: float, test: Mapping[str, float] | None = None, reason: str = ""
-) -> RunSummary:
-    """The summary of a run's lines; it failed when no round was finalised."""
+    lines: Sequence[RoundLine], *, experiment: str, seconds: float, test: Mapping[str, float] | None = None, reason: str = "",
+    failed: bool = False,
+) -> RunSummary:  # fmt: skip
+    """The summary of a run's lines; it failed when an error ended it, or no round was finalised."""
     finalised = [line for line in lines if line["finalised"]]
     measured = [line for line in finalised if "score" in line["validation"]]
     best = max(measured, key=lambda line: float(line["validation"]["score"]), default=None)
     return {
         "experiment": experiment,
-        "outcome": "completed" if finalised else "failed",
+        "outcome": "completed" if finalised and not failed else "failed",
         "reason": reason,
         "rounds": len(finalised),
         "abandoned": len(lines) - len(finalised),

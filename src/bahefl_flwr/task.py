@@ -145,9 +145,16 @@ def _whitelist(federation: Federation, strangers: list[Hello]) -> None:
 def _start(federation: Federation, members: Mapping[int, Hello], rounds: int) -> None:
     """Paper step 1: the task goes on the ledger, with the model that all sites start from."""
     ledger, settings = federation.ledger, federation.settings
-    if ledger.view().task.open:
+    view = ledger.view()
+    if view.task.open:
         _log.info("the ledger has an open task: continuing it")
         return
+    if (active := view.active.bit_count()) > settings.federation.sites:
+        raise RunFailed(
+            f"the contract {ledger.address} has {active} active members, federation.sites is {settings.federation.sites}: keys "
+            "and noise are sized for that many. A simulation makes new sites in every run, so leave ledger.contract empty there; "
+            "in a deployment raise federation.sites, or suspend the members that left"
+        )
     models = Counter(h.model for h in members.values())
     model, votes = models.most_common(1)[0]
     if votes < len(members):

@@ -13,6 +13,9 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict
 from bahefl_flwr import driver as driver_module
 from bahefl_flwr.driver import MAX_REFUSALS_IN_A_ROW, Driver
 from bahefl_flwr.errors import RunFailed, TransactionReverted
+from bahefl_flwr.identity import Identity
+from bahefl_flwr.ledger.connection import Connection
+from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.records import RoundPhase
 from bahefl_flwr.round import Advance, Step
 from federation_run import Run, federated_run
@@ -168,3 +171,23 @@ def test_step_that_is_always_refused_ends_the_run(monkeypatch: pytest.MonkeyPatc
         driver._advance(Advance(step=Step.FINALIZE, number=1))
     with pytest.raises(RunFailed, match=r"refused finalize 1 20 times in a row: NotYet\(5, 4\)"):
         driver._advance(Advance(step=Step.FINALIZE, number=1))
+
+
+def test_contract_with_other_members_is_refused(tmp_path: Path) -> None:
+    """A contract on which sites of another run are active is refused before a task starts, with what to do about it."""
+
+    def crowd(run: Run) -> Tamper:
+        joined: list[Identity] = []
+
+        def tamper(site: int, message: Message, deliver: Deliver) -> Message | None:
+            if site == 0 and not joined:
+                joined.append(Identity.create_or_load(tmp_path / "stranger"))
+                run.ledger.whitelist([joined[0].address], [1])
+                connection = Connection(run.ledger._connection.url, run.ledger.chain_id, account=joined[0].account)
+                FederationLedger.attach(connection, run.ledger.address).register(joined[0].sealing_public, joined[0].onion.tip)
+            return deliver(message)
+
+        return tamper
+
+    with pytest.raises(RunFailed, match="has 4 active members, federation.sites is 3"):
+        federated_run(tmp_path, "federation.sites=3", tamper=crowd)
