@@ -189,5 +189,5 @@ def test_contract_with_other_members_is_refused(tmp_path: Path) -> None:
 
         return tamper
 
-    with pytest.raises(RunFailed, match="has 4 active members, federation.sites is 3"):
+    with pytest.raises(RunFailed, match=r"has 4 active members, federation\.sites is 3"):
         federated_run(tmp_path, "federation.sites=3", tamper=crowd)
