@@ -50,9 +50,10 @@ def imports(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """pytest without the slow tests; `nox -s tests -- -m ""` runs all."""
-    _install(session, "pytest", "pytest-timeout", "hypothesis")
-    session.run("pytest", *session.posargs)
+    """pytest without the slow tests, on two cores; `nox -s tests -- -m ""` runs all."""
+    _install(session, "pytest", "pytest-timeout", "pytest-xdist", "hypothesis")
+    # File by file, so that what a file prepares once is prepared once.
+    session.run("pytest", "-n", "2", "--dist", "loadfile", *session.posargs)
 
 
 @nox.session
