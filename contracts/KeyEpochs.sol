@@ -56,17 +56,18 @@ abstract contract KeyEpochs is Succession {
         if (!_ceremonyLive(e)) revert WrongEpochPhase(epoch, e.phase, EpochPhase.COMMIT);
         _onlyAfter(e.deadline);
         if (e.phase == EpochPhase.DISPUTE) {
-            _restartUnnamed(e, "disputed, and no majority named a culprit");
+            _repeat(e, 0, "disputed, and no majority named a culprit");
         } else {
             uint256 silent = e.committee & ~e.acted[e.phase - EpochPhase.COMMIT];
             _task().absent |= silent;
-            _restart(e, silent, "silent until the deadline");
+            _repeat(e, silent, "silent until the deadline");
         }
     }
 
     /// @notice A committee member accuses another. More than half of the committee against the same member exclude it.
     /// In a ceremony that ends the epoch. With `evidence` (the stored object in which the accuser gives up its own key of this
     /// epoch, so that everybody can judge) the ceremony stops for a DISPUTE: members judge by accusing, and there will be no key.
+    /// Not before PUBLISH: only when all have revealed is there something to judge. It may follow an accusation without evidence.
     /// While the key is in use the open round goes on. If a share of the accused opened it, that quorum is struck, by anybody's
     /// first accusation or a repeated one; the others can form another. New keys follow at the end of the round.
     function accuse(uint256 epoch, address culprit, bytes32 evidence, string calldata reason) external {
@@ -77,8 +78,11 @@ abstract contract KeyEpochs is Succession {
         uint256 accused = _seatOf(e, culprit);
         bool inUse = e.phase == EpochPhase.ACTIVE;
         bool strikes = inUse && _helpedToOpen(accused);
+        bool disputes = !inUse && evidence != 0 && e.phase != EpochPhase.DISPUTE;
+        if (disputes && e.phase < EpochPhase.PUBLISH) revert WrongEpochPhase(epoch, e.phase, EpochPhase.PUBLISH);
         uint256 accusers = _accusers[epoch][accused];
-        if (accuser == accused || (accusers.has(accuser) && !strikes)) revert AlreadyActed(epoch, msg.sender);
+        bool repeated = accusers.has(accuser) && !strikes && !disputes;
+        if (accuser == accused || repeated) revert AlreadyActed(epoch, msg.sender);
         accusers |= 1 << accuser;
         _accusers[epoch][accused] = accusers;
         _accusations[epoch].push(Accusation(uint8(accuser), uint8(accused), inUse ? uint32(_currentRound) : 0, evidence));
@@ -88,7 +92,7 @@ abstract contract KeyEpochs is Succession {
         if (majority) _task().excluded |= 1 << accused;
         if (strikes) _strikeQuorum(accused, accuser);
         else if (!inUse && majority) _restart(e, 1 << accused, "accused by a majority");
-        else if (!inUse && evidence != 0 && e.phase != EpochPhase.DISPUTE) _enter(e, EpochPhase.DISPUTE);
+        else if (disputes) _enter(e, EpochPhase.DISPUTE);
     }
 
     // ---- what the rounds do for it
@@ -151,7 +155,7 @@ abstract contract KeyEpochs is Succession {
             _task().excluded |= e.committee & ~agreed;
             _restart(e, e.committee & ~agreed, "confirmed another key than the majority");
         } else {
-            _restartUnnamed(e, "no majority for one key");
+            _repeat(e, 0, "no majority for one key");
         }
     }
 
@@ -168,16 +172,17 @@ abstract contract KeyEpochs is Succession {
         }
     }
 
-    /// @dev The epoch failed without a culprit the contract could name. This may happen a few times in a row only.
-    function _restartUnnamed(Epoch storage e, string memory reason) private {
+    /// @dev The epoch failed, and nobody is excluded for it. This may happen a few times in a row only: the committee is drawn
+    /// anew each time, and no members may have it drawn until it suits them.
+    function _repeat(Epoch storage e, uint256 silent, string memory reason) private {
         ++_task().failedCeremonies;
-        _restart(e, 0, reason);
+        _restart(e, silent, reason);
     }
 
     function _restart(Epoch storage e, uint256 culprits, string memory reason) private {
         e.phase = EpochPhase.FAILED;
         emit EpochFailed(e.number, culprits, reason);
-        if (_task().failedCeremonies >= _config.maxAttempts) _closeTask("key ceremonies failed without a culprit");
+        if (_task().failedCeremonies >= _config.maxAttempts) _closeTask("too many key ceremonies failed in a row");
         else _openEpoch();
     }
 

@@ -127,7 +127,9 @@ abstract contract Openings is Rounds {
         (r.openQuorum, r.confirmed, r.opened) = (0, 0, 0);
         r.deadline = _in(_config.verifyWindow);
         if ((e.committee & _eligible() & ~r.disputed).count() < e.threshold) {
-            _replaceHolders();
+            // Not the first time: with the same keys the slandered can accuse back, and exclude whoever struck them all.
+            if (e.struckOut) _replaceHolders();
+            e.struckOut = true;
             _abortRound("too few key holders above suspicion");
         } else {
             _openWithAnother(r);

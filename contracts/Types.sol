@@ -39,7 +39,7 @@ struct Config {
     uint32 ceremonyWindow;     // for each of the four steps of a key ceremony, and for a dispute
     uint16 minCommits;         // fewest updates in an aggregate: what hides a single one
     uint16 quorumBps;          // votes that settle a verification / committed sites, in basis points (> 5000)
-    uint16 maxAttempts;        // coordinators tried before a round is aborted
+    uint16 maxAttempts;        // coordinators tried before a round is aborted, and key ceremonies before the task ends
     uint16 cooldownRounds;     // rounds a coordinator sits out afterwards
     uint16 committeeMax;       // most members of a key committee
     uint16 epochRounds;        // finalised rounds after which new keys are made; 0 = only when members change
@@ -52,7 +52,7 @@ struct Task {
     uint32 rounds;            // finalised rounds after which the task ends
     uint32 finalizedCount;
     uint32 lastFinalized;     // round number, 0 while there is none in this task
-    uint8 failedCeremonies;   // in a row, without a culprit the contract could name
+    uint8 failedCeremonies;   // in a row, for which nobody was excluded
     bytes32 runDigest;
     bytes32 initialModel;
     bytes32 securityParams;
@@ -83,6 +83,7 @@ struct Epoch {
     uint8 phase;
     uint8 threshold;
     bool renewal;             // new keys are to be made before the next round
+    bool struckOut;           // strikes have ended a round of this epoch
     uint32 finalizedBefore;   // the task's finalised rounds when the epoch opened
     uint64 deadline;
     uint256 committee;

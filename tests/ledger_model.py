@@ -101,11 +101,9 @@ class Model(State):
         refuse(e.number == 0, "NotCurrentEpoch")
         refuse(not self._in_ceremony(), "WrongEpochPhase")
         refuse(not self.late, "DeadlineNotReached")
-        if e.phase is EpochPhase.DISPUTE:
-            self._restart_unnamed()
-        else:
+        if e.phase is not EpochPhase.DISPUTE:
             self.task.absent |= e.committee & ~e.acted[CEREMONY.index(e.phase)]
-            self._restart()
+        self._repeat()
 
     def accuse(self, i: int | None, culprit: int, *, evidence: bool) -> None:
         """A committee member accuses another."""
@@ -116,8 +114,10 @@ class Model(State):
         refuse(not has(e.committee, culprit), "NotInCommittee")
         in_use = e.phase is EpochPhase.ACTIVE
         strikes = in_use and r.phase is RoundPhase.VERIFIED and has(r.open_quorum, culprit)
+        disputes = not in_use and evidence and e.phase is not EpochPhase.DISPUTE
+        refuse(disputes and e.phase < EpochPhase.PUBLISH, "WrongEpochPhase")
         accusers = e.accusers.get(culprit, 0)
-        refuse(accuser == culprit or (has(accusers, accuser) and not strikes), "AlreadyActed")
+        refuse(accuser == culprit or (has(accusers, accuser) and not strikes and not disputes), "AlreadyActed")
         e.accusers[culprit] = accusers | 1 << accuser
         e.accused |= 1 << culprit
         majority = 2 * e.accusers[culprit].bit_count() > e.committee.bit_count()
@@ -127,7 +127,7 @@ class Model(State):
             self._strike(culprit)
         elif not in_use and majority:
             self._restart()
-        elif not in_use and evidence:
+        elif disputes:
             e.phase = EpochPhase.DISPUTE
 
     # ---- rounds

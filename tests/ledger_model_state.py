@@ -55,6 +55,7 @@ class ModelEpoch:
     pool: int = 0
     accused: int = 0
     renewal: bool = False
+    struck_out: bool = False
     finalized_before: int = 0
     acted: list[int] = field(default_factory=lambda: [0] * 4)
     keys: dict[int, bytes] = field(default_factory=dict)
@@ -156,16 +157,16 @@ class State:
             self.task.excluded |= e.committee & ~agreed
             self._restart()
         else:
-            self._restart_unnamed()
+            self._repeat()
 
-    def _restart_unnamed(self) -> None:
+    def _repeat(self) -> None:
         self.task.failed_ceremonies += 1
         self._restart()
 
     def _restart(self) -> None:
         self.epoch.phase = EpochPhase.FAILED
         if self.task.failed_ceremonies >= self.config.max_attempts:
-            self._close_task("key ceremonies failed without a culprit")
+            self._close_task("too many key ceremonies failed in a row")
         else:
             self._open_epoch()
 
@@ -256,7 +257,9 @@ class State:
         r.open_quorum, r.opened, r.models = 0, b"", {}
         left = self.epoch.committee & self.active & ~self.task.excluded & ~r.disputed
         if left.bit_count() < self.task.threshold:
-            self._replace_holders()
+            if self.epoch.struck_out:
+                self._replace_holders()
+            self.epoch.struck_out = True
             return self._abort("too few key holders above suspicion")
         r.open_quorum = next((q for _, q in r.shares if self._complete(q) and not self._suspected(q)), 0)
         return None

@@ -144,6 +144,11 @@ class Sites:
         for step in (EpochPhase.COMMIT, EpochPhase.REVEAL, EpochPhase.PUBLISH, EpochPhase.CONFIRM):
             self.take(step)
 
+    def reveal(self) -> None:
+        """Everybody commits and reveals: from now on somebody can prove a fault."""
+        self.take(EpochPhase.COMMIT)
+        self.take(EpochPhase.REVEAL)
+
     def take(self, step: EpochPhase, *members: int, key: str = "key") -> None:
         """One step of the ceremony by some members (the committee if none is named)."""
         epoch = self.view().epoch.epoch

@@ -262,8 +262,9 @@ contract Handler is Federation {
 
     function _observeEpochOver(Epoch memory e) private {
         uint8 was = _epochPhaseOf[e.number];
-        if (e.phase == EpochPhase.DISPUTE || _hasEvidence(e.number)) {
-            if (!_disputed[e.number]) ++disputes;
+        if (!_disputed[e.number] && (e.phase == EpochPhase.DISPUTE || _hasEvidence(e.number))) {
+            require(was == EpochPhase.PUBLISH || was == EpochPhase.CONFIRM, "evidence before there was anything to judge");
+            ++disputes;
             _disputed[e.number] = true;
         }
         require(!_disputed[e.number] || e.phase != EpochPhase.ACTIVE, "a disputed epoch became active");

@@ -39,12 +39,14 @@ contract InvariantsTest {
 
     // ---- the claims
 
-    /// @notice While a task is open: exactly one live round or one live ceremony; otherwise neither.
+    /// @notice While a task is open: exactly one live round or one live ceremony, after few that failed; otherwise neither.
     function _oneLiveRoundOrCeremony() private view {
         Snapshot memory s = readings.snapshot();
         (bool round, bool ceremony) = (_roundLive(s.round), _ceremonyLive(s.epoch));
         require((round != ceremony) == s.task.open && !(round && ceremony), "one live round or ceremony");
         require(!round || (s.epoch.phase == EpochPhase.ACTIVE && s.round.epoch == s.epoch.number), "a round has the present key");
+        require(!s.task.open || s.task.failedCeremonies < readings.config().maxAttempts, "ceremonies without end");
+        require(s.task.absent == 0 || s.task.failedCeremonies != 0, "silence that does not count");
         require(s.task.open || bytes(s.task.endReason).length != 0 || s.task.finalizedCount == s.task.rounds, "an end has a reason");
     }
 

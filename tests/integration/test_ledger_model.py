@@ -175,6 +175,12 @@ class Beside(RuleBasedStateMachine):
         if openers:
             self.accuse(i, openers[k % len(openers)], proof=False)
 
+    @rule(i=MEMBER, k=MEMBER)
+    def dispute(self, i: int, k: int) -> None:
+        committee = members_in(self.view.epoch.committee)
+        if committee:
+            self.accuse(committee[i % len(committee)], committee[k % len(committee)], proof=True)
+
     @rule(k=MEMBER)
     def accuse_together(self, k: int) -> None:
         committee = members_in(self.view.epoch.committee)

@@ -219,17 +219,47 @@ def test_who_did_not_help_to_open_strikes_nothing(opened: Sites) -> None:
     assert (opened.round().open_quorum, opened.round().confirmed, opened.round().disputed) == (quorum, 1, 0)
 
 
+def strike_out(sites: Sites) -> None:
+    """The third key holder has the open quorum of the first two struck, and then the one it formed with the second."""
+    first, second, third = sites.committee()
+    sites.accuse(third, first)
+    sites.release(second, third)
+    sites.accuse(third, second)
+
+
 def test_too_few_above_suspicion_abort_the_round(opened: Sites) -> None:
-    """When the undisputed holders cannot form a quorum, nobody waits; others get the next key."""
-    first, second, third = opened.committee()
-    opened.accuse(third, first)
-    opened.release(second, third)
-    opened.accuse(first, second)
+    """When the undisputed holders cannot form a quorum, nobody waits; the keys stay for now."""
+    first, second, _ = opened.committee()
+    strike_out(opened)
     assert opened.admin.round(1).abort_reason == "too few key holders above suspicion"
     assert opened.admin.round(1).disputed == mask_of((first, second))
+    assert (opened.round().number, opened.round().epoch, opened.round().disputed) == (2, 1, 0)
+    assert not opened.view().epoch.renewal
+
+
+def test_the_slandered_can_answer_before_keys_change(opened: Sites) -> None:
+    """Together they are a majority: whoever struck them all is excluded, and the next key is made without it."""
+    first, second, slanderer = opened.committee()
+    strike_out(opened)
+    opened.accuse(first, slanderer)
+    opened.accuse(second, slanderer)
+    assert (opened.view().task.excluded, opened.round().phase) == (1 << slanderer, RoundPhase.COMMIT)
+    opened.whole_round()
+    assert (opened.view().last_finalized, opened.view().epoch.epoch) == (2, 2)
+    assert opened.view().epoch.pool == ALL & ~(1 << slanderer)
+
+
+def test_others_get_the_key_after_the_second_time(opened: Sites) -> None:
+    """Strikes that end round after round are not answered: new keys are made, and count from the beginning."""
+    strike_out(opened)
+    opened.opened_round()
+    strike_out(opened)
+    assert opened.admin.epoch(1).renewal
     assert (opened.view().epoch.epoch, opened.view().epoch.phase) == (2, EpochPhase.COMMIT)
     opened.ceremony()
-    assert opened.round().number == 2
+    opened.opened_round()
+    strike_out(opened)
+    assert (opened.round().number, opened.round().epoch) == (4, 2)
 
 
 def test_a_majority_of_accusers_excludes_a_holder_but_not_the_round(opened: Sites) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bahefl_flwr.records import EpochPhase, RoundPhase, mask_of
-from ledger_sites import CONFIG, N, Sites, digest, refused
+from ledger_sites import CONFIG, NO_EVIDENCE, N, Sites, digest, refused
 
 ALL = 2**N - 1
 EVIDENCE = digest("evidence")
@@ -24,7 +24,7 @@ def ceremony(registered: Sites) -> Sites:
 @pytest.fixture
 def disputed(ceremony: Sites) -> Sites:
     """The first committee member accused the third, and gave up its key to prove it."""
-    ceremony.take(EpochPhase.COMMIT)
+    ceremony.reveal()
     first, _, third = ceremony.committee()
     ceremony.accuse(first, third, EVIDENCE)
     return ceremony
@@ -82,14 +82,41 @@ def test_more_evidence_does_not_prolong_a_dispute(disputed: Sites) -> None:
     assert (disputed.view().epoch.phase, disputed.view().epoch.deadline) == (EpochPhase.DISPUTE, deadline)
 
 
+def test_evidence_waits_until_all_have_revealed(ceremony: Sites) -> None:
+    """Before, there is nothing to judge; a member that gave its key up then would only be believed or not."""
+    first, _, third = ceremony.committee()
+    for step in (EpochPhase.COMMIT, EpochPhase.REVEAL):
+        with refused("WrongEpochPhase"):
+            ceremony.accuse(first, third, EVIDENCE)
+        ceremony.take(step)
+    assert ceremony.admin.accusations(1) == ()
+    ceremony.accuse(first, third, EVIDENCE)
+    assert ceremony.view().epoch.phase is EpochPhase.DISPUTE
+
+
+def test_evidence_may_follow_an_accusation(ceremony: Sites) -> None:
+    """Who accused too early can still prove it, once; its voice counts once all the same."""
+    first, _, third = ceremony.committee()
+    ceremony.accuse(first, third)
+    ceremony.reveal()
+    with refused("AlreadyActed"):
+        ceremony.accuse(first, third)
+    ceremony.accuse(first, third, EVIDENCE)
+    assert (ceremony.view().epoch.phase, ceremony.view().task.excluded) == (EpochPhase.DISPUTE, 0)
+    assert [a.evidence for a in ceremony.admin.accusations(1)] == [NO_EVIDENCE, EVIDENCE]
+    with refused("AlreadyActed"):
+        ceremony.accuse(first, third, EVIDENCE)
+
+
 def test_disputes_end_the_task_after_a_few(ceremony: Sites) -> None:
     """Somebody that disputes for ever cannot keep a federation busy for ever."""
     for _ in range(CONFIG.max_attempts):
         first, second, _ = ceremony.committee()
+        ceremony.reveal()
         ceremony.accuse(first, second, EVIDENCE)
         ceremony.pass_deadline()
         ceremony.stranger.expire_epoch(ceremony.view().epoch.epoch)
-    assert ceremony.view().task.end_reason == "key ceremonies failed without a culprit"
+    assert ceremony.view().task.end_reason == "too many key ceremonies failed in a row"
 
 
 def test_without_evidence_the_ceremony_goes_on(ceremony: Sites) -> None:
@@ -151,6 +178,31 @@ def test_a_member_that_was_silent_may_hold_the_next_key(registered: Sites) -> No
     registered.admin.renew_keys()
     registered.whole_round()
     assert registered.committee() == (0, 1, 2, 3, 4)
+
+
+def test_silent_members_have_committees_drawn_anew_only_so_often(registered: Sites) -> None:
+    """Another one every time, as colluders would until the seats suit them."""
+    registered.admin.set_config(replace(CONFIG, max_attempts=2))
+    registered.start(threshold=2)
+    for _ in range(2):
+        registered.take(EpochPhase.COMMIT, *registered.committee()[1:])
+        registered.pass_deadline()
+        registered.stranger.expire_epoch(registered.view().epoch.epoch)
+    assert (registered.view().epoch.epoch, registered.view().epoch.phase) == (2, EpochPhase.FAILED)
+    assert registered.view().task.end_reason == "too many key ceremonies failed in a row"
+
+
+def test_a_ceremony_that_succeeds_forgets_those_that_failed(registered: Sites) -> None:
+    """Only failures in a row end a task."""
+    registered.admin.set_config(replace(CONFIG, max_attempts=2))
+    registered.start(rounds=9)
+    for epoch in (1, 3):
+        registered.pass_deadline()
+        registered.stranger.expire_epoch(epoch)
+        registered.ceremony()
+        registered.admin.renew_keys()
+        registered.whole_round()
+    assert (registered.view().task.open, registered.view().epoch.epoch) == (True, 5)
 
 
 # ---- when new keys are made

@@ -56,7 +56,8 @@ class ContractConfig:
       open_grace_s: for late attestations and confirmations, once a majority confirmed one model; 0 to a year.
       ceremony_window_s: for each step of a ceremony, and for a dispute.
       min_commits: fewest updates in an aggregate, at least 2. quorum_bps: votes that settle a verification, 5001..10000.
-      max_attempts: coordinators tried per round. cooldown_rounds: rounds a coordinator sits out.
+      max_attempts: coordinators tried per round; failed key ceremonies in a row, without an exclusion, that end the task.
+      cooldown_rounds: rounds a coordinator sits out.
       committee_max: most members of a key committee, 2..10.
       epoch_rounds: finalised rounds after which new keys are made; 0 = only when members change or `renew_keys` asks for it.
     """
@@ -265,11 +266,11 @@ class FederationLedger:
         """Committee member: accuse another; a majority of accusers excludes it for the rest of the task.
 
         In a ceremony this ends the epoch. While its key is in use, it strikes the quorum that opened the round with a share of
-        the accused. A repeated accusation is refused (AlreadyActed) unless it strikes.
+        the accused. A repeated accusation is refused (AlreadyActed) unless it strikes, or starts a DISPUTE.
 
         Args:
           evidence: digest of the stored object that gives up one's own key of this epoch to prove it, 32 zero bytes if none;
-            with it a ceremony stops for a DISPUTE.
+            with it a ceremony stops for a DISPUTE; refused before PUBLISH (WrongEpochPhase), when not all have revealed.
         """
         return self._send("accuse", epoch, Web3.to_checksum_address(culprit), evidence, _reason(reason))
 
