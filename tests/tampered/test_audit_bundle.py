@@ -182,6 +182,35 @@ def test_random_damage_is_refused_or_found(bundle: Path, tmp_path: Path) -> None
             continue
 
 
+def test_a_cut_bundle_is_told_as_such(
+    audited: AuditedRun, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that begins as one is not called no bundle: its end did not arrive."""
+    path = tmp_path / "b.zip"
+    path.write_bytes(bundle.read_bytes()[:-2000])
+    assert audited.audit(run=path)[0] == 5
+    assert "begins as a bundle but is cut or damaged" in capsys.readouterr().err
+
+
+def test_an_address_of_a_bundle_in_lower_case_accuses_nobody(audited: AuditedRun, bundle: Path, tmp_path: Path) -> None:
+    """What is no address is refused; letter case is no matter."""
+    content = entries(bundle)
+    about = json.loads(content["about.json"])
+    for contract, code in ((about["contract"].lower(), 0), ("0x12", 5)):
+        content["about.json"] = json.dumps({**about, "contract": contract}).encode()
+        assert audited.audit(run=written(tmp_path / "b.zip", content))[0] == code
+
+
+def test_an_export_overwrites_nothing(whole_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither a file nor a folder, and each costs one line."""
+    path = tmp_path / "important"
+    path.write_text("mine")
+    for there in (path, tmp_path):
+        assert console.main(["audit", "export", str(whole_run), str(there)]) == 5
+        assert capsys.readouterr().err.startswith(f"error: {there} is ")
+    assert path.read_text() == "mine"
+
+
 def test_a_damaged_chain_is_not_exported(audited: AuditedRun, tmp_path: Path) -> None:
     """A bundle of it would only spread the damage."""
     audited.sql("DELETE FROM log WHERE block=6")

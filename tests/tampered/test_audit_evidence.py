@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from audited_run import AuditedRun
-from bahefl_flwr.audit.auditing import judge
+from bahefl_flwr.audit.auditing import judge, own_tasks
 from bahefl_flwr.audit.case import Case, Claim, needed_objects
 from bahefl_flwr.audit.evidence import Evidence, RoundEvidence, read_evidence
 from bahefl_flwr.audit.finding import Finding
@@ -47,6 +47,25 @@ def case(evidence: Evidence, whole_run: Path) -> Case:
 def failures(case: Case) -> dict[int, tuple[Finding, ...]]:
     """Findings by the number of their check."""
     return {r.number: r.findings for r in judge(case, "run").results if r.findings}
+
+
+def test_a_task_of_another_run_on_the_same_contract_is_not_judged(case: Case, tmp_path: Path) -> None:
+    """Its objects lie in another store: the tasks of this store's objects are this run's; of an empty store the newest."""
+    (task,), last, epoch = case.evidence.tasks, case.evidence.rounds[-1], case.evidence.epochs[-1]
+    number = epoch.record.epoch + 1
+    epoch = replace(epoch, task=2, record=replace(epoch.record, epoch=number), ceremony=(), accusations=())
+    record = replace(last.record, number=3, epoch=number, aggregate=b"\7" * 32)
+    other = replace(last, task=2, record=record, updates=(), shares=())
+    evidence = replace(
+        case.evidence, tasks=(task, replace(task, number=2)), epochs=(*case.evidence.epochs, epoch),
+        rounds=(*case.evidence.rounds, other),
+    )  # fmt: skip
+    assert own_tasks(evidence, ReadOnlyStore(tmp_path)) == {2}
+    tasks = own_tasks(evidence, ReadOnlyStore(case.store.root))  # type: ignore[attr-defined]
+    assert tasks == {1}
+    assert 5 in failures(replace(case, evidence=evidence))
+    # The election is counted from the events of the whole ledger, and the round made up here has none.
+    assert failures(replace(case, evidence=evidence, tasks=tasks)).keys() <= {10}
 
 
 def with_round(case: Case, number: int, **changes: Any) -> Case:

@@ -129,6 +129,7 @@ def test_a_round_that_never_was_is_bad_usage(audited: AuditedRun) -> None:
     """Neither one after the last nor one before the first."""
     assert audited.audit("--round", "3")[0] == 2
     assert audited.audit("--round", "-1")[0] == 2
+    assert audited.audit("--round", "0")[0] == 2
 
 
 def test_check_2_finds_another_contract(audited: AuditedRun) -> None:
@@ -256,6 +257,89 @@ def test_a_model_file_is_compared_when_it_is_given(audited: AuditedRun, tmp_path
     assert audited.audit("--model", str(copy))[0] == 5
 
 
+@pytest.mark.parametrize("other", [b"\xff" * 64, b"\x02\0\0\0\0\0\0\0{}", b""])
+def test_check_13_finds_a_site_file_that_is_no_model(audited: AuditedRun, other: bytes) -> None:
+    """Garbage, or a file that another program wrote: the site's folder is named, and all other checks are done."""
+    (audited.folder / "sites" / "001" / "model.safetensors").write_bytes(other)
+    failed = audited.failed()
+    assert list(failed) == [13]
+    assert "sites/001" in failed[13][0]["message"]
+
+
+def test_check_13_is_not_done_where_there_is_nothing_to_compare(audited: AuditedRun) -> None:
+    """Without a summary and without a model file it has not passed."""
+    (audited.folder / "summary.json").unlink()
+    for path in audited.folder.glob("sites/*/model.safetensors"):
+        path.unlink()
+    check = audited.audit()[1]["checks"][12]
+    assert check["status"] == "skipped"
+    assert check["skipped"].startswith("not done: ")
+
+
+# ---- the run's own files
+
+
+def say(audited: AuditedRun, name: str, **changes: object) -> None:
+    """Change what a JSON file of the run says."""
+    path = audited.folder / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def refusal(audited: AuditedRun, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
+    """Exit code and the one line of an audit that cannot be made."""
+    code = audited.audit(*options)[0]
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    return code, said
+
+
+def test_an_address_in_lower_case_accuses_nobody(audited: AuditedRun) -> None:
+    """Letter case in ledger.json is no fault of a site."""
+    say(audited, "ledger.json", contract=json.loads((audited.folder / "ledger.json").read_text())["contract"].lower())
+    assert audited.failed() == {}
+
+
+@pytest.mark.parametrize("changes", [{"contract": "0x12"}, {"contract": 5}, {"chain_id": "x"}, {"chain_id": []}])
+def test_a_ledger_file_that_makes_no_sense_is_one_line(
+    audited: AuditedRun, capsys: pytest.CaptureFixture[str], changes: dict[str, object]
+) -> None:
+    """What is no address and no chain is refused with the file's name."""
+    say(audited, "ledger.json", **changes)
+    code, said = refusal(audited, capsys)
+    assert (code, "ledger.json" in said) == (4, True)
+
+
+def test_check_1_finds_another_chain_than_the_file_names(audited: AuditedRun) -> None:
+    """ledger.json and the database disagree, and both numbers are said."""
+    say(audited, "ledger.json", chain_id=1)
+    failed = audited.failed()
+    assert list(failed) == [1]
+    assert "names chain 1," in failed[1][0]["message"]
+
+
+@pytest.mark.parametrize("text", ["[1]", '{"ledger": []}', "5", "[" * 60000])
+def test_a_summary_that_makes_no_sense_is_one_line(audited: AuditedRun, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """JSON, but not a summary."""
+    (audited.folder / "summary.json").write_text(text)
+    code, said = refusal(audited, capsys)
+    assert (code, "summary.json" in said) == (5, True)
+
+
+def test_an_endpoint_that_is_none_is_bad_usage(audited: AuditedRun, capsys: pytest.CaptureFixture[str]) -> None:
+    """As for ledger.url."""
+    code, said = refusal(audited, capsys, "--rpc", "nonsense")
+    assert (code, "--rpc needs http" in said) == (2, True)
+
+
+def test_a_missing_database_is_said_at_once(audited: AuditedRun, capsys: pytest.CaptureFixture[str]) -> None:
+    """The endpoint of a run that had its own chain is gone with the run: nobody waits for it."""
+    (audited.folder / "config.yaml").write_text("store: {path: store}\nledger: {kind: embedded}\n")
+    (audited.folder / "ledger.sqlite").unlink()
+    code, said = refusal(audited, capsys)
+    assert (code, f"{audited.folder / 'ledger.sqlite'} is missing" in said) == (4, True)
+
+
 # ---- the page
 
 
@@ -278,10 +362,11 @@ def test_every_documented_command_is_understood(
 # ---- where the audit cannot be made
 
 
-def test_a_damaged_database_is_told_as_such(audited: AuditedRun) -> None:
+def test_a_damaged_database_is_told_as_such(audited: AuditedRun, capsys: pytest.CaptureFixture[str]) -> None:
     """A file that is no database at all is an error of the ledger, not a failed check."""
     (audited.folder / "ledger.sqlite").write_bytes(b"\0" * 4096)
-    assert audited.audit()[0] == 4
+    code, said = refusal(audited, capsys)
+    assert (code, str(audited.folder / "ledger.sqlite") in said) == (4, True)
 
 
 def test_a_run_that_is_still_going_on_is_refused(audited: AuditedRun) -> None:
@@ -296,6 +381,7 @@ def test_a_run_that_is_still_going_on_is_refused(audited: AuditedRun) -> None:
 def test_a_run_whose_ledger_is_elsewhere_is_audited_there(audited: AuditedRun, tmp_path: Path) -> None:
     """Without a chain of its own (ledger=rpc) the endpoint that the run names is asked; a bundle of it would prove nothing."""
     (audited.folder / "ledger.sqlite").rename(tmp_path / "elsewhere.sqlite")
+    (audited.folder / "config.yaml").write_text("store: {path: store}\nledger: {kind: rpc}\n")
     path = audited.folder / "ledger.json"
     with NodeProcess(tmp_path / "elsewhere.sqlite") as node:
         path.write_text(json.dumps({**json.loads(path.read_text()), "url": node.url}))

@@ -62,6 +62,13 @@ def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
     assert "10 an" in said
 
 
+def test_the_help_of_audit_shows_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    """RUN and every option of the default, and the other commands."""
+    assert console.main(["audit", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("RUN", "--round", "--recompute", "--model", "--rpc", "--format", "export"))
+
+
 def test_help_imports_nothing_heavy() -> None:
     """Asking for help, of everything, imports no command's libraries."""
     script = (

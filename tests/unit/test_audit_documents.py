@@ -17,8 +17,8 @@ def report(*findings: Finding) -> Report:
     """A report of one check."""
     result = Result(number=5, title="what holds", meaning="it means this", remedy="do that", skipped="", findings=findings)
     return Report(
-        run="run", chain_id=1, contract="0xC", block=7, block_hash="0xB", rounds=3, round=0, objects=9, addresses=("0xA", "0xB"),
-        results=(result,),
+        run="run", chain_id=1, contract="0xC", block=7, block_hash="0xB", rounds=3, round=0, objects=9, tasks=(2,), all_tasks=2,
+        addresses=("0xA", "0xB"), results=(result,),
     )  # fmt: skip
 
 
@@ -58,6 +58,8 @@ def test_the_first_failure_is_that_of_the_earliest_round() -> None:
     late, early = Finding(message="late", round=3), Finding(message="early", round=1, site=1, object="bafy")
     assert json.loads(as_json(report(late, early)))["first_failure"]["message"] == "early"
     assert json.loads(as_json(report(late, early, Finding(message="all"))))["first_failure"]["message"] == "all"
+    assert as_text(report(late, early)).startswith("run run: task 2 of 2, 3 rounds")
+    assert "first at site 1 (0xB) (check 5)" in as_text(report(Finding(message="m", site=1)))
     assert "first in round 1, site 1 (0xB), object bafy (check 5)" in as_text(report(late, early))
 
 

@@ -24,11 +24,11 @@ from bahefl_flwr.store.manifest import Manifest, PartRef
 _ALWAYS = (1, 2)
 
 
-def audit(run: Path, *, round: int = 0, recompute: bool = False, model: Path | None = None, rpc: str = "") -> Report:
+def audit(run: Path, *, round: int | None = None, recompute: bool = False, model: Path | None = None, rpc: str = "") -> Report:
     """Carry out every check on a run.
 
     Args:
-      run: run folder or bundle. round: the only round to judge; 0 for all. recompute: also add up the aggregates again.
+      run: run folder or bundle. round: the only round to judge, None for all. recompute: also add up the aggregates again.
       model: a model file that is to be the final model. rpc: endpoint to ask instead of the run's chain database.
 
     Raises:
@@ -40,11 +40,15 @@ def audit(run: Path, *, round: int = 0, recompute: bool = False, model: Path | N
         evidence = None if code_problem else _evidence(subject)
         if evidence is None:
             return _unreadable(subject, code_problem)
-        if not 0 <= round <= len(evidence.rounds):
-            raise SettingsError(f"--round {round}: the run has rounds 1 to {len(evidence.rounds)}")
+        tasks = own_tasks(evidence, subject.store)
+        numbers = [r.record.number for r in Case(evidence=evidence, store=subject.store, tasks=tasks).rounds()]
+        if round is not None and round not in numbers:
+            has = f"rounds {numbers[0]} to {numbers[-1]}" if numbers else "no rounds"
+            raise SettingsError(f"--round {round}: the run has {has}")
         case = Case(
-            evidence=evidence, store=subject.store, round=round, recompute=recompute, chain_problems=subject.chain_problems,
-            code_problem=code_problem, executed=subject.database is not None, claims=claims,
+            evidence=evidence, store=subject.store, tasks=tasks, round=round or 0, recompute=recompute,
+            chain_problems=subject.chain_problems, code_problem=code_problem, executed=subject.database is not None,
+            claims=claims,
         )  # fmt: skip
         return judge(case, subject.name)
 
@@ -54,9 +58,21 @@ def judge(case: Case, name: str) -> Report:
     results = tuple(_result(check, case) for check in CHECKS)
     return Report(
         run=name, chain_id=case.evidence.chain_id, contract=case.evidence.contract, block=case.evidence.head[0],
-        block_hash=case.evidence.head[1], rounds=len(case.evidence.rounds), round=case.round,
+        block_hash=case.evidence.head[1],
+        rounds=sum(1 for _ in replace(case, round=0).rounds()), round=case.round,
+        tasks=tuple(t.number for t in case.evidence.tasks if case.judges_task(t.number)), all_tasks=len(case.evidence.tasks),
         objects=sum(1 for _ in needed_objects(case)), addresses=tuple(m.address for m in case.evidence.members), results=results,
     )  # fmt: skip
+
+
+def own_tasks(evidence: Evidence, store: ReadOnlyStore) -> frozenset[int]:
+    """The tasks of a run whose store this is: runs may share a contract one after the other, each with its own store.
+
+    Those of which the store holds any object that the ledger names; if it holds none, the newest.
+    """
+    numbers = [task.number for task in evidence.tasks]
+    held = [number for number in numbers if _holds_any(Case(evidence=evidence, store=store, tasks=frozenset({number})), store)]
+    return frozenset(held or numbers[-1:])
 
 
 def export(run: Path, file: Path) -> str:
@@ -78,13 +94,15 @@ def export(run: Path, file: Path) -> str:
             raise LedgerError(f"the contract of {run} is none of this version; export with the version that made the run")
         final = next((claim.digest for claim in subject.claims if claim.round is None), "")
         about = About(run=subject.name, chain_id=evidence.chain_id, contract=evidence.contract, model=final)
-        objects = _objects(Case(evidence=evidence, store=subject.store), subject.store)
+        case = Case(evidence=evidence, store=subject.store, tasks=own_tasks(evidence, subject.store))
+        objects = _objects(case, subject.store)
         return write_bundle(file, about, recorded_blocks(subject.database), objects)
 
 
 def _result(check: Check, case: Case) -> Result:
     why = check.skipped(case)
     findings = () if why else _findings(check, case)
+    why = why or ("" if findings else check.incomplete(case))
     return Result(
         number=check.number, title=check.title, meaning=check.meaning, remedy=check.remedy, skipped=why, findings=findings
     )
@@ -155,6 +173,10 @@ def _objects(case: Case, store: ReadOnlyStore) -> Iterator[tuple[str, bytes]]:
             written.add(part)
             if (content := _raw(store, part)) is not None:
                 yield part, content
+
+
+def _holds_any(case: Case, store: ReadOnlyStore) -> bool:
+    return any(_raw(store, each.cid) is not None for each in named_objects(case))
 
 
 def _raw(store: ReadOnlyStore, cid: str) -> bytes | None:

@@ -12,9 +12,11 @@ import struct
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
+
+from eth_utils.address import to_checksum_address
 
 from bahefl_flwr.errors import LedgerError, ObjectCorrupt, StoreError
 from bahefl_flwr.ledger.replay import RecordedBlock
@@ -29,6 +31,7 @@ _MAX_ABOUT_BYTES = 1 << 16
 _MAX_BLOCK_BYTES = 64 << 20
 _MAX_CHAIN_BYTES = 16 << 30
 _OBJECT = re.compile(r"objects/(b[a-z2-7]{58})")
+_MAGIC = b"PK\x03\x04"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _PLAIN_FILE = 0o100644 << 16
 # What Python's zipfile raises on damaged files, besides its own error.
@@ -67,7 +70,9 @@ class Bundle:
         try:
             file = zipfile.ZipFile(path)  # 1
         except _DAMAGE as error:
-            raise StoreError(f"{path} is not a bundle: {error}") from error
+            raise StoreError(
+                f"{path} begins as a bundle but is cut or damaged ({error}); fetch it again, compare its sha256"
+            ) from error
         with file:
             for entry in file.infolist():  # 2
                 _check_entry(path, entry)
@@ -102,6 +107,12 @@ class Bundle:
             raise ObjectCorrupt(f"{cid} was altered in the bundle: {error}") from error
 
 
+def begins_as_bundle(path: Path) -> bool:
+    """Whether a file has a zip file's first bytes; its end, which tells the rest, may be cut off."""
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
 def write_bundle(path: Path, about: About, blocks: Iterable[RecordedBlock], objects: Iterable[tuple[str, bytes]]) -> str:
     """Write a bundle; its SHA-256.
 
@@ -109,8 +120,11 @@ def write_bundle(path: Path, about: About, blocks: Iterable[RecordedBlock], obje
       objects: CIDs and bytes, each CID once.
 
     Raises:
-      StoreError: the file cannot be written.
+      StoreError: the file cannot be written, or there is one.
     """
+    if path.exists():
+        what = "a folder" if path.is_dir() else "there already"
+        raise StoreError(f"{path} is {what}, and nothing is overwritten: name a new file for the bundle")
     temporary = path.with_name(path.name + ".part")
     try:
         with zipfile.ZipFile(temporary, "w", compression=zipfile.ZIP_STORED, allowZip64=True) as file:
@@ -160,6 +174,8 @@ def _about(path: Path, file: zipfile.ZipFile) -> About:
         texts = (about.run, about.contract, about.model)
         if not all(isinstance(text, str) for text in texts) or not isinstance(about.chain_id, int):
             raise ValueError("a field is of the wrong type")
+        # Addresses are compared as text, also with those in manifests: one form only.
+        about = replace(about, contract=to_checksum_address(about.contract))
     except (*_DAMAGE, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{path} is no bundle of this version: {ABOUT}: {error}") from error
     return about

@@ -16,11 +16,16 @@ _NO_OBJECT = bytes(32)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A model that somebody has or names: who, its digest (hex), and after which round (None: the final one)."""
+    """A model that somebody has or names: who, its digest (hex), and after which round (None: the final one).
+
+    Attributes:
+      problem: why there is no digest, "" if there is.
+    """
 
     who: str
     digest: str
     round: int | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +33,8 @@ class Case:
     """One run under audit.
 
     Attributes:
-      round: the only round to judge, 0 for all. recompute: whether to add up the aggregates again.
+      tasks: the tasks to judge, empty for all. round: the only round to judge, 0 for all.
+      recompute: whether to add up the aggregates again.
       chain_problems: what check 1 found, before anything else was read. code_problem: what check 2 found.
       executed: whether the chain could be executed again; not so over JSON-RPC.
       claims: models to compare.
@@ -36,6 +42,7 @@ class Case:
 
     evidence: Evidence
     store: Store
+    tasks: frozenset[int] = frozenset()
     round: int = 0
     recompute: bool = False
     chain_problems: tuple[str, ...] = ()
@@ -45,12 +52,23 @@ class Case:
 
     def rounds(self) -> Iterator[RoundEvidence]:
         """The rounds to judge."""
-        return (r for r in self.evidence.rounds if self.round in (0, r.record.number))
+        return (r for r in self.evidence.rounds if self.round in (0, r.record.number) and self.judges_task(r.task))
 
     def epochs(self) -> Iterator[EpochEvidence]:
         """The key epochs to judge: all, or the one of the only round."""
         used = {r.record.epoch for r in self.rounds()}
-        return (e for e in self.evidence.epochs if self.round == 0 or e.record.epoch in used)
+        return (e for e in self.evidence.epochs if e.record.epoch in used or (self.round == 0 and self.judges_task(e.task)))
+
+    def judges_task(self, number: int) -> bool:
+        """Whether a task is to be judged."""
+        return not self.tasks or number in self.tasks
+
+    def judges(self, round: int | None) -> bool:
+        """Whether something of this round is to be judged; what belongs to no round always is."""
+        if self.round:
+            return round in (None, self.round)
+        tasks = [r.task for r in self.evidence.rounds if r.record.number == round]
+        return not tasks or self.judges_task(tasks[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

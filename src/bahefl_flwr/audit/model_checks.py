@@ -25,8 +25,8 @@ _MOST_HEADER_BYTES = 16 << 20
 
 def model_chain(case: Case) -> Iterator[Finding]:
     """13. Every round starts from the model that the last finalised one made, and the final model is the last of them."""
-    newest: dict[int, RoundEvidence | None] = {task.number: None for task in case.evidence.tasks}
-    for r in case.evidence.rounds:
+    newest: dict[int, RoundEvidence | None] = {t.number: None for t in case.evidence.tasks if case.judges_task(t.number)}
+    for r in filter(lambda r: case.judges_task(r.task), case.evidence.rounds):
         if case.round in (0, r.record.number):
             yield from _links(case.evidence, r, newest[r.task])
         if r.record.phase is RoundPhase.FINALIZED:
@@ -48,21 +48,25 @@ def _links(evidence: Evidence, r: RoundEvidence, last: RoundEvidence | None) -> 
 
 def _claim(case: Case, claim: Claim, final: RoundEvidence | None) -> Iterator[Finding]:
     """A model that somebody has: the final one, or that of the round it says."""
+    if claim.problem:
+        yield Finding(message=claim.problem)
+        return
     number = claim.round if claim.round is not None else (final.record.number if final else 0)
     if case.round not in (0, number):
         return
-    true = _model_after(case.evidence, number)
+    true = _model_after(case, number)
     if claim.digest != true:
         which = "the final model" if claim.round is None else f"the model after round {number}"
         message = f"{claim.who} has {claim.digest or 'nothing'} as {which}; the ledger names {true or 'none'}"
         yield Finding(round=number or None, message=message)
 
 
-def _model_after(evidence: Evidence, number: int) -> str:
+def _model_after(case: Case, number: int) -> str:
     """Digest of the model after a finalised round, of the last task's initial one for 0; "" if there is none."""
     if number == 0:
-        return evidence.tasks[-1].initial_model.hex() if evidence.tasks else ""
-    rounds = [r.record for r in evidence.rounds if r.record.number == number and r.record.phase is RoundPhase.FINALIZED]
+        tasks = [task for task in case.evidence.tasks if case.judges_task(task.number)]
+        return tasks[-1].initial_model.hex() if tasks else ""
+    rounds = [r.record for r in case.evidence.rounds if r.record.number == number and r.record.phase is RoundPhase.FINALIZED]
     return rounds[0].opened.hex() if rounds else ""
 
 
@@ -84,7 +88,7 @@ def model_file_claim(path: Path, *, final: bool) -> Claim:
             data = file.read()
         stated = json.loads(header["__metadata__"]["bahefl"])
         return Claim(who=str(path), digest=_digest(header, stated["order"], data), round=None if final else int(stated["round"]))
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, struct.error) as error:
         raise StoreError(f"{path} is not a model file of bahefl ({error}); give the model.safetensors of a site") from None
 
 

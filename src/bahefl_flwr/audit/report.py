@@ -38,7 +38,8 @@ class Report:
     """A whole audit.
 
     Attributes:
-      block, block_hash: the newest block; compare the hash with a copy you trust. round: the only round judged, 0 for all.
+      block, block_hash: the newest block; compare the hash with a copy you trust. tasks: those judged, of all_tasks on the
+        ledger. rounds: how many they have. round: the only round judged, 0 for all.
       objects: how many the ledger names. addresses: of the members, by index.
     """
 
@@ -47,6 +48,8 @@ class Report:
     contract: str
     block: int
     block_hash: str
+    tasks: tuple[int, ...]
+    all_tasks: int
     rounds: int
     round: int
     objects: int
@@ -85,6 +88,7 @@ def as_json(report: Report) -> str:
             "ledger": {
                 "chain_id": report.chain_id, "contract": report.contract, "block": report.block, "block_hash": report.block_hash,
             },
+            "tasks": {"judged": list(report.tasks), "on_ledger": report.all_tasks},
             "rounds": report.rounds,
             "only_round": report.round or None,
             "objects": report.objects,
@@ -116,8 +120,9 @@ def as_text(report: Report) -> str:
 
 
 def _lines(report: Report) -> Iterator[str]:
-    which = f"round {report.round} of {report.rounds}" if report.round else f"{report.rounds} rounds"
-    yield f"run {report.run}: {which}, {report.objects} objects"
+    which = f"only round {report.round}, of {report.rounds} rounds" if report.round else f"{report.rounds} rounds"
+    tasks = f"task {', '.join(map(str, report.tasks))} of {report.all_tasks}, " if report.all_tasks > 1 else ""
+    yield f"run {report.run}: {tasks}{which}, {report.objects} objects"
     yield f"contract {report.contract} on chain {report.chain_id}, block {report.block} {report.block_hash}"
     yield ""
     for result in report.results:
@@ -163,5 +168,6 @@ def _verdict(report: Report) -> Iterator[str]:
         yield "every check holds" + (f"; not done: {', '.join(skipped)}" if skipped else "")
         return
     failed = ", ".join(str(r.number) for r in report.results if r.findings)
-    place = _place(report, first[1]) or "the ledger as a whole"
-    yield f"FAILED: check {failed}; first in {place} (check {first[0].number})"
+    place = _place(report, first[1])
+    where = f"{'at' if place.startswith('site') else 'in'} {place}" if place else "in the ledger as a whole"
+    yield f"FAILED: check {failed}; first {where} (check {first[0].number})"

@@ -185,7 +185,7 @@ def _included(evidence: Evidence, event: Event) -> bool:
 
 
 def _asked(case: Case, event: Event) -> bool:
-    return case.round == 0 or event.values.get("round", case.round) == case.round
+    return case.judges(event.values.get("round"))
 
 
 def _act(evidence: Evidence, event: Event, who: str, message: str, object: str = "") -> Finding:

@@ -15,10 +15,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
+from eth_utils.address import to_checksum_address
 
-from bahefl_flwr.audit.bundle import Bundle
+from bahefl_flwr.audit.bundle import Bundle, begins_as_bundle
 from bahefl_flwr.audit.case import Claim
 from bahefl_flwr.audit.model_checks import model_file_claim
 from bahefl_flwr.audit.objects import BundledStore, ReadOnlyStore
@@ -34,6 +36,7 @@ LEDGER_FILE = "ledger.json"
 DATABASE = "ledger.sqlite"
 MODELS = "sites/*/model.safetensors"
 _STORE = "store"
+_EMBEDDED = "embedded"
 _IN_MEMORY = Path(":memory:")
 
 
@@ -57,6 +60,15 @@ class Subject:
     rebuilt: Connection | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Where:
+    """What `ledger.json` says."""
+
+    url: str
+    chain_id: int
+    contract: str
+
+
 @contextmanager
 def open_subject(run: Path, rpc: str = "") -> Iterator[Subject]:
     """Open a run folder or a bundle.
@@ -70,7 +82,7 @@ def open_subject(run: Path, rpc: str = "") -> Iterator[Subject]:
     if run.is_dir() and (run / LEDGER_FILE).is_file():
         with _open_folder(run, rpc) as subject:
             yield subject
-    elif run.is_file() and zipfile.is_zipfile(run):
+    elif run.is_file() and (begins_as_bundle(run) or zipfile.is_zipfile(run)):
         with Bundle.open(run) as bundle:
             yield _open_bundle(run, bundle)
     else:
@@ -81,25 +93,33 @@ def open_subject(run: Path, rpc: str = "") -> Iterator[Subject]:
 
 @contextmanager
 def _open_folder(run: Path, rpc: str) -> Iterator[Subject]:
-    where = _where(run)
-    store, claims = ReadOnlyStore(_store_folder(run)), _claims(run)
+    where, config = _where(run), _config(run)
+    store, claims = ReadOnlyStore(run / str(config["store"]["path"])), _claims(run)
+    if not rpc and not (run / DATABASE).is_file() and config["ledger"]["kind"] == _EMBEDDED:
+        raise LedgerError(f"{run / DATABASE} is missing, and this run's ledger was nowhere else: restore it, or audit a bundle")
     if rpc or not (run / DATABASE).is_file():
-        connection = Connection(rpc or where["url"], int(where["chain_id"]))
+        connection = Connection(_endpoint(rpc) if rpc else where.url, where.chain_id)
         connection.check()
         yield Subject(
-            name=run.name, connection=connection, contract=where["contract"], store=store, database=None, chain_problems=(),
+            name=run.name, connection=connection, contract=where.contract, store=store, database=None, chain_problems=(),
             claims=claims,
         )  # fmt: skip
         return
     with tempfile.TemporaryDirectory(prefix="bahefl-audit-") as folder, ExitStack() as stack:
         copy = _copied(run / DATABASE, Path(folder))
-        chain_id, altered = chain_id_of(copy), altered_nodes(copy)
+        try:
+            chain_id, altered = chain_id_of(copy), altered_nodes(copy)
+        except LedgerError as error:
+            # The copy is gone when somebody reads this.
+            raise LedgerError(str(error).replace(str(copy), str(run / DATABASE))) from error
         database, again = (stack.enter_context(closing(ChainDatabase(path, chain_id))) for path in (copy, _IN_MEMORY))
         problems, rebuilt = _executed_again(database, again, chain_id)
         if altered:
             problems.append(f"{altered} state nodes in the ledger's file do not have the content that their hash names")
+        if chain_id != where.chain_id:
+            problems.append(f"{LEDGER_FILE} names chain {where.chain_id}, {DATABASE} is of chain {chain_id}")
         yield Subject(
-            name=run.name, connection=in_process(Chain(database, chain_id)), contract=where["contract"], store=store,
+            name=run.name, connection=in_process(Chain(database, chain_id)), contract=where.contract, store=store,
             database=database, rebuilt=rebuilt, chain_problems=tuple(problems), claims=claims,
         )  # fmt: skip
 
@@ -145,30 +165,49 @@ def _open_bundle(path: Path, bundle: Bundle) -> Subject:
     )  # fmt: skip
 
 
-def _where(run: Path) -> dict[str, str]:
+def _endpoint(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise SettingsError(f"--rpc needs http(s)://..., got {url!r}")
+    return url
+
+
+def _where(run: Path) -> _Where:
     path = run / LEDGER_FILE
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return {name: str(found[name]) for name in ("url", "chain_id", "contract")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        # Addresses are compared as text, also with those in manifests: one form only.
+        contract = to_checksum_address(found["contract"])
+        return _Where(url=str(found["url"]), chain_id=int(found["chain_id"]), contract=contract)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise LedgerError(f"{path} does not say where the ledger is ({error!r}); restore it, or audit a bundle") from error
 
 
-def _store_folder(run: Path) -> Path:
+def _config(run: Path) -> dict[str, Any]:
+    """Of the run's settings, where its store and its ledger are."""
     path = run / "config.yaml"
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        named = config["store"]["path"]
+        return {"store": {"path": config["store"]["path"]}, "ledger": {"kind": config.get("ledger", {}).get("kind", "")}}
     except FileNotFoundError:
-        named = _STORE
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} does not say where the store is: {error!r}") from error
-    return run / str(named)
+        return {"store": {"path": _STORE}, "ledger": {"kind": ""}}
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{path} does not say where the store and the ledger are: {error!r}") from error
 
 
 def _claims(run: Path) -> tuple[Claim, ...]:
-    summary = RunFolder(path=run).summary()
-    named = summary.get("ledger", {}).get("model_digest", "") if summary else ""
+    try:
+        # Whoever can edit the file can write anything that is JSON.
+        summary: Any = RunFolder(path=run).summary()
+        named = summary.get("ledger", {}).get("model_digest", "") if summary is not None else ""
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise StoreError(f"{run / 'summary.json'} is not a run's summary ({error}); restore it, or remove it") from error
     claims = [Claim(who="summary.json", digest=str(named))] if named else []
-    claims += [model_file_claim(path, final=False) for path in sorted(run.glob(MODELS))]
-    return tuple(claims)
+    return (*claims, *(_site_claim(path) for path in sorted(run.glob(MODELS))))
+
+
+def _site_claim(path: Path) -> Claim:
+    """What a site's file claims; of an exchanged one that it is none, so that check 13 names it and the others are done."""
+    try:
+        return model_file_claim(path, final=False)
+    except StoreError as error:
+        return Claim(who=str(path), digest="", problem=str(error))

@@ -17,6 +17,14 @@ _DEFAULT = "run"
 class _RunByDefault(TyperGroup):
     """`bahefl audit RUN` is short for `bahefl audit run RUN`."""
 
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # What most people ask for is the default's arguments and options: those of `run`, and what there is besides.
+        check = self.commands[_DEFAULT]
+        formatter.write_usage(ctx.command_path, "[OPTIONS] RUN")
+        check.format_help_text(ctx, formatter)
+        check.format_options(typer.Context(check, info_name=_DEFAULT, parent=ctx), formatter)
+        self.format_commands(ctx, formatter)
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] != "--help":
             args = [_DEFAULT, *args]
@@ -35,7 +43,7 @@ _Run = Annotated[Path, typer.Argument(metavar="RUN", hidden=True)]
 @app.command(_DEFAULT)
 def check(
     run: _Run,
-    round: Annotated[int, typer.Option("--round", metavar="K", show_default=False, help="Only this round.")] = 0,
+    round: Annotated[int | None, typer.Option("--round", metavar="K", help="Only this round.")] = None,
     recompute: Annotated[bool, typer.Option("--recompute", help="Add up every aggregate again (check 8).")] = False,
     model: Annotated[Path | None, typer.Option("--model", metavar="FILE", help="The model file to compare (check 13).")] = None,
     rpc: Annotated[str, typer.Option("--rpc", metavar="URL", help="Ask this JSON-RPC endpoint instead of RUN's database.")] = "",
