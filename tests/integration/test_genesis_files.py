@@ -48,10 +48,27 @@ def test_too_few_validators_end_the_command_before_anything_is_written(
 
 
 def test_a_network_that_is_there_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 7: keys."""
+    """Exit code 2: name another folder."""
     command = [*ARGUMENTS, "--validators", "4", "--output", str(tmp_path / "net")]
-    assert (main(command), main(command)) == (0, 7)
+    assert (main(command), main(command)) == (0, 2)
     assert "is left as it is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[*ARGUMENTS, "--validators", "4", "--output"], ["ledger", "node-key"]])
+def test_a_folder_that_cannot_be_made_is_bad_usage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    """Exit code 2 and what to do; not a matter of keys."""
+    (tmp_path / "file").touch()
+    assert main([*command, str(tmp_path / "file" / "new")]) == 2
+    assert "name a folder this user may write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "missing"), [(["--output", "net"], "--chain-id"), (["--chain-id", "7"], "--output")])
+def test_what_is_needed_is_asked_for(capsys: pytest.CaptureFixture[str], given: list[str], missing: str) -> None:
+    """Exit code 2 and the option's name."""
+    assert main(["ledger", "genesis", "--validators", "4", *given]) == 2
+    assert f"Missing option '{missing}'" in capsys.readouterr().err
 
 
 def test_a_node_of_another_make_reads_our_first_block(tmp_path: Path) -> None:

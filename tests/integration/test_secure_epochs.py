@@ -110,6 +110,7 @@ def test_keys_are_renewed_on_demand(tmp_path: Path, capsys: pytest.CaptureFixtur
             if message.metadata.message_type == "query.aggregate" and not done:
                 done.append(1)
                 assert console.main(["keys", "renew", str(run.folder)]) == 0
+                assert console.main(["keys", "show", str(run.folder)]) == 0
             if message.metadata.message_type == "query.upload" and message.content["config"]["bahefl-number"] == 2:
                 assert console.main(["keys", "show", str(run.folder)]) == 0
             return deliver(message)
@@ -121,6 +122,8 @@ def test_keys_are_renewed_on_demand(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert [run.rounds[n].phase for n in (1, 2)] == [RoundPhase.FINALIZED] * 2
     shown = capsys.readouterr().out
     assert "epoch 1 is the last with these keys" in shown
+    assert shown.count("; new keys follow the open round") == 1
+    assert f"  site 0  {next(m.address for m in run.members if m.index == 0)}" in shown
     assert run.epochs[2].key_digest.hex()[:16] in shown
 
 

@@ -15,7 +15,7 @@ from eth_account import Account
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bahefl_flwr.errors import KeysError, SettingsError
+from bahefl_flwr.errors import SettingsError
 from bahefl_flwr.ledger.genesis import (
     Network,
     NodeKey,
@@ -200,6 +200,10 @@ def test_too_few_validators_are_refused_with_the_reason(count: int) -> None:
         ({"validators": 4, "hosts": ["a"]}, "4 validators, but 1 hosts"),
         ({"validators": 4, "hosts": ["a", "b", "c", "d e"]}, "'d e' is no IP address or host name"),
         ({"validators": 4, "hosts": ["a", "b", "c", "10.0.0.256"]}, "'10.0.0.256' is no IP address"),
+        ({"validators": 2, "hosts": ["b.example", "B.example"], "lab": True}, "b.example is the host of two validators"),
+        ({"validators": 2, "hosts": ["10.0.0.1", "localhost"], "lab": True}, "localhost cannot be reached from another machine"),
+        ({"validators": 2, "hosts": ["127.0.0.1", "127.0.0.2"], "lab": True}, "127.0.0.1 cannot be reached"),
+        ({"validators": 2, "hosts": ["10.0.0.1", "0:0::1"], "lab": True}, "[::1] cannot be reached"),
         ({"validators": 4, "accounts": ["0x12"]}, "'0x12' is no account address"),
         ({"public_keys": ["00"] * 4}, "is no node's public key"),
         ({"public_keys": ["ff" * 64] * 4}, "is no node's public key"),
@@ -227,9 +231,20 @@ def test_a_network_is_never_written_over(trial: Network, tmp_path: Path) -> None
     """Keys in use stay what they are."""
     write_network(trial, tmp_path / "net")
     before = {p: p.read_bytes() for p in (tmp_path / "net").rglob("*") if p.is_file()}
-    with pytest.raises(KeysError, match="is there already and is left as it is"):
+    with pytest.raises(SettingsError, match="is there already and is left as it is"):
         write_network(plan(chain_id=8, validators=4), tmp_path / "net")
     assert {p: p.read_bytes() for p in (tmp_path / "net").rglob("*") if p.is_file()} == before
+
+
+def test_every_operator_gets_the_page(apart: Network) -> None:
+    """Whoever receives a node's folder has its instructions too."""
+    files = files_of(apart)
+    assert {files[f"node-{i}/README.md"].content for i in range(1, 5)} == {files["README.md"].content}
+
+
+def test_a_single_validator_may_be_at_loopback() -> None:
+    """A lab of one node has no peer that dials it."""
+    assert plan(chain_id=1, validators=1, hosts=["127.0.0.1"], lab=True).validators[0].host == "127.0.0.1"
 
 
 def test_operators_who_make_their_own_keys_keep_them(tmp_path: Path) -> None:

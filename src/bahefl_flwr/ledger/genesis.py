@@ -1,6 +1,6 @@
 """A Besu QBFT network as files: node keys, genesis block, permissions, one folder for each operator.
 
-Pure: from validators to file contents. Writing them is `write_network`'s only; nothing here talks to a node.
+Pure but for `write_*`: from validators to file contents. Nothing here talks to a node.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from bahefl_flwr.durable import atomic_write
-from bahefl_flwr.errors import KeysError, SettingsError
+from bahefl_flwr.errors import SettingsError
 from bahefl_flwr.ledger.operators_page import operators_page
 
 FEWEST_VALIDATORS = 4
@@ -142,7 +142,7 @@ def plan(
     public = [_public_key(text) for text in public_keys] or [key.public for key in keys if key]
     if len(set(public)) != len(public):
         raise SettingsError("two validators have the same public key: every operator makes its own (bahefl ledger node-key)")
-    at = [_host(host) for host in hosts] or [str(_TRIAL_SUBNET[10 + i]) for i in range(len(keys))]
+    at = _hosts(hosts) or [str(_TRIAL_SUBNET[10 + i]) for i in range(len(keys))]
     if chain_id < 1 or block_period_s < 1:
         raise SettingsError(f"chain id {chain_id} and block period {block_period_s} s must be at least 1")
     return Network(
@@ -163,6 +163,18 @@ def _check_count(count: int, *, lab: bool) -> None:
             f"{count} validators tolerate no fault: with one of them down or lying the chain stops, since QBFT needs more than "
             f"two thirds. Give at least {FEWEST_VALIDATORS} (they tolerate one), or --lab for a network to try things out"
         )
+
+
+def _hosts(texts: Sequence[str]) -> list[str]:
+    at = [_host(text).lower() for text in texts]
+    for host in at if len(at) > 1 else ():
+        here = host.startswith("127.") or host in ("localhost", "[::1]", "[::]", "0.0.0.0")  # noqa: S104
+        if here or at.count(host) > 1:
+            raise SettingsError(
+                f"{host} {'cannot be reached from another machine' if here else 'is the host of two validators'}: each has its "
+                f"own, port {P2P_PORT}. Give the address the others see; for a trial on one machine leave --host out"
+            )
+    return at
 
 
 def _host(text: str) -> str:
@@ -320,11 +332,12 @@ class File:
 def files_of(network: Network) -> dict[str, File]:
     """Every file of the network by its path: what is common at the top, and all that one operator needs in its own folder."""
     common = {
+        "README.md": File(operators_page(network).encode()),
         "genesis.json": File(_json(genesis(network))),
         "static-nodes.json": File(_json([v.enode for v in network.validators])),
         "permissions_config.toml": File(_toml(permissions(network))),
     }
-    files: dict[str, File] = {"README.md": File(operators_page(network).encode()), "genesis.json": common["genesis.json"]}
+    files = {name: common[name] for name in ("README.md", "genesis.json")}
     if network.trial:
         files["compose.yaml"] = File(_compose(network, range(len(network.validators)), "./node-{}"))
     for number, validator in enumerate(network.validators):
@@ -354,7 +367,7 @@ def write_network(network: Network, folder: Path) -> None:
     """Write every file of the network into a new folder.
 
     Raises:
-      KeysError: the folder is there already (keys in use must never be replaced), or cannot be written.
+      SettingsError: the folder is there already (keys in use must never be replaced), or cannot be written.
     """
     try:
         folder.mkdir(mode=0o700, parents=True)
@@ -364,18 +377,16 @@ def write_network(network: Network, folder: Path) -> None:
         for path, file in files_of(network).items():
             atomic_write(folder / path, file.content, mode=file.mode)
     except FileExistsError:
-        raise KeysError(
-            f"{folder} is there already and is left as it is: a network's keys and first block never change. Name another folder"
-        ) from None
+        raise SettingsError(f"{folder} is there already and is left as it is: its keys stay. Name another folder") from None
     except OSError as error:
-        raise KeysError(f"cannot write the network to {folder}: {error}; name a folder this user may write") from error
+        raise SettingsError(f"cannot write the network to {folder}: {error}; name a folder this user may write") from error
 
 
 def write_node_key(folder: Path) -> str:
     """Make one operator's own node key in a new folder; the public key (hex) to hand to whoever makes the network.
 
     Raises:
-      KeysError: the folder is there already, or cannot be written.
+      SettingsError: the folder is there already, or cannot be written.
     """
     key = NodeKey.fresh()
     try:
@@ -383,7 +394,7 @@ def write_node_key(folder: Path) -> str:
         atomic_write(folder / "key", key.secret_file())
         atomic_write(folder / "node.pub", b"0x" + key.public.hex().encode(), mode=0o644)
     except FileExistsError:
-        raise KeysError(f"{folder} is there already and is left as it is; name another folder") from None
+        raise SettingsError(f"{folder} is there already and is left as it is; name another folder") from None
     except OSError as error:
-        raise KeysError(f"cannot write a node key to {folder}: {error}; name a folder this user may write") from error
+        raise SettingsError(f"cannot write a node key to {folder}: {error}; name a folder this user may write") from error
     return f"0x{key.public.hex()}"
