@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bahefl_flwr import console, federation
+from bahefl_flwr.identity import Identity
 from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.run_folder import RunFolder
@@ -50,7 +51,7 @@ def test_a_run_that_starts_has_no_key_epoch_yet(tmp_path: Path, capsys: pytest.C
     folder: RunFolder = tiny_run(tmp_path, ended=False)
     with running_chain(tmp_path / "chain.sqlite") as chain:
         ledger = FederationLedger.deploy(Connection(chain.url, 20260, account=ADMIN), CONFIG)
-        federation.Identity.create_or_load(folder.path / "driver")
+        Identity.create_or_load(folder.path / "driver")
         address = federation.LedgerAddress(url=chain.url, chain_id=20260, contract=ledger.address)
         federation._write(folder.path, address)
         assert console.main(["keys", "show", str(folder.path)]) == 0
