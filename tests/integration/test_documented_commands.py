@@ -124,7 +124,7 @@ def test_nox_alone_checks_what_ci_checks() -> None:
     names = re.findall(r'"(\w+)"', sessions[1])
     assert f"--sessions {' '.join(names[:-1])} ||" in ci
     assert names[-1] == "tests"
-    assert 'pytest "$@"' in ci
+    assert 'pytest -n 2 --dist loadfile "$@"' in ci
 
 
 @pytest.mark.parametrize("command", commands("flwr"))
