@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from flwr.app import Message
 from numpy.typing import NDArray
 
+from bahefl_flwr.durable import atomic_write
 from bahefl_flwr.records import RoundPhase, members_in
 from bahefl_flwr.site.model import MODEL_FILE, load_model
 from federation_run import SHAPES, Run, examples, federated_run, known_update
+from in_process_grid import Deliver, Tamper
+
+NOWHERE = "http://127.0.0.1:9"
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +85,26 @@ def test_metrics_lines_are_complete(run: Run) -> None:
         assert {"train", "encrypt", "upload", "aggregate", "verify", "total"} <= set(line["seconds"])
         assert all(line["bytes"][name] > 0 for name in ("update", "aggregate", "share"))
         assert line["gas"]["total"] > 100_000
+
+
+def test_sites_ask_the_node_they_name_themselves(tmp_path: Path) -> None:
+    """A site with a `ledger-url` in its node-config reads the chain there, whatever the run folder says."""
+
+    def misled(run: Run) -> Tamper:
+        def tamper(site: int, message: Message, deliver: Deliver) -> Message | None:
+            where = run.folder / "ledger.json"
+            told = json.loads(where.read_text())
+            assert run.grid
+            for context in run.grid._sites.values():
+                context.node_config.setdefault("ledger-url", told["url"])
+            if told["url"] != NOWHERE:
+                atomic_write(where, json.dumps({**told, "url": NOWHERE}).encode())
+            return deliver(message)
+
+        return tamper
+
+    run = federated_run(tmp_path, "federation.rounds=1", tamper=misled)
+    assert run.rounds[1].included == 0b1111
 
 
 def test_coordinators_rotate(tmp_path: Path) -> None:

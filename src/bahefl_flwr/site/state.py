@@ -112,7 +112,8 @@ class Site:
 def open_site(context: Context, settings: Settings, block: int) -> Iterator[Site]:
     """Open the site that answers in this process, alone: a second process of the same site waits for the first.
 
-    In a simulation the site lives in the run folder, under its partition id; its keys are made there on first use.
+    In a simulation the site lives in the run folder, under its partition id; its keys are made there on first use. It asks the
+    ledger's node that its node-config names as `ledger-url`, or else the run's.
 
     Args:
       block: see `Request`. A site with a node of its own is often a block behind the driver: it must not refuse what it will
@@ -130,7 +131,9 @@ def open_site(context: Context, settings: Settings, block: int) -> Iterator[Site
     with journal.lock():
         identity = Identity.create_or_load(folder / "identity")
         where = ledger_address(run)
-        connection = Connection(where.url, where.chain_id, account=identity.account, policy=chain_policy(settings))
+        # A site that runs a node of its own believes nothing about the chain that comes from elsewhere.
+        url = str(context.node_config.get("ledger-url", where.url))
+        connection = Connection(url, where.chain_id, account=identity.account, policy=chain_policy(settings))
         connection.catch_up(block, _CATCH_UP_S)
         yield Site(
             folder=folder,
