@@ -225,8 +225,9 @@ def _dispute(
     """
     own = steps.public_parts(share)
     sole_holders = share.params.threshold == share.params.committee
+    committee = seats(site, view)
     for culprit, reason in sorted(faults.items()):
-        seat = seats(site, view)[culprit]
+        seat = committee[culprit]
         if any(i in own and not np.array_equal(part, own[i]) for i, part in parts[culprit].items()):
             accuse_with_evidence(site, view, seat, f"position {culprit}: {reason}")
         elif sole_holders or not parts[culprit]:

@@ -78,9 +78,10 @@ def _own_share(site: Site, view: LedgerView, outcome: Outcome) -> KeyShare | Non
 def _unreadable(site: Site, view: LedgerView, r: RoundRecord) -> list[int]:
     """Members of the quorum whose share is missing or altered in the store."""
     members = []
+    addresses = site.addresses()
     for member, share in released_shares(site, r).items():
         try:
-            manifest = share_manifest(site, view, r, share)
+            manifest = share_manifest(site, view, r, share, addresses[member])
             for ref in manifest.parts:
                 site.store.part(ref, of=manifest)
         except StoreError:
@@ -93,7 +94,7 @@ def _accuse(site: Site, view: LedgerView, member: int, reason: str, outcome: Out
     outcome.notes.append(f"round {view.round.number}: site {member}: {reason}")
     me = site.me().index
     if view.epoch.committee >> me & 1 and member != me:
-        accuse(site, view, next(m.address for m in site.ledger.members() if m.index == member), reason)
+        accuse(site, view, site.addresses()[member], reason)
 
 
 def _confirm(site: Site, r: RoundRecord, packed: Int64Array, outcome: Outcome) -> None:

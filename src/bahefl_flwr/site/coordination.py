@@ -105,7 +105,7 @@ def usable_updates(
     Returns:
       Manifests by member index (ascending), and the reason for every committed member left out; `outcome.notes` name the objects.
     """
-    addresses = {m.index: m.address for m in site.ledger.members()}
+    addresses = site.addresses()
     parts = len(part_blocks(site, security_params(site.settings, view.epoch)))
     usable: dict[int, Manifest] = {}
     excluded: dict[int, ExclusionReason] = {}

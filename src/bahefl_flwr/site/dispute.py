@@ -73,7 +73,7 @@ def answer_slander(site: Site, view: LedgerView) -> None:
         return
     accusations = site.ledger.accusations(view.epoch.epoch)
     answered = {a.culprit for a in accusations if a.accuser == me.index}
-    addresses = {m.index: m.address for m in site.ledger.members()}
+    addresses = site.addresses()
     for slanderer in sorted({a.accuser for a in accusations if a.culprit == me.index} - answered):
         accuse(site, view, addresses[slanderer], "it accused this site, whose share is right")
 

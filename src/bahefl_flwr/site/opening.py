@@ -110,7 +110,8 @@ def open_aggregate(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcom
         raise ProtocolError(
             f"round {r.number}: of quorum {members_in(r.open_quorum)} only {sorted(released)} have released shares"
         )
-    manifests = {m: share_manifest(site, view, r, share) for m, share in sorted(released.items())}
+    addresses = site.addresses()
+    manifests = {m: share_manifest(site, view, r, share, addresses[m]) for m, share in sorted(released.items())}
     quorum = tuple(committee.index(m) for m in members_in(r.open_quorum))
     packed = []
     for i, ref in enumerate(aggregate.parts):
@@ -165,13 +166,12 @@ def released_shares(site: Site, r: RoundRecord) -> dict[int, ShareRecord]:
     return {s.member: s for s in site.ledger.shares(r.number) if s.quorum == r.open_quorum}
 
 
-def share_manifest(site: Site, view: LedgerView, r: RoundRecord, share: ShareRecord) -> Manifest:
-    """The stored object of a released share.
+def share_manifest(site: Site, view: LedgerView, r: RoundRecord, share: ShareRecord, address: str) -> Manifest:
+    """The stored object of a share that the site at `address` released.
 
     Raises:
       StoreError: missing, altered, or not bound to this run, round, epoch and member.
     """
-    address = next(m.address for m in site.ledger.members() if m.index == share.member)
     return site.store.expect(
         share.digest, run=view.task.run_digest, round=r.number, site=address, epoch=r.epoch, kind=ObjectKind.SHARE
     )

@@ -95,6 +95,10 @@ class Site:
             raise ProtocolError(f"{self.address} is not registered on the ledger; the registrar must whitelist it first")
         return member
 
+    def addresses(self) -> dict[int, str]:
+        """Checksummed address of every registered member, by index; one question to the ledger."""
+        return {m.index: m.address for m in self.ledger.members()}
+
     def round_folder(self, number: int) -> Path:
         """Folder for this site's own objects of a round, created on first use."""
         path = self.folder / "rounds" / f"{number:05d}"

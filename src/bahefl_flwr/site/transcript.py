@@ -55,7 +55,7 @@ class SeedCommitment:
 
 def seats(site: Site, view: LedgerView) -> tuple[Seat, ...]:
     """The committee of the current epoch, by position."""
-    addresses = {m.index: m.address for m in site.ledger.members()}
+    addresses = site.addresses()
     records = {record.member: record for record in site.ledger.ceremony(view.epoch.epoch)}
     return tuple(
         Seat(position=p, member=m, address=addresses[m], record=records[m])
