@@ -18,10 +18,9 @@ from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import ContractConfig, FederationLedger
 from bahefl_flwr.ledger.node import NodeProcess
 from bahefl_flwr.ledger.policy import ChainPolicy
+from bahefl_flwr.run_folder import LEDGER_DATABASE, LEDGER_FILE
 from bahefl_flwr.settings import Settings, from_yaml
 
-_LEDGER_FILE = "ledger.json"
-_DATABASE = "ledger.sqlite"
 _DRIVER = "driver"
 
 
@@ -57,7 +56,7 @@ def open_federation(settings: Settings, folder: Path) -> Iterator[Federation]:
     with ExitStack() as stack:
         url = settings.ledger.url
         if settings.ledger.kind == "embedded":
-            node = NodeProcess(folder / _DATABASE, chain_id=settings.ledger.chain_id)
+            node = NodeProcess(folder / LEDGER_DATABASE, chain_id=settings.ledger.chain_id)
             url = stack.enter_context(node).url
         connection = Connection(url, settings.ledger.chain_id, account=driver.account, policy=chain_policy(settings))
         known = _read(folder)
@@ -106,18 +105,18 @@ def ledger_address(folder: Path) -> LedgerAddress:
     """
     known = _read(folder)
     if known is None:
-        raise LedgerError(f"{folder} has no {_LEDGER_FILE}: the run has not started its ledger; start the ServerApp first")
+        raise LedgerError(f"{folder} has no {LEDGER_FILE}: the run has not started its ledger; start the ServerApp first")
     return known
 
 
 def _read(folder: Path) -> LedgerAddress | None:
-    path = folder / _LEDGER_FILE
+    path = folder / LEDGER_FILE
     return LedgerAddress(**json.loads(path.read_text())) if path.exists() else None
 
 
 def _write(folder: Path, where: LedgerAddress) -> None:
     content = {"url": where.url, "chain_id": where.chain_id, "contract": where.contract}
-    atomic_write(folder / _LEDGER_FILE, json.dumps(content, indent=1).encode())
+    atomic_write(folder / LEDGER_FILE, json.dumps(content, indent=1).encode())
 
 
 def contract_config(settings: Settings) -> ContractConfig:

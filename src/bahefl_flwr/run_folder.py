@@ -17,6 +17,9 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 from bahefl_flwr.durable import atomic_write
 from bahefl_flwr.errors import RunFailed, StoreError
 
+# Where a run keeps the address and, if it is the embedded one, the database of its ledger.
+LEDGER_FILE = "ledger.json"
+LEDGER_DATABASE = "ledger.sqlite"
 _BY_ID = ".by-id"
 _PUBLIC = 0o644
 

@@ -30,10 +30,8 @@ from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.database import ChainDatabase
 from bahefl_flwr.ledger.history import in_process
 from bahefl_flwr.ledger.replay import altered_nodes, chain_id_of, compare, rebuild, recorded_blocks
-from bahefl_flwr.run_folder import RunFolder
+from bahefl_flwr.run_folder import LEDGER_DATABASE, LEDGER_FILE, RunFolder
 
-LEDGER_FILE = "ledger.json"
-DATABASE = "ledger.sqlite"
 MODELS = "sites/*/model.safetensors"
 _STORE = "store"
 _EMBEDDED = "embedded"
@@ -95,9 +93,10 @@ def open_subject(run: Path, rpc: str = "") -> Iterator[Subject]:
 def _open_folder(run: Path, rpc: str) -> Iterator[Subject]:
     where, config = _where(run), _config(run)
     store, claims = ReadOnlyStore(run / str(config["store"]["path"])), _claims(run)
-    if not rpc and not (run / DATABASE).is_file() and config["ledger"]["kind"] == _EMBEDDED:
-        raise LedgerError(f"{run / DATABASE} is missing, and this run's ledger was nowhere else: restore it, or audit a bundle")
-    if rpc or not (run / DATABASE).is_file():
+    if not rpc and not (run / LEDGER_DATABASE).is_file() and config["ledger"]["kind"] == _EMBEDDED:
+        file = run / LEDGER_DATABASE
+        raise LedgerError(f"{file} is missing, and this run's ledger was nowhere else: restore it, or audit a bundle")
+    if rpc or not (run / LEDGER_DATABASE).is_file():
         connection = Connection(_endpoint(rpc) if rpc else where.url, where.chain_id)
         connection.check()
         yield Subject(
@@ -106,18 +105,18 @@ def _open_folder(run: Path, rpc: str) -> Iterator[Subject]:
         )  # fmt: skip
         return
     with tempfile.TemporaryDirectory(prefix="bahefl-audit-") as folder, ExitStack() as stack:
-        copy = _copied(run / DATABASE, Path(folder))
+        copy = _copied(run / LEDGER_DATABASE, Path(folder))
         try:
             chain_id, altered = chain_id_of(copy), altered_nodes(copy)
         except LedgerError as error:
             # The copy is gone when somebody reads this.
-            raise LedgerError(str(error).replace(str(copy), str(run / DATABASE))) from error
+            raise LedgerError(str(error).replace(str(copy), str(run / LEDGER_DATABASE))) from error
         database, again = (stack.enter_context(closing(ChainDatabase(path, chain_id))) for path in (copy, _IN_MEMORY))
         problems, rebuilt = _executed_again(database, again, chain_id)
         if altered:
             problems.append(f"{altered} state nodes in the ledger's file do not have the content that their hash names")
         if chain_id != where.chain_id:
-            problems.append(f"{LEDGER_FILE} names chain {where.chain_id}, {DATABASE} is of chain {chain_id}")
+            problems.append(f"{LEDGER_FILE} names chain {where.chain_id}, {LEDGER_DATABASE} is of chain {chain_id}")
         yield Subject(
             name=run.name, connection=in_process(Chain(database, chain_id)), contract=where.contract, store=store,
             database=database, rebuilt=rebuilt, chain_problems=tuple(problems), claims=claims,
