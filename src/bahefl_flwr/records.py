@@ -54,15 +54,29 @@ class ObjectKind(StrEnum):
     UPDATE = "update"
     AGGREGATE = "aggregate"
     SHARE = "share"
+    SKETCH = "sketch"
     EVIDENCE = "evidence"
 
 
 class ExclusionReason(IntEnum):
-    """Why a committed update is not part of the aggregate; one byte per excluded site on the ledger."""
+    """Why a committed update is not part of the aggregate; one byte per excluded site on the ledger.
+
+    The first three, and GARBAGE, are faults that everybody can prove, and cost score on the ledger. The others are what screening
+    found (docs/screening.md): a reason to look at the site, never a punishment.
+    """
 
     MISSING = 1
     CORRUPT = 2
     MALFORMED = 3
+    OUT_OF_RANGE = 4
+    """Its sketch does not fit the range of any honest update."""
+    ZERO = 5
+    DUPLICATE = 6
+    REPLAY = 7
+    UNDOING = 8
+    OVERSIZED = 9
+    GARBAGE = 10
+    """An audit opened a value of its update that lies outside the agreed range."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

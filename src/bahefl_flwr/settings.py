@@ -153,6 +153,70 @@ class LedgerSettings(_Group):
         return self
 
 
+class ScreeningSettings(_Group):
+    """Screening of encrypted updates for poisoning (docs/screening.md has every rule and figure).
+
+    Attributes:
+      kind: `sketch` opens small random sketches of all updates, `off` adds whatever is well-formed.
+      groups: sums opened per update, each over ring_degree / groups coefficients; a power of two.
+      zero_norm: an update below this part of the usual norm is none.
+      duplicate, duplicate_share: two updates are copies if 1 - cosine is below the first, and below the second part of what is
+        usual between the others.
+      replay: an update with this cosine to a public vector is a replay.
+      undoing: an update aligned with the accepted history by less than this part of what is usual ...
+      undoing_common: ... and whose mean cosine to the others is below this part of theirs undoes it.
+      largest_norm: an update above this multiple of the usual norm is out; between 1 and it, clipped by an integer weight.
+      split: least difference of mean cosines, within minus between two halves, that is a conflict.
+      split_margin: by how much it must exceed its own running mean, too.
+      smallest_side: fewest sites whose sum may be opened by itself.
+      ballot_gain: part by which a half must lower a site's own validation loss to get its vote.
+      majority, sure_majority: part of the votes that decides a conflict; the second where the split is at least `sure_split`.
+      clear_history: lead in history, reputation and votes that decides a conflict without a majority.
+      policy: what decides a contested one: `anchor` (public data, evaluated by every site) or `hold` (no update).
+      anchor_slices: generated slices of the anchor set.
+    """
+
+    kind: Literal["sketch", "off"]
+    groups: int = Field(ge=16, le=1024)
+    zero_norm: float = Field(ge=0, lt=1)
+    duplicate: float = Field(ge=0, lt=1)
+    duplicate_share: float = Field(ge=0, lt=1)
+    replay: float = Field(gt=0, le=1)
+    undoing: float = Field(ge=0, lt=1)
+    undoing_common: float = Field(ge=0, le=1)
+    largest_norm: float = Field(gt=1)
+    split: float = Field(gt=0, le=2)
+    split_margin: float = Field(ge=0, le=2)
+    smallest_side: int = Field(ge=3, le=127)
+    ballot_gain: float = Field(ge=0, lt=1)
+    majority: float = Field(gt=0.5, le=1)
+    sure_majority: float = Field(gt=0.5, le=1)
+    sure_split: float = Field(ge=0, le=2)
+    clear_history: float = Field(gt=0)
+    policy: Literal["anchor", "hold"]
+    anchor_slices: int = Field(ge=4, le=1000)
+
+    @model_validator(mode="after")
+    def _groups_are_a_power_of_two(self) -> Self:
+        if self.groups & (self.groups - 1):
+            raise ValueError(f"screening.groups={self.groups} is not a power of two, so it does not divide the ring's degree")
+        return self
+
+
+class AttackSettings(_Group):
+    """Sites that poison the model, in a simulation only: a deployed site refuses these settings (docs/screening.md).
+
+    Attributes:
+      name: one of `conf/attack/`; `none` attacks nothing.
+      fraction: of the sites that attack, rounded to whole sites; which ones follows from run.seed.
+      start_round: first finalised round, from 1, that they try to spoil; before it they are honest.
+    """
+
+    name: str
+    fraction: float = Field(ge=0, le=1)
+    start_round: int = Field(ge=1)
+
+
 class StoreSettings(_Group):
     """Where ciphertexts lie. `path` is relative to the run folder unless absolute."""
 
@@ -249,6 +313,8 @@ class Settings(_Group):
     he: HeSettings
     ledger: LedgerSettings
     store: StoreSettings
+    screening: ScreeningSettings
+    attack: AttackSettings
     train: TrainSettings
     data: DataSettings
     model: ModelSettings
@@ -266,6 +332,12 @@ class Settings(_Group):
                 f"he.threshold={t} is not a majority of the committee of {committee}: "
                 f"use 0 for {committee // 2 + 1}, or 1 for the paper's single key"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _attacks_are_simulated(self) -> Self:
+        if self.attack.name != "none" and self.ledger.kind != "embedded":
+            raise ValueError(f"attack.name={self.attack.name} is for simulations on the embedded ledger only: add attack=none")
         return self
 
     @property
