@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bahefl_flwr.records import EpochPhase, EpochRecord, LedgerView, RoundPhase, RoundRecord, Task
-from bahefl_flwr.round import Action, Asked, Request
+from bahefl_flwr.steps import Action, Asked, Request
 
 ZERO = bytes(32)
 ALL = 0b11111

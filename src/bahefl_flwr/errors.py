@@ -129,6 +129,10 @@ class UnusableUpdate(ProtocolError):
         self.reason = reason
 
 
+class SketchesClosed(ProtocolError):
+    """No quorum of key holders has opened the sketches of all sound updates, so nobody can judge them yet."""
+
+
 class JournalError(ProtocolError):
     """A site's journal is damaged beyond its torn tail, or contradicts the ledger."""
 

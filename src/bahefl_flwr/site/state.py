@@ -20,7 +20,7 @@ from bahefl_flwr.identity import Identity
 from bahefl_flwr.journal import Journal
 from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import ContractConfig, FederationLedger
-from bahefl_flwr.records import EpochPhase, EpochRecord, LedgerView, Member, RoundPhase, RoundRecord
+from bahefl_flwr.records import EpochPhase, EpochRecord, LedgerView, Member, RoundPhase, RoundRecord, members_in
 from bahefl_flwr.run_folder import find
 from bahefl_flwr.settings import Settings
 from bahefl_flwr.store import LocalStore, Store
@@ -241,3 +241,16 @@ def expect_round(site: Site, request: Request, *phases: RoundPhase) -> tuple[Led
         allowed = " or ".join(p.name for p in phases)
         raise ProtocolError(f"round {view.round.number} is in phase {view.round.phase.name}, this action belongs to {allowed}")
     return view, view.round
+
+
+def expect_quorum(site: Site, view: LedgerView, r: RoundRecord, quorum: int) -> None:
+    """A mask of exactly as many key holders as it takes to open something, this site among them.
+
+    Raises:
+      ProtocolError: it is none.
+    """
+    committee = view.epoch.committee
+    if quorum & ~committee or quorum.bit_count() != view.epoch.threshold or not quorum >> site.me().index & 1:
+        raise ProtocolError(
+            f"round {r.number}: sites {members_in(quorum)} are no quorum of {site.address} and committee {members_in(committee)}"
+        )
