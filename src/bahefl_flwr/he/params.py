@@ -176,8 +176,47 @@ def flooding_sigma_log2(params: SecurityParams) -> int:
     Source: Li, Micciancio, Schultz, Sorrell, "Securing approximate homomorphic encryption", CRYPTO 2022, with 30 statistical
     bits and one query per ciphertext; equal ciphertexts get equal noise, so that asking again is no second query.
     """
-    bound = 5 * aggregate_noise_std(params)
-    return math.ceil(math.log2(math.sqrt(12) * bound) + _FLOODING_STATISTICAL_BITS / 2)
+    return _flooding_over(aggregate_noise_std(params))
+
+
+def sketch_noise_std(params: SecurityParams, blocks: int, groups: int) -> float:
+    """Standard deviation of the ciphertext noise in a group sum: `blocks` * N / `groups` coefficients of fresh ciphertexts."""
+    return fresh_noise_std(params) * math.sqrt(blocks * params.ring_degree / groups)
+
+
+def sketch_sigma_log2(params: SecurityParams, blocks: int, groups: int) -> int:
+    """Log2 of the standard deviation of the noise each subset key adds to a group sum of one update's sketch.
+
+    By the rule of `flooding_sigma_log2`, with B five standard deviations of the sketch's noise. One update is opened, so that
+    neither the number of sites nor a weight enters.
+    """
+    return _flooding_over(sketch_noise_std(params, blocks, groups))
+
+
+def sketch_divergence(params: SecurityParams, blocks: int, groups: int) -> float:
+    """Kullback-Leibler divergence between the opened sketch of one honest update and one independent of ciphertext noise.
+
+    For 1 M parameters and 256 groups about 2^-31; the samples are `groups` per update, not N per block as in an opening.
+    """
+    shift = sketch_noise_std(params, blocks, groups) / 2.0 ** sketch_sigma_log2(params, blocks, groups)
+    return float(shift**2 * groups / 2)
+
+
+def sketch_error_std(params: SecurityParams, blocks: int, groups: int) -> float:
+    """Standard deviation of the noise in the lowest field of an opened group sum, in units of that field.
+
+    Flooding of all subset keys, and the rounding to whole units.
+    """
+    noise = math.hypot(
+        2.0 ** sketch_sigma_log2(params, blocks, groups) * math.sqrt(subset_count(params)),
+        sketch_noise_std(params, blocks, groups),
+    )
+    return math.hypot(noise / 2.0**params.noise_bits, math.sqrt(1 / 12))
+
+
+def largest_field_sum(params: SecurityParams) -> int:
+    """Largest magnitude of a field of an opened group sum that counts as in range: 31/32 of what the field holds."""
+    return _field_scale(params.field_bits, 0)
 
 
 def opening_divergence(params: SecurityParams, blocks: int) -> float:
@@ -227,6 +266,10 @@ def security_bits(degree: int, modulus_bits: float) -> float:
         return 0.292 * block + 16.4 + math.log2(8 * (degree + samples + 1))
 
     return min(cost(samples) for samples in range(degree // 2, 2 * degree, degree // 64))
+
+
+def _flooding_over(noise_std: float) -> int:
+    return math.ceil(math.log2(math.sqrt(12) * 5 * noise_std) + _FLOODING_STATISTICAL_BITS / 2)
 
 
 def _opening_noise_std(params: SecurityParams) -> float:
