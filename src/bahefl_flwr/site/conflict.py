@@ -12,6 +12,7 @@ from flwr.client import NumPyClient
 
 from bahefl_flwr.errors import ProtocolError, SpoiledSum, TrainingError
 from bahefl_flwr.he.ring import Int64Array
+from bahefl_flwr.ledger.contract import ballot_commitment
 from bahefl_flwr.records import LedgerView, RoundOutcome, RoundPhase, RoundRecord
 from bahefl_flwr.screening.ballots import anchor_choice, ballot_of, outcome_of
 from bahefl_flwr.site.checked_opening import expect_agreement, open_checked
@@ -50,7 +51,8 @@ def cast_ballot(site: Site, request: Request, make_client: ClientFactory, config
         choice = ballot_of(*losses, site.settings.screening.ballot_gain)
         ballot = {"choice": choice, "salt": secrets.token_bytes(32).hex()}
         site.journal.put(key, ballot)
-    outcome.gas += site.ledger.cast_ballot(r.number, int(ballot["choice"]), bytes.fromhex(str(ballot["salt"]))).gas_used
+    commitment = ballot_commitment(r.number, site.address, int(ballot["choice"]), bytes.fromhex(str(ballot["salt"])))
+    outcome.gas += site.ledger.cast_ballot(r.number, commitment).gas_used
     return outcome
 
 
@@ -75,7 +77,7 @@ def settled_outcome(
     if not r.split:
         return RoundOutcome.WHOLE
     record = record_of(site, view, r, Outcome())
-    ballots = {b.member: b.choice for b in site.ledger.ballots(r.number) if r.balloted >> b.member & 1}
+    ballots = {b.member: b.choice for b in site.ledger.ballots(r.number) if b.choice is not None}
 
     def anchor() -> RoundOutcome:
         client = make_client()

@@ -178,13 +178,17 @@ def open_aggregate(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcom
         try:
             packed.append(combine(ciphertexts, shares, quorum, params))
         except SpoiledSum as error:
-            spoiled += _in_whole(error.positions, i, part_blocks(site, params))
+            spoiled += _in_update(error.positions, i, part_blocks(site, params))
     if spoiled:
-        raise SpoiledSum(positions=first_positions(spoiled))
+        raise SpoiledSum(
+            f"round {r.number}: the aggregate of sites {members_in(r.included)} opens to values outside the range of any sum of updates; "
+            "its updates will be audited",
+            positions=tuple(sorted(set(spoiled))[:MOST_POSITIONS]),
+        )
     return np.concatenate(packed)
 
 
-def _in_whole(positions: Iterable[Position], part: int, blocks: tuple[int, ...]) -> list[Position]:
+def _in_update(positions: Iterable[Position], part: int, blocks: tuple[int, ...]) -> list[Position]:
     """Positions in a part of the aggregate as positions in an update; in a conflict round both halves have the same blocks."""
     before = sum(blocks[: part % len(blocks)])
     return [(before + block, coefficient) for block, coefficient in positions]

@@ -6,14 +6,16 @@ Whoever judges comes to the same verdict, bit for bit; the coordinator's is reco
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from bahefl_flwr.errors import ProtocolError
 from bahefl_flwr.he.sketch import sketch_of_vector
 from bahefl_flwr.records import ExclusionReason, LedgerView, RoundRecord, mask_of, members_in
-from bahefl_flwr.screening.figures import Sketch, figures
-from bahefl_flwr.screening.record import Record, encode_record, judged
+from bahefl_flwr.screening.figures import Figures, Sketch, figures
+from bahefl_flwr.screening.decision import decide
+from bahefl_flwr.screening.history import History
+from bahefl_flwr.screening.record import Record, encode_record
 from bahefl_flwr.screening.rules import Rules
 from bahefl_flwr.screening.summary import summary
 from bahefl_flwr.site.history import load_memory
@@ -64,15 +66,20 @@ def judge(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcome) -> Ver
     if site.settings.screening.kind == "off":
         return Verdict(updates=updates, weights=dict.fromkeys(updates.sound, 1), reasons=updates.unusable)
     asked = question(site, view, r, updates)
-    record = (_judged_again if any(r.spoiled) else _judged)(site, view, r, updates, asked, outcome)
+    if any(r.spoiled):
+        record = _judged_again(site, view, r, asked, outcome)
+    else:
+        record = _judged(site, view, r, asked, updates.unusable, outcome)
     decision = record.decision
     return Verdict(
         updates=updates, weights=decision.weights, reasons=decision.reasons, split=decision.split, record=encode_record(record),
-        shown=summary(record),
+        shown=summary(decision, record.figures),
     )  # fmt: skip
 
 
-def _judged(site: Site, view: LedgerView, r: RoundRecord, updates: Updates, asked: Question, outcome: Outcome) -> Record:
+def _judged(
+    site: Site, view: LedgerView, r: RoundRecord, asked: Question, unusable: Mapping[int, ExclusionReason], outcome: Outcome
+) -> Record:
     opened = opened_sketches(site, view, r, asked, outcome)
     weights = {u.member: u.weight for u in site.ledger.updates(r.number)}
     sketches = {
@@ -83,10 +90,10 @@ def _judged(site: Site, view: LedgerView, r: RoundRecord, updates: Updates, aske
     memory = load_memory(site.folder, model)
     references = {name: sketch_of_vector(v, asked.plan) for name, v in memory.references(model).items()}
     rules = Rules.of(site.settings.screening, full_weight=1 << security_params(site.settings, view.epoch).weight_bits)
-    return judged(figures(sketches, r.weight_total, references), memory.figures, rules, updates.unusable)
+    return _decided(figures(sketches, r.weight_total, references), memory.figures, rules, unusable)
 
 
-def _judged_again(site: Site, view: LedgerView, r: RoundRecord, updates: Updates, asked: Question, outcome: Outcome) -> Record:
+def _judged_again(site: Site, view: LedgerView, r: RoundRecord, asked: Question, outcome: Outcome) -> Record:
     """The decision of the spoiled aggregate, without those whose update an audit proves to be out of range."""
     before = spoiled_aggregate(site, view, r).record
     opened = opened_sketches(site, view, r, asked, outcome)
@@ -96,4 +103,9 @@ def _judged_again(site: Site, view: LedgerView, r: RoundRecord, updates: Updates
         raise ProtocolError(f"round {r.number}: its aggregate was out of range, but no update in it is; it cannot be made again")
     outcome.notes += [f"round {r.number}: an audit proves that the update of site {m} is out of range" for m in guilty]
     unusable = {**before.unusable, **dict.fromkeys(guilty, ExclusionReason.GARBAGE)}
-    return judged(before.figures, before.history, before.rules, unusable)
+    return _decided(before.figures, before.history, before.rules, unusable)
+
+
+def _decided(found: Figures, history: History, rules: Rules, unusable: Mapping[int, ExclusionReason]) -> Record:
+    decision = decide(found, history, rules, unusable)
+    return Record(figures=found, history=history, rules=rules, unusable=unusable, decision=decision)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from bahefl_flwr.durable import atomic_write
 from bahefl_flwr.errors import (
-    BaheflError,
     MalformedCiphertext,
     ProtocolError,
     SealError,
@@ -25,9 +24,18 @@ from bahefl_flwr.errors import (
     WrongShare,
 )
 from bahefl_flwr.he.params import SecurityParams
-from bahefl_flwr.he.sketch import Opened, SketchPlan, combine_sketches, open_sketches, position_plan, sketch, sketch_plan
-from bahefl_flwr.he.sketch_format import decode_sketch_share, encode_sketch_share
-from bahefl_flwr.he.sketch_proof import verify_sketch_share
+from bahefl_flwr.he.sketch import (
+    Opened,
+    SketchPlan,
+    combine_sketches,
+    decode_sketch_share,
+    encode_sketch_share,
+    open_sketches,
+    position_plan,
+    sketch,
+    sketch_plan,
+    verify_sketch_share,
+)
 from bahefl_flwr.records import ExclusionReason, LedgerView, ObjectKind, RoundPhase, RoundRecord, mask_of, members_in
 from bahefl_flwr.sealing import seal, sealing_context
 from bahefl_flwr.site.dispute import accuse
@@ -153,7 +161,7 @@ def _open_with(
         position = committee.index(member)
         try:
             answer = site.identity.unseal(sealed, _context(view, r, addresses[member]))
-            about, share = decode_sketch_share(answer, position, positions, asked.plan, params)
+            about, share = decode_sketch_share(answer, position, positions, asked.plan.groups, params)
             if tuple(about) == asked.members:
                 verify_sketch_share(sketches[:, 1], share, position, positions, asked.plan, own)
         except (ShareError, SealError, MalformedCiphertext) as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from bahefl_flwr.errors import ProtocolError, SpoiledSum
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.sketch import Opened
-from bahefl_flwr.he.spoiled import Position, is_out_of_range, positions_digest
+from bahefl_flwr.he.spoiled_sum import Position, outside_range, positions_digest
 from bahefl_flwr.records import LedgerView, RoundOutcome, RoundRecord
 from bahefl_flwr.screening.record import Record, decode_record
 from bahefl_flwr.site.aggregates import aggregate_name
@@ -79,7 +79,7 @@ def out_of_range(opened: Opened, members: tuple[int, ...], shares: Mapping[int, 
     Args:
       shares: each site's part of the round's total weight.
     """
-    return [m for i, m in enumerate(members) if is_out_of_range(opened.exact[i], shares[m], params)]
+    return [m for i, m in enumerate(members) if outside_range(opened.packed[i], shares[m], params)]
 
 
 def _key(view: LedgerView, r: RoundRecord, digest: bytes) -> tuple[str, int, str]:
