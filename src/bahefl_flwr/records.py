@@ -79,6 +79,20 @@ class ExclusionReason(IntEnum):
     """An audit opened a value of its update that lies outside the agreed range."""
 
 
+class Outcome(IntEnum):
+    """What a round's opened sums came to; the values are those of the contract."""
+
+    WHOLE = 0
+    FIRST = 1
+    """The included sites outside `split` only."""
+    SECOND = 2
+    """The sites in `split` only."""
+    NONE = 3
+    """No update: the model stays."""
+    SPOILED = 4
+    """A sum outside its range: the round is aggregated again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """A registered site.
