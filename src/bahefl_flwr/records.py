@@ -93,6 +93,9 @@ class Outcome(IntEnum):
     """A sum outside its range: the round is aggregated again."""
 
 
+RoundOutcome = Outcome
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """A registered site.
@@ -303,3 +306,16 @@ def mask_of(members: Iterable[int]) -> int:
 def members_in(mask: int) -> tuple[int, ...]:
     """Member indices of a mask, ascending."""
     return tuple(i for i in range(mask.bit_length()) if mask >> i & 1)
+
+
+def members_of(r: RoundRecord, outcome: RoundOutcome) -> int:
+    """Mask of the sites whose mean update an outcome of the round takes up; 0 for none."""
+    match outcome:
+        case RoundOutcome.WHOLE:
+            return r.included
+        case RoundOutcome.FIRST:
+            return r.included & ~r.split
+        case RoundOutcome.SECOND:
+            return r.included & r.split
+        case _:
+            return 0

@@ -332,9 +332,9 @@ def _share_of_window(action: Action, now: int, window_end: int, *, last: bool) -
     """Until when one question is waited for, so that a site that hangs cannot use up a window others need (chain seconds).
 
     Uploads, openings and their confirmation are followed by other work in the same window (the coordinator's sum, the next
-    quorum, a second look after a repair; `_FOLLOWED`), so each gets an equal part of what is left. In the other phases nothing can follow
-    before the sites asked have acted, and their work (training, adding) may rightly take long: the first question gets three
-    quarters of what is left, the last one all of it; a message that got lost is so still repeated in time.
+    quorum, a second look after a repair: `_FOLLOWED`), so each gets an equal part of what is left. In the other phases nothing
+    can follow before the sites asked have acted, and their work (training, adding) may rightly take long: the first question gets
+    three quarters of what is left, the last one all of it; a message that got lost is so still repeated in time.
     """
     left = window_end - now
     if action in _FOLLOWED:

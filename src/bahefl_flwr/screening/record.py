@@ -91,6 +91,23 @@ def decode_record(data: bytes) -> Record:
     return record
 
 
+def encode_history(history: History) -> bytes:
+    """The one spelling of a history, for a site's own file."""
+    return encode(_history_tree(history))
+
+
+def decode_history(data: bytes) -> History:
+    """Inverse of `encode_history`.
+
+    Raises:
+      ObjectCorrupt: the bytes are none.
+    """
+    try:
+        return _history(decode(data))
+    except NotCanonical as error:
+        raise ObjectCorrupt(f"not a screening history: {error}; delete the file it is from") from error
+
+
 def check_record(record: Record) -> list[str]:
     """Recompute the decision from the record's own figures, history and rules; one line per difference, none if it follows."""
     expected = decide(record.figures, record.history, record.rules, record.unusable)

@@ -1,4 +1,4 @@
-"""How a round's aggregate object is laid out: the ciphertext parts of one sum, or in a conflict of two, then the screening record."""
+"""How a round's aggregate object is laid out: ciphertext parts of one sum, or in a conflict of two, then the screening record."""
 
 from __future__ import annotations
 

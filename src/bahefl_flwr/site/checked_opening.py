@@ -29,9 +29,7 @@ def expect_agreement(site: Site, request: Request, view: LedgerView, r: RoundRec
         if request.quorum & r.disputed:
             # Struck before this site looked: a majority excludes the liar, so every key holder says what it sees.
             open_checked(site, request, view, replace(r, open_quorum=request.quorum), Outcome())
-        raise WrongRound(
-            f"round {r.number}: asked about quorum {request.quorum:x}, the ledger is at {r.open_quorum:x}; ignored"
-        )
+        raise WrongRound(f"round {r.number}: asked about quorum {request.quorum:x}, the ledger is at {r.open_quorum:x}; ignored")
     mine = 1 << site.me().index
     agrees = not r.voted_bad & mine
     if r.committed & ~(r.voted_ok | r.voted_bad) & mine:

@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 
 from bahefl_flwr.errors import BaheflError, SettingsError
 from bahefl_flwr.settings import from_run_config
-from bahefl_flwr.site import ceremony, conflict, confirmation, coordination, dispute, hello, sketches, training, verification
+from bahefl_flwr.site import ceremony, confirmation, conflict, coordination, dispute, hello, sketches, training, verification
 from bahefl_flwr.site.state import Outcome, Request, Site, open_site
 from bahefl_flwr.steps import Action
 

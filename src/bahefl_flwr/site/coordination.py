@@ -55,7 +55,9 @@ def _aggregate(site: Site, view: LedgerView, r: RoundRecord) -> Outcome:
         verdict = judge(site, view, r, outcome)
         if len(verdict.weights) < site.settings.federation.min_sites:
             why = "; ".join(outcome.notes)
-            raise ProtocolError(f"round {r.number}: only {len(verdict.weights)} updates accepted; left out {_named(verdict)}: {why}")
+            raise ProtocolError(
+                f"round {r.number}: only {len(verdict.weights)} updates accepted; left out {_named(verdict)}: {why}"
+            )
         params = security_params(site.settings, view.epoch)
         manifest = keep_aggregate(site, view, r, verdict, TenSealAdder(params), params)
         outcome.bytes["aggregate"] = put_kept(site, r.number, aggregate_name(verdict.included, verdict.split))  # step 8

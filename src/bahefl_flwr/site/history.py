@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bahefl_flwr.durable import atomic_write
-from bahefl_flwr.errors import StoreError
+from bahefl_flwr.errors import ObjectCorrupt, StoreError
 from bahefl_flwr.records import RoundOutcome
-from bahefl_flwr.screening.history import History, decode_history, encode_history
+from bahefl_flwr.screening.history import History
+from bahefl_flwr.screening.record import decode_history, encode_history
 from bahefl_flwr.site.model import MODEL_FILE, Array, Model, save_model
 
 # Weight of the newest accepted update in the running mean (SCREENING.md; FLDetector and centred clipping use similar memories).
@@ -93,11 +94,15 @@ def load_memory(folder: Path, model: Model) -> Memory:
     try:
         with np.load(path, allow_pickle=False) as file:
             memory = Memory(
-                round=model.round, initial=file["initial"], recent=file["recent"], figures=decode_history(file["figures"].tobytes())
+                round=model.round,
+                initial=file["initial"],
+                recent=file["recent"],
+                figures=decode_history(file["figures"].tobytes()),
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ObjectCorrupt) as error:
         raise StoreError(
-            f"{path} is missing or damaged ({error}): this site cannot judge updates; delete its model, and it opens all rounds again"
+            f"{path} is missing or damaged ({error}), so this site cannot judge updates; delete it and the model, and the site "
+            "opens all rounds again"
         ) from None
     if memory.initial.shape != (model.parameters,) or memory.recent.shape != (model.parameters,):
         raise StoreError(f"{path} is of another model; delete it and this site's model, and it opens all rounds again")

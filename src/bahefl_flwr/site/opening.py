@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from flwr.client import NumPyClient
 
@@ -12,9 +14,12 @@ from bahefl_flwr.he.ring import Int64Array
 from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, decode_part
 from bahefl_flwr.he.share_format import decode_share
 from bahefl_flwr.he.share_proof import verify_share
+from bahefl_flwr.he.spoiled_sum import MOST_POSITIONS, Position
 from bahefl_flwr.he.threshold import combine
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.records import LedgerView, ObjectKind, RoundOutcome, RoundRecord, ShareRecord, mask_of, members_in, members_of
+from bahefl_flwr.screening.acceptance import next_history
+from bahefl_flwr.screening.record import Record, decode_record
 from bahefl_flwr.sealing import sealing_context
 from bahefl_flwr.site.aggregates import aggregate_name, ciphertext_parts
 from bahefl_flwr.site.history import Memory, first_memory, keep_model, load_memory
@@ -71,9 +76,7 @@ def newest_model(site: Site, view: LedgerView, outcome: Outcome) -> Model:
     return model
 
 
-def _memory_after(
-    site: Site, view: LedgerView, r: RoundRecord, base: Model, model: Model, outcome: Outcome
-) -> Memory | None:
+def _memory_after(site: Site, view: LedgerView, r: RoundRecord, base: Model, model: Model, outcome: Outcome) -> Memory | None:
     """What to judge the next round by; None where updates are not screened."""
     if site.settings.screening.kind == "off":
         return None
@@ -181,8 +184,8 @@ def open_aggregate(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcom
             spoiled += _in_update(error.positions, i, part_blocks(site, params))
     if spoiled:
         raise SpoiledSum(
-            f"round {r.number}: the aggregate of sites {members_in(r.included)} opens to values outside the range of any sum of updates; "
-            "its updates will be audited",
+            f"round {r.number}: the aggregate of sites {members_in(r.included)} opens to values that no sum of updates has; its "
+            "updates will be audited",
             positions=tuple(sorted(set(spoiled))[:MOST_POSITIONS]),
         )
     return np.concatenate(packed)

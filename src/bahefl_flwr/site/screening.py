@@ -12,8 +12,8 @@ from typing import Any
 from bahefl_flwr.errors import ProtocolError
 from bahefl_flwr.he.sketch import sketch_of_vector
 from bahefl_flwr.records import ExclusionReason, LedgerView, RoundRecord, mask_of, members_in
-from bahefl_flwr.screening.figures import Figures, Sketch, figures
 from bahefl_flwr.screening.decision import decide
+from bahefl_flwr.screening.figures import Figures, Sketch, figures
 from bahefl_flwr.screening.history import History
 from bahefl_flwr.screening.record import Record, encode_record
 from bahefl_flwr.screening.rules import Rules
@@ -83,7 +83,8 @@ def _judged(
     opened = opened_sketches(site, view, r, asked, outcome)
     weights = {u.member: u.weight for u in site.ledger.updates(r.number)}
     sketches = {
-        m: Sketch(values=opened.values[i], weight=weights[m], in_range=bool(opened.in_range[i])) for i, m in enumerate(asked.members)
+        m: Sketch(values=opened.values[i], weight=weights[m], in_range=bool(opened.in_range[i]))
+        for i, m in enumerate(asked.members)
     }
     # A key holder that has not trained may be a model behind.
     model = newest_model(site, view, outcome)

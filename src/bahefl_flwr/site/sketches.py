@@ -1,6 +1,6 @@
 """Opening small sketches of single updates: the question of a round, this site's part in the answer, and everybody's answers.
 
-What is asked follows from the ledger alone, so a key holder never answers anything that a message made up. Source: docs/screening.md.
+What is asked follows from the ledger alone: a key holder never answers what a message made up. Source: docs/screening.md.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Question:
     """What key holders open in a round: the same few numbers of each of these updates.
 
     Attributes:
-      plan: which numbers: random sums of all coefficients, or after a spoiled aggregate the very coefficients that are out of range.
+      plan: which numbers: random sums of all coefficients, or after a spoiled aggregate just the coefficients out of range.
       sources: manifests of the updates, by ascending member index.
       part_blocks: ciphertexts in each part of an update.
       name: the same for the same question, and for no other of the round.
@@ -195,7 +195,9 @@ def _answer_once(site: Site, view: LedgerView, r: RoundRecord, asked: Question) 
     key = (view.task.run_digest.hex(), r.number, asked.name.partition("-")[0])
     recorded = site.journal.get(key)
     if recorded is not None and recorded["question"] != asked.name:
-        raise ProtocolError(f"round {r.number}: this site already answered {recorded['question']}; it does not answer {asked.name}")
+        raise ProtocolError(
+            f"round {r.number}: this site already answered {recorded['question']}; it does not answer {asked.name}"
+        )
     site.journal.put(key, {"question": asked.name})
 
 
@@ -204,9 +206,7 @@ def _sketches(site: Site, r: RoundRecord, asked: Question, params: SecurityParam
     return np.stack([_sketch(site, r, asked, m, manifest, params) for m, manifest in asked.sources.items()])
 
 
-def _sketch(
-    site: Site, r: RoundRecord, asked: Question, member: int, manifest: Manifest, params: SecurityParams
-) -> Sketches:
+def _sketch(site: Site, r: RoundRecord, asked: Question, member: int, manifest: Manifest, params: SecurityParams) -> Sketches:
     """Kept at the site: a key holder needs it again as a judge."""
     path = site.round_folder(r.number) / f"{asked.name}-of-{manifest.digest.hex()}.npy"
     if path.exists():

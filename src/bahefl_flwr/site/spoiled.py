@@ -44,7 +44,12 @@ def report_spoiled(site: Site, view: LedgerView, r: RoundRecord, spoiled: Spoile
         return
     digest = positions_digest(spoiled.positions)
     name = aggregate_name(r.included, r.split)
-    seen = {"included": f"{r.included:x}", "positions": [list(p) for p in spoiled.positions], "aggregate": r.aggregate.hex(), "name": name}
+    seen = {
+        "included": f"{r.included:x}",
+        "positions": [list(p) for p in spoiled.positions],
+        "aggregate": r.aggregate.hex(),
+        "name": name,
+    }
     site.journal.put(_key(view, r, digest), seen)
     if r.committed >> me & 1:
         outcome.gas += site.ledger.confirm_opening(r.number, r.open_quorum, digest, RoundOutcome.SPOILED).gas_used
@@ -59,7 +64,7 @@ def spoiled_aggregate(site: Site, view: LedgerView, r: RoundRecord) -> Spoiled:
     seen = site.journal.get(_key(view, r, r.spoiled))
     if seen is None:
         raise ProtocolError(
-            f"round {r.number}: the ledger says that its aggregate was spoiled at positions {r.spoiled.hex()[:16]}, which this site "
+            f"round {r.number}: the ledger calls its aggregate spoiled ({r.spoiled.hex()[:16]}), which this site "
             "did not see; it takes no further part in the round"
         )
     record = list(kept_parts(site, r.number, str(seen["name"])))[-1]

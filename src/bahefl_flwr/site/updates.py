@@ -57,7 +57,9 @@ def read_updates(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcome)
                     update.digest, run=view.task.run_digest, round=r.number, site=owner, epoch=r.epoch, kind=ObjectKind.UPDATE
                 )
                 if (len(manifest.parts), manifest.size_bytes) != (len(blocks) + 1, update.size_bytes):
-                    raise MalformedCiphertext(f"an update of {len(manifest.parts)} parts, the model needs {len(blocks)} and a proof")
+                    raise MalformedCiphertext(
+                        f"an update of {len(manifest.parts)} parts, the model needs {len(blocks)} and a proof"
+                    )
                 _check(site, update.member, manifest, key, params, blocks)
         except UnusableUpdate as error:
             unusable[update.member] = ExclusionReason(error.reason)
@@ -91,9 +93,7 @@ def proof_context(*, run: bytes, round: int, address: str, epoch: int, key_diges
     return f"update of {address}, round {round}, epoch {epoch}, run {run.hex()}, key {key_digest.hex()}".encode("ascii")
 
 
-def _check(
-    site: Site, member: int, manifest: Manifest, key: PublicKey, params: SecurityParams, blocks: tuple[int, ...]
-) -> None:
+def _check(site: Site, member: int, manifest: Manifest, key: PublicKey, params: SecurityParams, blocks: tuple[int, ...]) -> None:
     """Parse every ciphertext and verify the proof. The proof's verdict is remembered: it costs as much as an encryption."""
     seen = site.round_folder(manifest.round) / _SOUND_FILE.format(manifest.digest.hex())
     c1 = (ciphertexts(site, member, manifest, i, count, params)[:, 1] for i, count in enumerate(blocks))

@@ -62,8 +62,8 @@ def _recompute(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcome) -
     Checks:
       1. it holds at least as many updates as this site's own settings ask for: what hides a single one;
       2. it includes, weighs, leaves out and splits the updates as this site judges them itself;
-      3. its bytes, the record of that judgement among them, are those that this site computes with numpy. The result is kept, so a
-         lost aggregate can be put again.
+      3. its bytes, the record of that judgement among them, are those that this site computes with numpy. The result is kept,
+         so a lost aggregate can be put again.
 
     Raises:
       UnusableUpdate: an included update is missing or altered in the store, which is not the coordinator's word against
@@ -80,7 +80,9 @@ def _recompute(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcome) -
     verdict = judge(site, view, r, outcome)
     for m in members_in(r.included):
         if (reason := verdict.updates.unusable.get(m)) in (ExclusionReason.MISSING, ExclusionReason.CORRUPT):
-            message = f"round {r.number}: the update of site {m} is {reason.name.lower()} in the store; its owner must put it again"
+            message = (
+                f"round {r.number}: the update of site {m} is {reason.name.lower()} in the store; its owner must put it again"
+            )
             raise UnusableUpdate(message, member=m, reason=reason)
     if complaint := _difference(r, verdict):  # 2
         return _disagree(outcome, r, complaint)
