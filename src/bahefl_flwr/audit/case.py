@@ -151,3 +151,6 @@ def _round_objects(evidence: Evidence, r: RoundEvidence) -> Iterator[NamedObject
     for s in r.shares:
         needed = final and s.quorum == record.open_quorum
         yield named(ObjectKind.SHARE, s.digest, s.member, evidence.address_of(s.member), None, needed=needed)
+    for s in r.sketches:
+        # What they opened to is in the aggregate's record, which a majority attested.
+        yield named(ObjectKind.SKETCH, s.digest, s.member, evidence.address_of(s.member), None, needed=False)
