@@ -11,6 +11,7 @@ from bahefl_flwr.errors import ProtocolError, StoreError, WrongRound, WrongShare
 from bahefl_flwr.he.keys import KeyShare
 from bahefl_flwr.he.ring import Int64Array
 from bahefl_flwr.records import LedgerView, RoundPhase, RoundRecord
+from bahefl_flwr.records import Outcome as RoundOutcome
 from bahefl_flwr.site.dispute import accuse
 from bahefl_flwr.site.keys import has_key_share, load_key_share
 from bahefl_flwr.site.model import CONFIRMED_FILE, MODEL_FILE, load_model, save_model
@@ -107,4 +108,4 @@ def _confirm(site: Site, r: RoundRecord, packed: Int64Array, outcome: Outcome) -
     model = base.plus(mean_update(site, r, packed, base.parameters), r.number)
     save_model(model, site.folder / CONFIRMED_FILE)
     outcome.facts["model"] = model.digest().hex()
-    outcome.gas += site.ledger.confirm_opening(r.number, r.open_quorum, model.digest()).gas_used
+    outcome.gas += site.ledger.confirm_opening(r.number, r.open_quorum, model.digest(), RoundOutcome.WHOLE).gas_used

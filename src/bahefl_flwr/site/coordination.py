@@ -65,6 +65,7 @@ def _aggregate(site: Site, view: LedgerView, r: RoundRecord) -> Outcome:
             manifest.digest,
             manifest.size_bytes,
             mask_of(sources),
+            0,
             bytes([1] * len(sources)),
             bytes(int(excluded[m]) for m in sorted(excluded)),
         )
