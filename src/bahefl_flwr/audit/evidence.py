@@ -49,8 +49,8 @@ class RoundEvidence:
 
     Attributes:
       task: number of the task it belongs to. parent_round: the finalised round it builds on, 0 = the initial model.
-      shares: those of the last attempt, in order of release. sketches: openings of sketches, likewise.
-      ballots: votes on the two halves of a conflict.
+      shares: those of the last attempt, in order of release. sketches: the parts of their openings, likewise; after a spoiled
+        aggregate, those asked for since. ballots: by member index.
     """
 
     record: RoundRecord
@@ -61,8 +61,8 @@ class RoundEvidence:
     ranking: int
     updates: tuple[UpdateRecord, ...]
     shares: tuple[ShareRecord, ...]
-    sketches: tuple[ShareRecord, ...] = ()
-    ballots: tuple[BallotRecord, ...] = ()
+    sketches: tuple[ShareRecord, ...]
+    ballots: tuple[BallotRecord, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
