@@ -42,9 +42,9 @@ from bahefl_flwr.he.ring import Int64Array, reduce, ring
 from bahefl_flwr.he.sampling import Generator, SecretSeed, digest, uniform
 from bahefl_flwr.he.share_format import REPEATS, DecryptionShare, tag_shape
 
-# Exact sums of products in float64, which numpy hands to BLAS (10x less CPU than int64): limbs of 20 and 15 bits keep them below
-# 2^53, in whatever order they are added: 4096 terms of 2^21 * 2^15, or 256 blocks of 2^30 * 2^15.
-_LEFT_BITS: Final = 20
+# Exact sums of products in float64, which numpy hands to BLAS (10x less CPU than int64): limbs of 24 and 15 bits keep them below
+# 2^53, in whatever order they are added: 4096 terms of 2^25 * 2^15, or 256 blocks of 2^30 * 2^15.
+_LEFT_BITS: Final = 24
 _RIGHT_BITS: Final = 15
 _MOST_BLOCKS: Final = 256
 # Larger products wake BLAS's threads, which then burn milliseconds waiting for each other.
@@ -224,7 +224,7 @@ def _inner(left: NDArray[np.integer], right: Int64Array, primes: Sequence[int]) 
     """Inner products of all rows, exact, modulo each prime.
 
     Args:
-      left: shape (rows, N), magnitudes below 2^41.
+      left: shape (rows, N), magnitudes below 2^49.
       right: shape (columns, N), magnitudes below 2^30.
 
     Returns:
