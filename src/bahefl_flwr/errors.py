@@ -68,6 +68,10 @@ class MalformedCiphertext(CiphertextError):
     """Ciphertext bytes are not of the exact form of the agreed parameters."""
 
 
+class UnprovenUpdate(MalformedCiphertext):
+    """An update lacks a valid proof that its sender drew the randomness it should have: opening it could show the key."""
+
+
 class UpdateError(CiphertextError):
     """A model update cannot be encrypted: not finite, of the wrong shape or of the wrong type."""
 

@@ -93,9 +93,7 @@ def _wrong_sum(case: Case, r: RoundEvidence) -> Iterator[Finding]:
         yield Finding(round=record.number, site=record.coordinator, object=aggregate, message=message)
 
 
-def _sum(
-    case: Case, record: RoundRecord, sources: Mapping[int, Manifest], half: int, i: int, params: SecurityParams
-) -> bytes:
+def _sum(case: Case, record: RoundRecord, sources: Mapping[int, Manifest], half: int, i: int, params: SecurityParams) -> bytes:
     """One part of the weighted sum of the updates of a mask of sites."""
     weights = dict(zip(members_in(record.included), record.weights, strict=True))
     members = members_in(half)

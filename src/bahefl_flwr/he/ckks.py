@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,27 @@ if TYPE_CHECKING:
 Ciphertexts = NDArray[np.uint32]
 # TenSEAL multiplies by w exactly when it encodes w / 2^10 at this scale (research/he.md, "TRICK").
 _SCALE: Final = 2.0**10
+
+
+class Randomness:
+    """What hides an update in its ciphertext: u and e1 of every block. Whoever knows them can read it.
+
+    Attributes:
+      masks: u, ternary, int8 of shape (blocks, N).
+      errors: e1, magnitudes up to 21, likewise.
+    """
+
+    __slots__ = ("errors", "masks")
+
+    def __init__(self, blocks: int, degree: int) -> None:
+        self.masks = np.empty((blocks, degree), dtype=np.int8)
+        self.errors = np.empty((blocks, degree), dtype=np.int8)
+
+    def __repr__(self) -> str:
+        return "<Randomness redacted>"
+
+    def __reduce__(self) -> Never:
+        raise TypeError("Randomness does not leave its process: it opens the update that it encrypts")
 
 
 def encrypt(
@@ -51,6 +72,18 @@ def encrypt(
       CiphertextError: `packed` is not int64 of shape (blocks, N).
       WrongEpoch: the public key was made under other security parameters.
     """
+    return encrypt_with_randomness(packed, public_key, params, seed, block_offset=block_offset)[0]
+
+
+def encrypt_with_randomness(
+    packed: NDArray[np.int64],
+    public_key: PublicKey,
+    params: SecurityParams,
+    seed: SecretSeed | None = None,
+    *,
+    block_offset: int = 0,
+) -> tuple[Ciphertexts, Randomness]:
+    """Same arguments, ciphertexts and errors as `encrypt`; also what the site needs to prove that it encrypted soundly."""
     if packed.dtype != np.int64 or packed.ndim != 2 or packed.shape[1] != params.ring_degree or not len(packed):
         raise CiphertextError(
             f"only packed updates (blocks, {params.ring_degree}) are encrypted, got {packed.dtype}{packed.shape}"
@@ -60,16 +93,19 @@ def encrypt(
     plaintext = hashlib.sha256(np.ascontiguousarray(packed, dtype="<i8").data).digest()
     fresh = (seed or SecretSeed.random()).derive("encrypt", public_key.digest(), plaintext, block_offset)
     out = np.empty((len(packed), 2, len(params.data_primes), params.ring_degree), dtype=np.uint32)
+    randomness = Randomness(len(packed), params.ring_degree)
     generator, structure = Generator(fresh), ring(params)
     for start in range(0, len(packed), BATCH):
         batch = slice(start, start + BATCH)
-        _encrypt_batch(packed[batch], public_key, generator, structure, params.noise_bits, out[batch])
-    return out
+        mask, error = _encrypt_batch(packed[batch], public_key, generator, structure, params.noise_bits, out[batch])
+        randomness.masks[batch], randomness.errors[batch] = mask, error
+    return out, randomness
 
 
 def _encrypt_batch(
     packed: Int64Array, key: PublicKey, generator: Generator, structure: Ring, noise_bits: int, out: Ciphertexts
-) -> None:
+) -> tuple[Int64Array, Int64Array]:
+    """Fill `out`; returns u and e1."""
     count = packed.size
     mask = ternary(generator, count).reshape(packed.shape)  # (blocks, N)
     error0 = centred_binomial(generator, count).reshape(packed.shape)  # (blocks, N)
@@ -86,6 +122,7 @@ def _encrypt_batch(
         e += u * key.a[l]
         out[:, 0, l] = reduce(message, q)
         out[:, 1, l] = reduce(e, q)
+    return mask, error1
 
 
 def add(ciphertexts: Iterable[Ciphertexts], weights: Sequence[int], params: SecurityParams) -> Ciphertexts:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from bahefl_flwr.he.ring import Int64Array, reduce
 
-# Exact sums of products in float64, which numpy hands to BLAS (10x less CPU than int64): limbs of 20 and 15 bits keep them below
-# 2^53, in whatever order they are added: 4096 terms of 2^21 * 2^15, or 256 rows of 2^30 * 2^15.
-_LEFT_BITS: Final = 20
+# Exact sums of products in float64, which numpy hands to BLAS (10x less CPU than int64): limbs of 24 and 15 bits keep them below
+# 2^53, in whatever order they are added: 4096 terms of 2^25 * 2^15, or 256 rows of 2^30 * 2^15.
+_LEFT_BITS: Final = 24
 _RIGHT_BITS: Final = 15
 _MOST_ROWS: Final = 256
 # Larger products wake BLAS's threads, which then burn milliseconds waiting for each other.

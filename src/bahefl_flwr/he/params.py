@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Final
 
 from bahefl_flwr.errors import SettingsError
+from bahefl_flwr.he.proof_bounds import ERROR_VARIANCE, TERNARY_VARIANCE, cheat_divergence
 
 RING_DEGREE: Final = 4096
 # The primes SEAL 4.x picks for bit sizes [30, 30, 30, 16] at degree 4096; all are 1 mod 8192, hence fit every smaller ring too.
@@ -26,12 +27,17 @@ WIRE_VERSION: Final = 1
 
 # Bits of a plaintext coefficient: noise below, three fields above. Just under log2 of the product of the data primes.
 _COEFFICIENT_BITS: Final = 90
-_FIELD_BITS: Final = (19, 18, 17)
+_FIELD_BITS: Final = (19, 18, 17, 16, 15, 14)
 # Fields are filled to 31/32 at most; the rest absorbs the rounding of every site and the noise that reaches the lowest field.
 _HEADROOM: Final = 32
-_CBD_VARIANCE: Final = 10.5
-_TERNARY_VARIANCE: Final = 2 / 3
+_LARGEST_FAILURE_LOG2: Final = -1000
 _FLOODING_STATISTICAL_BITS: Final = 30
+# What flooding allows for cheats within the proof's bounds: a minority of the sites in league, each with 2^32 hashes per update
+# of a million parameters, in an epoch of 50 rounds with two different sums opened in each, learns at most one nat of the key.
+_CHEAT_BLOCKS: Final = 82
+_CHEAT_WORK_LOG2: Final = 32
+_CHEAT_OPENINGS: Final = 100
+_CHEAT_NATS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,8 +164,8 @@ def fresh_noise_std(params: SecurityParams) -> float:
     Secret and key error are sums of `subset_count` independent ternary and centred binomial polynomials. Measured 2^9.6 for
     committee 5, threshold 3 (research/he.md, section 3).
     """
-    cross_terms = 2 * params.ring_degree * subset_count(params) * _TERNARY_VARIANCE * _CBD_VARIANCE
-    return math.sqrt(cross_terms + _CBD_VARIANCE)
+    cross_terms = 2 * params.ring_degree * subset_count(params) * TERNARY_VARIANCE * ERROR_VARIANCE
+    return math.sqrt(cross_terms + ERROR_VARIANCE)
 
 
 def aggregate_noise_std(params: SecurityParams) -> float:
@@ -169,14 +175,20 @@ def aggregate_noise_std(params: SecurityParams) -> float:
 
 @lru_cache(maxsize=64)
 def flooding_sigma_log2(params: SecurityParams) -> int:
-    """Log2 of sigma >= sqrt(12) * 2^(30/2) * B, with B five standard deviations of the aggregate's noise.
+    """Log2 of the least power of two that hides both the noise of honest sums and the cheats of dishonest sites.
+
+    1. sigma >= sqrt(12) * 2^(30/2) * B, with B five standard deviations of the aggregate's noise;
+    2. `epoch_divergence` is at most one nat. This one decides by far: the proof of an update lets through a thousand times
+       what an honest site draws, and cheats of several sites add up (docs/security.md, section 6).
 
     Every subset key floods with the full sigma, because t-1 colluding members know the noise of all subsets but one.
 
-    Source: Li, Micciancio, Schultz, Sorrell, "Securing approximate homomorphic encryption", CRYPTO 2022, with 30 statistical
-    bits and one query per ciphertext; equal ciphertexts get equal noise, so that asking again is no second query.
+    Source: for 1, Li, Micciancio, Schultz, Sorrell, "Securing approximate homomorphic encryption", CRYPTO 2022, with 30
+    statistical bits and one query per ciphertext; equal ciphertexts get equal noise: asking again is no second query.
     """
-    return _flooding_over(aggregate_noise_std(params))
+    honest = _flooding_over(aggregate_noise_std(params))
+    cheats = 0.5 * math.log2(_epoch_divergence(params, 0, _CHEAT_BLOCKS, _CHEAT_WORK_LOG2) / _CHEAT_NATS)
+    return math.ceil(max(honest, cheats))
 
 
 def sketch_noise_std(params: SecurityParams, blocks: int, groups: int) -> float:
@@ -219,6 +231,26 @@ def largest_field_sum(params: SecurityParams) -> int:
     return _field_scale(params.field_bits, 0)
 
 
+def epoch_divergence(params: SecurityParams, blocks: int = _CHEAT_BLOCKS, work_log2: float = _CHEAT_WORK_LOG2) -> float:
+    """Kullback-Leibler divergence, in nats, of what an epoch's openings tell colluding sites and t-1 key holders of the key.
+
+    Args:
+      blocks: of an update; each has its own proof of the same form.
+      work_log2: log2 of the hashes that a cheating site spends on each update.
+    """
+    return _epoch_divergence(params, params.flooding_sigma_log2, blocks, work_log2)
+
+
+def colluding_sites(params: SecurityParams) -> int:
+    """Sites in league that the flooding allows for: a minority. A majority confirms and screens, and must be honest anyway."""
+    return max(1, (params.sites - 1) // 2)
+
+
+def _epoch_divergence(params: SecurityParams, sigma_log2: int, blocks: int, work_log2: float) -> float:
+    weight = colluding_sites(params) << params.weight_bits
+    return cheat_divergence(params.ring_degree, blocks, sigma_log2, weight=weight, openings=_CHEAT_OPENINGS, work_log2=work_log2)
+
+
 def opening_divergence(params: SecurityParams, blocks: int) -> float:
     """Kullback-Leibler divergence between a flooded opening of `blocks` blocks and one that is independent of ciphertext noise.
 
@@ -238,9 +270,7 @@ def decoding_error_std(params: SecurityParams) -> float:
 
 def decoding_failure_log2(params: SecurityParams) -> float:
     """Log2 of (a bound on) the probability that one coefficient's noise leaves the lowest field and spoils a neighbour."""
-    fill = params.field_scale * 2**params.weight_bits + params.sites * 2**params.weight_bits / 2
-    room = (2 ** (params.field_bits - 1) - fill) * 2.0**params.noise_bits
-    return float(1 - 0.5 * (room / _opening_noise_std(params)) ** 2 / math.log(2))
+    return _failure_log2(params, params.field_bits)
 
 
 def security_bits(degree: int, modulus_bits: float) -> float:
@@ -252,8 +282,8 @@ def security_bits(degree: int, modulus_bits: float) -> float:
     Source: Alkim et al., "Post-quantum key exchange", 2016, with Bai-Galbraith scaling; cost of a block size b in dimension d as
     the HE standard has it, 2^(0.292 b + 16.4) for each of 8 d calls.
     """
-    error = math.sqrt(_CBD_VARIANCE)
-    scaling = degree * math.log2(error / math.sqrt(_TERNARY_VARIANCE))
+    error = math.sqrt(ERROR_VARIANCE)
+    scaling = degree * math.log2(error / math.sqrt(TERNARY_VARIANCE))
 
     def breaks(block: int, samples: int) -> bool:
         dimension = degree + samples + 1
@@ -286,6 +316,15 @@ def _error_std(params: SecurityParams, field_bits: int) -> float:
     return math.hypot(noise, rounding) * params.update_range / _field_scale(field_bits, params.weight_bits)
 
 
+def _failure_log2(params: SecurityParams, field_bits: int) -> float:
+    scale = _field_scale(field_bits, params.weight_bits)
+    fill = scale * 2**params.weight_bits + params.sites * 2**params.weight_bits / 2
+    room = (2 ** (field_bits - 1) - fill) * 2.0 ** (_COEFFICIENT_BITS - FIELDS * field_bits)
+    return float(1 - 0.5 * (max(room, 0) / _opening_noise_std(params)) ** 2 / math.log(2))
+
+
 @lru_cache(maxsize=64)
 def _field_bits(params: SecurityParams) -> int:
-    return min(_FIELD_BITS, key=lambda bits: _error_std(params, bits))
+    # With 255 sites the width of least error would leave the noise no room above the sum.
+    roomy = [bits for bits in _FIELD_BITS if _failure_log2(params, bits) < _LARGEST_FAILURE_LOG2]
+    return min(roomy or _FIELD_BITS[-1:], key=lambda bits: _error_std(params, bits))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import os
 from typing import Final, Never
 
@@ -21,6 +22,9 @@ SEED_BYTES: Final = 32
 _CBD_WORD: Final = (1 << 21) - 1
 # Popcount of 64 bits has variance 16, the two uniforms of one step add 1/6: sigma = 4.02 steps.
 _FLOODING_STEP_LOG2: Final = 2
+# Probabilities of the popcounts -1..65 of 64 bits, and their differences, between which flooding's density is a straight line.
+_POPCOUNTS: Final = np.array([0.0, *(math.comb(64, k) / 2.0**64 for k in range(65)), 0.0])
+_SLOPES: Final = np.diff(_POPCOUNTS)
 # The bytes 0..254 modulo 3, minus 1; 255 is rejected, for 255 is a multiple of 3.
 _TERNARY: Final = (np.arange(256) % 3 - 1).astype(np.int64)
 
@@ -134,6 +138,20 @@ def flooding_of(words: NDArray[np.uint64], sigma_log2: int) -> NDArray[np.int64]
     noise += (words[1] >> shift).view(np.int64)
     noise -= (words[2] >> shift).view(np.int64)
     return noise
+
+
+def flooding_density(values: NDArray[np.int64], sigma_log2: int) -> NDArray[np.float64]:
+    """How likely `flooding` gives these values, up to one factor for all of them; zero where it never gets.
+
+    For a prover's rejections only: what two machines have to agree on is never decided by this floating-point number.
+    """
+    step = sigma_log2 - _FLOODING_STEP_LOG2
+    cells = (values >> step) + 33  # popcount - 32 is -33..32 in the cells of its slopes
+    inside = (cells >= 0) & (cells < len(_SLOPES))
+    cells = np.where(inside, cells, 0)
+    parts = (values & ((1 << step) - 1)) / float(1 << step)
+    density: NDArray[np.float64] = np.where(inside, _POPCOUNTS[cells] + _SLOPES[cells] * parts, 0.0)
+    return density
 
 
 def uniform(generator: Generator, q: int, count: int) -> NDArray[np.int64]:
