@@ -23,6 +23,7 @@ from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.records import EpochRecord, LedgerView, Member, RoundRecord
 from bahefl_flwr.settings import Settings, compose
 from bahefl_flwr.site import secure_client_app
+from bahefl_flwr.site.client_app import ClientFn
 from bahefl_flwr.store import LocalStore
 from bahefl_flwr.strategy import BaheflStrategy
 from in_process_grid import InProcessGrid, Tamper, plain_delivery
@@ -156,6 +157,7 @@ def federated_run(
     ballots_reversed: Collection[int] = (),
     nodes: int | None = None,
     strategy_options: Mapping[str, Any] | None = None,
+    wrap: Callable[[ClientFn], ClientFn] = lambda client_fn: client_fn,
 ) -> Run:
     """Run the small federation to its end and return what is left of it.
 
@@ -164,6 +166,7 @@ def federated_run(
       ballots_reversed: sites that vote for the model that is worst for them.
       nodes: connected nodes where they are not as many as `federation.sites`.
       strategy_options: further arguments of BaheflStrategy.
+      wrap: from the client function of KnownClient, or whatever stands for it, to the sites' own.
     """
     settings = compose([*SMALL, f"run.root={tmp_path}", *overrides])
     random.seed(0)
@@ -172,7 +175,7 @@ def federated_run(
         site = int(context.node_config["partition-id"])
         return KnownClient(site, misbehave, update, site in ballots_reversed)
 
-    app = secure_client_app(client_fn)
+    app = secure_client_app(wrap(client_fn))
     grid = InProcessGrid(app, nodes or settings.federation.sites, settings.flat())
     folder = run_folder.create(tmp_path, settings.run.name, grid.run_id, settings.yaml())
     run = Run(settings=settings, folder=folder.path, grid=grid)
