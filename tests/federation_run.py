@@ -67,7 +67,7 @@ def examples(site: int) -> int:
 
 
 def known_update(site: int, number: int) -> Arrays:
-    """A part common to all, and noise of the site's own. Some values lie beyond the update range of 0.25, so that clipping shows."""
+    """A part common to all, and noise of the site's own. Some values lie beyond the update range: clipping shows."""
     rng = np.random.default_rng([site, number])
     return [c + rng.normal(0, 0.05, c.shape).astype(np.float32) for c in common_update()]
 

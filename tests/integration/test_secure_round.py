@@ -12,8 +12,10 @@ from flwr.app import Message
 from numpy.typing import NDArray
 
 from bahefl_flwr.durable import atomic_write
+from bahefl_flwr.he.params import decoding_error_std
 from bahefl_flwr.records import RoundPhase, members_in
 from bahefl_flwr.site.model import MODEL_FILE, load_model
+from bahefl_flwr.site.state import task_params
 from federation_run import SHAPES, Run, examples, federated_run, known_update
 from in_process_grid import Deliver, Tamper
 
@@ -36,12 +38,12 @@ def plain_mean(run: Run, number: int) -> NDArray[np.float64]:
 
 
 def test_opened_aggregate_is_the_plain_weighted_average(run: Run) -> None:
-    """After two rounds every site's model is the start plus the plain weighted averages, to 1e-5 per parameter and round."""
+    """After two rounds every site's model is the start plus the plain weighted averages, to what the noise budget allows."""
     start = np.concatenate([np.full(shape, 0.5, np.float32).reshape(-1) for shape in SHAPES])
     expected = start + plain_mean(run, 1) + plain_mean(run, 2)
     for site in range(4):
         model = load_model(run.site_folder(site) / MODEL_FILE)
-        assert np.abs(model.vector() - expected).max() < 2e-5
+        assert np.abs(model.vector() - expected).max() < 6 * decoding_error_std(task_params(run.settings))
 
 
 def test_all_sites_end_with_the_same_bits(run: Run) -> None:

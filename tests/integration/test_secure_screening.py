@@ -155,8 +155,9 @@ def test_a_wrong_opening_of_sketches_is_found_and_others_open_them(tmp_path: Pat
 def test_a_spoiled_aggregate_is_audited_and_made_again_without_the_culprit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One value far outside its site's range passes the sketch and spoils the sum: the audit names the site, GARBAGE, and the round
-    is finished without it, by the same coordinator.
+    """One value far out of its site's range passes the sketch and spoils the sum: the site is named, and the round is finished.
+
+    The same coordinator makes the sum again without it, and its later updates are not even screened.
     """
     spoil_marked(monkeypatch)
 

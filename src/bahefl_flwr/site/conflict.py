@@ -12,7 +12,7 @@ from flwr.client import NumPyClient
 
 from bahefl_flwr.errors import ProtocolError, SpoiledSum, TrainingError
 from bahefl_flwr.he.ring import Int64Array
-from bahefl_flwr.ledger.contract import ballot_commitment
+from bahefl_flwr.ledger.ballots import ballot_commitment
 from bahefl_flwr.records import LedgerView, RoundOutcome, RoundPhase, RoundRecord
 from bahefl_flwr.screening.ballots import anchor_choice, ballot_of, outcome_of
 from bahefl_flwr.site.checked_opening import expect_agreement, open_checked
@@ -40,20 +40,26 @@ def cast_ballot(site: Site, request: Request, make_client: ClientFactory, config
     key = _key(view, r)
     ballot = site.journal.get(key)
     if ballot is None:
-        with outcome.timed("ballot"):
-            try:
+        try:
+            with outcome.timed("ballot"):
                 packed = open_checked(site, request, view, r, outcome)
-            except SpoiledSum as spoiled:
-                report_spoiled(site, view, r, spoiled, outcome)
-                return outcome
-            client, base = make_client(), base_model(site, r)
-            losses = [_loss(client, model_after(site, r, packed, base, c), {**config, "part": "ballot"}) for c in _CANDIDATES]
-        choice = ballot_of(*losses, site.settings.screening.ballot_gain)
+                choice = _choice(site, r, packed, make_client(), config)
+        except SpoiledSum as spoiled:
+            report_spoiled(site, view, r, spoiled, outcome)
+            return outcome
         ballot = {"choice": choice, "salt": secrets.token_bytes(32).hex()}
         site.journal.put(key, ballot)
     commitment = ballot_commitment(r.number, site.address, int(ballot["choice"]), bytes.fromhex(str(ballot["salt"])))
     outcome.gas += site.ledger.cast_ballot(r.number, commitment).gas_used
     return outcome
+
+
+def _choice(site: Site, r: RoundRecord, packed: Int64Array, client: NumPyClient, config: Config) -> int:
+    base = base_model(site, r)
+    whole, first, second = (
+        _loss(client, model_after(site, r, packed, base, candidate), {**config, "part": "ballot"}) for candidate in _CANDIDATES
+    )
+    return ballot_of(whole, first, second, site.settings.screening.ballot_gain)
 
 
 def reveal_ballot(site: Site, request: Request) -> Outcome:
