@@ -107,6 +107,10 @@ def open_sketches(c1: NDArray[np.uint32], plan: SketchPlan, share: KeyShare, quo
     The noise of a subset key on a site's sums depends on that key, that site's c1 and the plan, on nothing else: repeats, other
     quorums and other sets of sites show nothing new.
 
+    The caller must know where c1 comes from: it made the sketches itself from updates that were committed to before the plan's
+    seed was known. Even so, A SITE THAT COMMITTED TO A c1 OF ITS CHOICE READS THE COLLECTIVE KEY from its opened sketch, unless
+    its ciphertext was proved to be one (docs/security.md, section 7, end).
+
     Args:
       c1: second polynomials of the sites' sketches, shape (sites, primes, width), NTT domain.
       quorum: the t positions that open together, this member's among them.
@@ -149,7 +153,7 @@ def combine_sketches(
     A field holds sums up to half its width; larger ones wrap around and carry into the next field. Fields are in range up to
     31/32 of that. A sum that wraps around lands in the rest with a chance of about 1/32, so an update with wrapping sums
     everywhere passes with (31/32)^768 = 2^-35; one whose sums wrap here and there passes at most as what its sums are modulo the
-    field, near the limit in norm. Honest sums stay below a quarter of the limit (docs/security.md, section 7).
+    field, near the limit in norm. Honest sums are far below (docs/security.md, section 7).
 
     Args:
       sketches: of the sites in order, shape (sites, 2, primes, width).
