@@ -11,7 +11,7 @@ from bahefl_flwr.he.ckks import add, encrypt
 from bahefl_flwr.he.packing import pack, split
 from bahefl_flwr.he.ring import ring
 from bahefl_flwr.he.sampling import SecretSeed
-from bahefl_flwr.he.sketch import outside_range, position_plan, sketch, sketch_plan
+from bahefl_flwr.he.sketch import outside_range, plain_sketch, position_plan, sketch, sketch_plan
 from bahefl_flwr.he.sketch_plan import group_sums
 from he_committee import committee, slow_product, toy_params, updates
 
@@ -148,6 +148,16 @@ def test_a_sketch_of_a_steered_ciphertext_gives_equations_in_the_key_away() -> N
     folded = PLAN.fold.signs[1] * np.array(slow_product(monomial, collective_secret().tolist()))
     assert opened.in_range.all()
     assert np.array_equal(np.rint(opened.packed[0] / 64), group_sums(folded, PLAN))
+
+
+def test_a_sketch_of_a_copy_of_an_earlier_update_shows_that_update() -> None:
+    """The same limit: added to encrypted zeros, a victim's ciphertext of an earlier round has another digest and another c1.
+
+    Each such copy is opened by another plan, and so shows other sums of the victim's update.
+    """
+    copy = add([SENT[0], encrypt(np.zeros_like(PACKED[0]), ALL.key, PARAMS)], [1, 1], PARAMS)
+    opened = ALL.open_sketches(sketch([copy], PLAN)[None], PLAN, QUORUM)
+    assert np.array_equal(opened.values[0, :, 1:], plain_sketch(PACKED[0], PLAN)[:, 1:])
 
 
 def test_an_opened_sum_with_a_steered_ciphertext_gives_the_key_away() -> None:

@@ -123,7 +123,7 @@ def _sketch(params: SecurityParams, groups: int) -> dict[str, object]:
         "signs": plan.fold.signs.tolist(),
         "buckets": plan.fold.buckets.tolist(),
         "exponents": plan.fold.exponents.tolist(),
-        "monomials": _sha256(plan.fold.monomials.astype("<i8").tobytes()),
+        "monomials": _sha256(ring(params).monomials(plan.fold.exponents).astype("<i8").tobytes()),
         "order": _sha256(plan.order.astype("<i8").tobytes()),
         "first coefficients": plan.order[0, :4].tolist(),
         "order signs": _sha256(plan.order_signs.astype("<i8").tobytes()),

@@ -79,7 +79,8 @@ def sketch(parts: Iterable[Ciphertexts], plan: SketchPlan) -> NDArray[np.uint32]
     """The sketch of one update, or its blocks that hold the positions of a plan.
 
     Args:
-      parts: the update's blocks in order, in arrays of shape (blocks, 2, primes, N); one part is in memory at a time.
+      parts: the update's blocks in order, in arrays of shape (blocks, 2, primes, N), as `decode_part` leaves them: residues below
+        their primes. One part is in memory at a time.
 
     Returns:
       uint32 (2, primes, plan.width), NTT domain, equal on every machine.
@@ -93,8 +94,8 @@ def sketch(parts: Iterable[Ciphertexts], plan: SketchPlan) -> NDArray[np.uint32]
     sums = _bucket_sums(parts, fold, plan)  # (BUCKETS, 2, primes, N)
     out = np.empty(sums.shape[1:], dtype=np.uint32)
     for l, q in enumerate(params.data_primes):
-        products = reduce(sums[:, :, l], q)  # (BUCKETS, 2, N)
-        # Below 2^30 times at most q/2: the sum of all 16 products stays below 2^63.
+        products = sums[:, :, l].astype(np.int64)  # (BUCKETS, 2, N)
+        # Below q < 2^30 times at most q/2: the sum of all 16 products stays below 2^63.
         products *= fold.monomials[:, None, l]
         out[:, l] = reduce(products.sum(axis=0), q)
     return out
@@ -105,6 +106,10 @@ def open_sketches(c1: NDArray[np.uint32], plan: SketchPlan, share: KeyShare, quo
 
     The noise of a subset key on a site's sums depends on that key, that site's c1 and the plan, on nothing else: repeats, other
     quorums and other sets of sites show nothing new.
+
+    The caller must know where c1 comes from: it made the sketches itself from updates that were committed to before the plan's
+    seed was known. Even so, A SITE THAT COMMITTED TO A c1 OF ITS CHOICE READS THE COLLECTIVE KEY from its opened sketch, unless
+    its ciphertext was proved to be one (docs/security.md, section 7, end).
 
     Args:
       c1: second polynomials of the sites' sketches, shape (sites, primes, width), NTT domain.
@@ -148,7 +153,7 @@ def combine_sketches(
     A field holds sums up to half its width; larger ones wrap around and carry into the next field. Fields are in range up to
     31/32 of that. A sum that wraps around lands in the rest with a chance of about 1/32, so an update with wrapping sums
     everywhere passes with (31/32)^768 = 2^-35; one whose sums wrap here and there passes at most as what its sums are modulo the
-    field, near the limit in norm. Honest sums stay below a quarter of the limit (docs/security.md, section 7).
+    field, near the limit in norm. Honest sums are far below (docs/security.md, section 7).
 
     Args:
       sketches: of the sites in order, shape (sites, 2, primes, width).
@@ -183,17 +188,22 @@ def combine_sketches(
     return Opened(values=fields, in_range=in_range, packed=packed)
 
 
-def _bucket_sums(parts: Iterable[Ciphertexts], fold: Fold, plan: SketchPlan) -> Int64Array:
-    """Signed sums of the blocks of each bucket, not reduced: at most 2^16 blocks of 32 bits; shape (BUCKETS, 2, primes, N)."""
+def _bucket_sums(parts: Iterable[Ciphertexts], fold: Fold, plan: SketchPlan) -> NDArray[np.uint32]:
+    """Signed sums of the blocks of each bucket, residues of shape (BUCKETS, 2, primes, N)."""
     shape = _block_shape(plan.params)
-    sums = np.zeros((BUCKETS, *shape), dtype=np.int64)
+    primes = np.empty(shape, dtype=np.uint32)
+    primes[...] = np.array(plan.params.data_primes)[:, None]
+    sums, other = np.zeros((BUCKETS, *shape), dtype=np.uint32), np.empty(shape, dtype=np.uint32)
     at = 0
     for part in parts:
         _check_part(part, at, plan)
-        # Widened once, in one pass: adding uint32 to int64 costs half as much again.
-        for block in part.astype(np.int64):
+        for block in part:
             total = sums[fold.buckets[at]]
-            (np.add if fold.signs[at] > 0 else np.subtract)(total, block, out=total)
+            # In 32 bits, where the wrong one of two candidates has wrapped around and is the larger: half the memory of 64.
+            add, undo = (np.add, np.subtract) if fold.signs[at] > 0 else (np.subtract, np.add)
+            add(total, block, out=total)
+            undo(total, primes, out=other)
+            np.minimum(total, other, out=total)
             at += 1
     if at != plan.blocks:
         raise MalformedCiphertext(f"an update of {at} blocks cannot be sketched by a plan for {plan.blocks}")
