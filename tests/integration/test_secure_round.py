@@ -122,7 +122,7 @@ def test_single_key_experiment_runs_the_same_protocol(tmp_path: Path) -> None:
     run = federated_run(tmp_path, "he.threshold=1", "federation.rounds=1")
     start = np.concatenate([np.full(shape, 0.5, np.float32).reshape(-1) for shape in SHAPES])
     model = load_model(run.site_folder(0) / MODEL_FILE)
-    assert np.abs(model.vector() - start - plain_mean(run, 1)).max() < 1e-5
+    assert np.abs(model.vector() - start - plain_mean(run, 1)).max() < 6 * decoding_error_std(task_params(run.settings))
     assert len(members_in(run.rounds[1].open_quorum)) == 1
 
 
