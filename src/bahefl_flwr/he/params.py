@@ -28,7 +28,7 @@ WIRE_VERSION: Final = 1
 # Bits of a plaintext coefficient: noise below, three fields above. Just under log2 of the product of the data primes.
 _COEFFICIENT_BITS: Final = 90
 _FIELD_BITS: Final = (19, 18, 17, 16, 15, 14)
-# Fields are filled to 31/32 at most; the rest absorbs the rounding of every site and the noise that reaches the lowest field.
+# Fields are filled to 31/32 of what the rounding of every site leaves; the rest is for the noise that reaches the lowest field.
 _HEADROOM: Final = 32
 _LARGEST_FAILURE_LOG2: Final = -1000
 _FLOODING_STATISTICAL_BITS: Final = 30
@@ -125,7 +125,7 @@ class SecurityParams:
     @property
     def field_scale(self) -> int:
         """Integer that the value `update_range` of a site with the whole weight becomes."""
-        return _field_scale(self.field_bits, self.weight_bits)
+        return _field_scale(self, self.field_bits)
 
     @property
     def parameters_per_block(self) -> int:
@@ -262,18 +262,19 @@ def _opening_noise_std(params: SecurityParams) -> float:
     return math.hypot(2.0**params.flooding_sigma_log2 * math.sqrt(subset_count(params)), aggregate_noise_std(params))
 
 
-def _field_scale(field_bits: int, weight_bits: int) -> int:
-    return ((_HEADROOM - 1) << (field_bits - 1 - weight_bits)) // _HEADROOM
+def _field_scale(params: SecurityParams, field_bits: int) -> int:
+    room = (1 << (field_bits - 1 - params.weight_bits)) - (params.sites + 1) // 2
+    return room * (_HEADROOM - 1) // _HEADROOM
 
 
 def _error_std(params: SecurityParams, field_bits: int) -> float:
     noise = _opening_noise_std(params) / 2.0 ** (_COEFFICIENT_BITS - FIELDS * field_bits)
     rounding = math.sqrt(params.sites / 12)
-    return math.hypot(noise, rounding) * params.update_range / _field_scale(field_bits, params.weight_bits)
+    return math.hypot(noise, rounding) * params.update_range / _field_scale(params, field_bits)
 
 
 def _failure_log2(params: SecurityParams, field_bits: int) -> float:
-    scale = _field_scale(field_bits, params.weight_bits)
+    scale = _field_scale(params, field_bits)
     fill = scale * 2**params.weight_bits + params.sites * 2**params.weight_bits / 2
     room = (2 ** (field_bits - 1) - fill) * 2.0 ** (_COEFFICIENT_BITS - FIELDS * field_bits)
     return float(1 - 0.5 * (max(room, 0) / _opening_noise_std(params)) ** 2 / math.log(2))
@@ -281,6 +282,6 @@ def _failure_log2(params: SecurityParams, field_bits: int) -> float:
 
 @lru_cache(maxsize=64)
 def _field_bits(params: SecurityParams) -> int:
-    # With 255 sites the width of least error would leave the noise no room above the sum.
+    # With very many sites the width of least error would leave the noise no room above the sum.
     roomy = [bits for bits in _FIELD_BITS if _failure_log2(params, bits) < _LARGEST_FAILURE_LOG2]
     return min(roomy or _FIELD_BITS[-1:], key=lambda bits: _error_std(params, bits))

@@ -23,8 +23,8 @@ together say more: |(X^i - X^j) * e'/2| is at most twice the bound on an answer.
 |u'/2| alike: `proof_bounds.cheat_norms`, 1.4 bounds of an answer if S is everything. A cheat beyond the norm for a part delta of
 all exponents passes with a chance below delta^REPETITIONS per hash tried, however much else its prover can compute.
 
-*What the factor 2 lets through.* c1 = (a*u' + e') / 2 mod q with odd coefficients, for which q/2 times the parity of e'*s shows in
-an opening. It needs (X^i - X^j) * e' to be even for all i, j in S. If S is a part 2^-m, then e' modulo 2 is a multiple of
+*What the factor 2 lets through.* c1 = (a*u' + e') / 2 mod q with odd coefficients, for which q/2 times the parity of e'*s shows
+in an opening. It needs (X^i - X^j) * e' to be even for all i, j in S. If S is a part 2^-m, then e' modulo 2 is a multiple of
 (X + 1)^(N - 2^m), and what it shows of s is s modulo (2, X^(2^m) + 1), the same in every round: 2^m bits for 2^(16 m) hashes,
 and as many of the key's error. One bit of each for nothing, four for 2^32 hashes, sixteen for 2^64. The key keeps thousands.
 
