@@ -129,6 +129,13 @@ def bench_he(session: nox.Session) -> None:
 
 
 @nox.session
+def bench_screening(session: nox.Session) -> None:
+    """Sketching ten updates beside encrypting them; writes docs/benchmarks.md. A minute, on an idle machine."""
+    _install(session)
+    session.run("python", "benchmarks/screening_cost.py", "--write", *session.posargs)
+
+
+@nox.session
 def bench_ledger(session: nox.Session) -> None:
     """Gas and CPU per round with 5 to 100 sites; writes docs/benchmarks.md. About ten minutes, on an idle machine."""
     _install(session)

@@ -34,7 +34,7 @@ from bahefl_flwr.errors import LedgerUnreachable
 from bahefl_flwr.ledger.connection import Connection, Receipt
 from bahefl_flwr.ledger.contract import ContractConfig, FederationLedger
 from bahefl_flwr.ledger.node import CHAIN_ID, NodeProcess
-from bahefl_flwr.records import EpochPhase, mask_of, members_in
+from bahefl_flwr.records import EpochPhase, Outcome, mask_of, members_in
 
 SITES = (5, 10, 50, 100)
 ROUNDS = 5
@@ -158,13 +158,13 @@ def play_round(federation: Federation) -> None:
     mask, weights = view.round.committed, bytes([1]) * federation.sites
     federation.each(
         "aggregate", [view.round.coordinator],
-        lambda _, ledger: ledger.submit_aggregate(number, aggregate, 8_000_000, mask, weights, b""),
+        lambda _, ledger: ledger.submit_aggregate(number, aggregate, 8_000_000, mask, 0, weights, b""),
     )  # fmt: skip
     federation.each("attest", everybody, lambda i, ledger: ledger.attest(number, aggregate, True, federation.onions[i].pop()))
     holders = members_in(view.epoch.committee)[: view.epoch.threshold]
     quorum = mask_of(holders)
     federation.each("share", holders, lambda i, ledger: ledger.release_share(number, quorum, _digest("s", i), aggregate))
-    federation.each("confirm", everybody, lambda _, ledger: ledger.confirm_opening(number, quorum, model))
+    federation.each("confirm", everybody, lambda _, ledger: ledger.confirm_opening(number, quorum, model, Outcome.WHOLE))
     federation.gas.setdefault("finalize", []).append(federation.admin.finalize(number).gas_used)
 
 

@@ -22,6 +22,7 @@ from bahefl_flwr.he.params import SecurityParams
 
 _DOCUMENT = Path(__file__).parents[1] / "docs" / "security.md"
 _MARKER = "noise budget"
+_SKETCHES = "sketch noise"
 _COMMITTEES = ((3, 2), (5, 3), (7, 4), (10, 6), (5, 1))
 _WEIGHT_BITS = (0, 3)
 _SITES = 16
@@ -42,6 +43,37 @@ def text() -> str:
         f"For sums of up to {_SITES} ciphertexts and {_PARAMETERS:,} parameters:"
     )
     return security + "\n\n" + table(_HEAD, rows())
+
+
+def sketches() -> str:
+    """The same for the group sums of one update's sketch."""
+    head = (
+        "n, t",
+        "groups",
+        "noise of a sum",
+        "flooding, one key",
+        "noise in the lowest field, units",
+        "a field holds",
+        "divergence",
+    )
+    return f"For one update of {_PARAMETERS:,} parameters, weight bits 3:\n\n" + table(head, sketch_rows())
+
+
+def sketch_rows() -> Iterator[list[str]]:
+    """One row per committee and number of groups."""
+    for committee, threshold in _COMMITTEES:
+        params = SecurityParams(update_range=1.0, weight_bits=3, threshold=threshold, committee=committee, sites=_SITES)
+        blocks = params.blocks(_PARAMETERS)
+        for groups in (64, 256):
+            yield [
+                f"{committee}, {threshold}",
+                str(groups),
+                _power(p.sketch_noise_std(params, blocks, groups)),
+                f"2^{p.sketch_sigma_log2(params, blocks, groups)}",
+                f"{p.sketch_error_std(params, blocks, groups):.1f}",
+                f"{p.largest_field_sum(params):,}",
+                _power(p.sketch_divergence(params, blocks, groups)),
+            ]
 
 
 def rows() -> Iterator[list[str]]:
@@ -91,10 +123,11 @@ def main() -> None:
     options = parser.parse_args()
     if options.write:
         write_between_markers(_DOCUMENT, _MARKER, text())
-    elif options.check and between_markers(_DOCUMENT, _MARKER) != text():
+        write_between_markers(_DOCUMENT, _SKETCHES, sketches())
+    elif options.check and [between_markers(_DOCUMENT, name) for name in (_MARKER, _SKETCHES)] != [text(), sketches()]:
         sys.exit("docs/security.md has another noise budget than the code: run python benchmarks/noise_budget.py --write")
     elif not options.check:
-        print(text())
+        print(text(), sketches(), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 pragma solidity 0.8.37;
 
 import {Bits} from "./Bits.sol";
+import {LedgerContributions} from "./LedgerContributions.sol";
 import {LedgerReadings} from "./LedgerReadings.sol";
 import {Openings} from "./Openings.sol";
 import {Config, Round, Task} from "./Types.sol";
@@ -10,7 +11,7 @@ import "./Errors.sol";
 /// @title FederationLedger: audit ledger and state machine of a permissioned federated-learning consortium
 /// @notice Holds digests, roles, round state and reputation; never model data, keys or plaintext. Built from
 /// LedgerState <- Membership <- Succession <- KeyEpochs <- Rounds <- Openings; here are tasks and settings. All questions are
-/// answered by LedgerReadings, at this very address.
+/// answered by LedgerReadings, some transactions carried out by LedgerContributions, at this very address.
 contract FederationLedger is Openings {
     using Bits for uint256;
 
@@ -20,18 +21,23 @@ contract FederationLedger is Openings {
     /// @notice The code that answers all questions. Made here and fixed for ever, so whoever checks both codes knows everything.
     LedgerReadings public immutable readings;
 
+    /// @notice The code of what members add to an open round, likewise.
+    LedgerContributions public immutable contributions;
+
     constructor(address admin, Config memory c) {
         readings = new LedgerReadings();
+        contributions = new LedgerContributions();
         _grantRole(DEFAULT_ADMIN_ROLE, admin);
         _grantRole(REGISTRAR_ROLE, admin);
         _config = c;
         _checkConfig();
     }
 
-    /// @notice Every function that is not in this contract is one of LedgerReadings, carried out on this contract's storage.
+    /// @notice Every function that is not in this contract is one of LedgerContributions, or else of LedgerReadings, carried out on this
+    /// contract's storage.
     /// @dev Together they would be larger than a contract may be. LedgerReadings has no instruction that writes.
     fallback() external {
-        address code = address(readings);
+        address code = _contributes(msg.sig) ? address(contributions) : address(readings);
         assembly ("memory-safe") {
             let question := mload(0x40)
             calldatacopy(question, 0, calldatasize())
@@ -79,11 +85,18 @@ contract FederationLedger is Openings {
         if (!_task().open) revert NoTaskOpen();
         _checkReason(reason);
         Round storage r = _rounds[_currentRound];
-        bool opening = r.opened != 0 || (r.openQuorum != 0 && block.timestamp <= r.deadline);
+        bool opening = r.opened != 0 || _ballotsOpen(r) || (r.openQuorum != 0 && block.timestamp <= r.deadline);
         if (_roundLive(r) && opening) revert AlreadyOpened(_currentRound);
         _stopCeremony(reason);
         _stopRound(reason);
         _closeTask(reason);
+    }
+
+    function _contributes(bytes4 name) private pure returns (bool) {
+        return name == LedgerContributions.reveal.selector || name == LedgerContributions.drawSeed.selector
+            || name == LedgerContributions.releaseSketch.selector || name == LedgerContributions.releaseShare.selector
+            || name == LedgerContributions.castBallot.selector || name == LedgerContributions.revealBallot.selector
+            || name == LedgerContributions.closeBallots.selector;
     }
 
     function _checkConfig() private {

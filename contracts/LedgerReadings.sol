@@ -3,7 +3,7 @@ pragma solidity 0.8.37;
 
 import {Bits} from "./Bits.sol";
 import {LedgerState} from "./LedgerState.sol";
-import {Accusation, Ceremony, Config, Epoch, Member, Round, Share, Snapshot, Task, Update} from "./Types.sol";
+import {Accusation, Ballot, Ceremony, Config, Epoch, Member, Round, Share, Snapshot, Task, Update} from "./Types.sol";
 
 /// @title LedgerReadings: every question FederationLedger answers
 /// @notice FederationLedger runs this code on its own storage (delegatecall), so ask there: at its own address this contract
@@ -62,8 +62,19 @@ contract LedgerReadings is LedgerState {
 
     /// @notice The decryption shares released of a round's present (or last) aggregate, quorum by quorum in the order of its
     /// first share, those of one quorum by ascending member index.
-    function getShares(uint256 round) external view returns (Share[] memory shares) {
-        uint256 attempt = _attemptKey(_rounds[round]);
+    function getShares(uint256 round) external view returns (Share[] memory) { return _released(_attemptKey(_rounds[round])); }
+
+    /// @notice The parts of the openings of a round's (present) sketches, likewise.
+    function getSketches(uint256 round) external view returns (Share[] memory) { return _released(_sketchKey(_rounds[round])); }
+
+    /// @notice The ballots cast on the two halves of a round's aggregate, by ascending member index; choice 255 until it is shown.
+    function getBallots(uint256 round) external view returns (Ballot[] memory ballots) {
+        uint256 x = _rounds[round].cast;
+        ballots = new Ballot[](x.count());
+        for (uint256 k; x != 0; x &= x - 1) ballots[k++] = _ballots[round][x.lowest()];
+    }
+
+    function _released(uint256 attempt) private view returns (Share[] memory shares) {
         uint256[] storage quorums = _quorums[attempt];
         uint256 n;
         for (uint256 q; q < quorums.length; ++q) n += _releases(attempt, quorums[q]).count();

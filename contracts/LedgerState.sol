@@ -2,13 +2,15 @@
 pragma solidity 0.8.37;
 
 import {Bits} from "./Bits.sol";
-import {Accusation, Ceremony, Config, Epoch, EpochPhase, Member, MemberStatus, Round, RoundPhase, Task, Update} from "./Types.sol";
+import {
+    Accusation, Ballot, BallotStage, Ceremony, Config, Epoch, EpochPhase, Member, MemberStatus, Round, RoundPhase, Task, Update
+} from "./Types.sol";
 import "./Errors.sol";
 
 /// @title All storage and events of the ledger, and the questions every part asks of them
 /// @notice The parts above (Membership, Succession, KeyEpochs, Rounds, Openings) change this state, LedgerReadings answers questions
-/// about it; nothing here changes it.
-/// @dev LedgerReadings works on the ledger's storage, so all of it is declared here, and this contract comes first.
+/// about it, LedgerContributions changes a part of it; nothing here changes it.
+/// @dev LedgerReadings and LedgerContributions work on the ledger's storage, so all of it is declared here, and this contract comes first.
 abstract contract LedgerState {
     uint256 internal constant MAX_MEMBERS = 255;
     uint256 internal constant MAX_REASON_BYTES = 200;
@@ -28,10 +30,11 @@ abstract contract LedgerState {
     mapping(uint256 epoch => Accusation[]) internal _accusations;
     mapping(uint256 round => Round) internal _rounds;
     mapping(uint256 round => mapping(uint256 index => Update)) internal _updates;
-    // by _attemptKey, since shares of one aggregate never serve another
+    // by _attemptKey, since shares of one aggregate never serve another, and by _sketchKey
     mapping(uint256 attempt => uint256[]) internal _quorums;     // those that shares were released for, in this order
     mapping(uint256 attempt => mapping(uint256 quorum => mapping(uint256 index => bytes32))) internal _shares;
-    mapping(uint256 attempt => mapping(uint256 quorum => mapping(bytes32 model => uint256))) internal _confirmations;
+    mapping(uint256 attempt => mapping(uint256 quorum => mapping(bytes32 result => uint256))) internal _confirmations;
+    mapping(uint256 round => mapping(uint256 index => Ballot)) internal _ballots;    // of those in Round.cast
 
     event ConfigChanged();
     event Whitelisted(address indexed member, address indexed by, uint32 maxWeight);
@@ -52,7 +55,12 @@ abstract contract LedgerState {
     event UpdateCommitted(uint256 indexed round, address indexed member, bytes32 digest);
     event Declined(uint256 indexed round, address indexed member, string reason);
     event CommitsClosed(uint256 indexed round, uint256 committed);
-    event AggregateSubmitted(uint256 indexed round, address indexed coordinator, uint8 attempt, bytes32 digest, uint256 included);
+    event LayerRevealed(uint256 indexed round, address indexed member, bytes32 layer);
+    event SeedDrawn(uint256 indexed round, uint256 revealed, bytes32 seed);
+    event SketchReleased(uint256 indexed round, address indexed member, uint256 quorum, bytes32 digest);
+    event AggregateSubmitted(
+        uint256 indexed round, address indexed coordinator, uint8 attempt, bytes32 digest, uint256 included, uint256 split
+    );
     event Attested(uint256 indexed round, address indexed member, uint8 attempt, bool ok, bytes32 layer);
     event AggregateVerified(uint256 indexed round, bytes32 digest);
     event AggregateRejected(uint256 indexed round, address indexed coordinator, uint8 attempt, bytes32 digest);
@@ -62,8 +70,12 @@ abstract contract LedgerState {
     event ShareReleased(uint256 indexed round, address indexed member, uint256 quorum, bytes32 digest);
     event QuorumOpened(uint256 indexed round, uint256 quorum);
     event QuorumStruck(uint256 indexed round, uint256 quorum, address indexed culprit, address indexed accuser);
-    event Confirmed(uint256 indexed round, address indexed member, uint256 quorum, bytes32 model);
-    event OpeningConfirmed(uint256 indexed round, uint256 quorum, bytes32 model);
+    event BallotStageBegun(uint256 indexed round, uint8 stage);
+    event BallotCast(uint256 indexed round, address indexed member, bytes32 commitment);
+    event BallotRevealed(uint256 indexed round, address indexed member, uint8 choice);
+    event Confirmed(uint256 indexed round, address indexed member, uint256 quorum, bytes32 model, uint8 outcome);
+    event OpeningConfirmed(uint256 indexed round, uint256 quorum, bytes32 model, uint8 outcome);
+    event RoundSpoiled(uint256 indexed round, uint8 attempt, bytes32 positions);
     event RoundFinalized(uint256 indexed round, bytes32 aggregate);
     event RoundAborted(uint256 indexed round);
 
@@ -84,6 +96,12 @@ abstract contract LedgerState {
         if (_members[i].status != MemberStatus.ACTIVE) revert NotMember(who);
     }
 
+    /// @dev The sender's index, if it is active and has committed an update to the round.
+    function _committedIndex(Round storage r) internal view returns (uint256 i) {
+        i = _activeIndex(msg.sender);
+        if (!Bits.has(r.committed, i)) revert NotCommitted(r.number, msg.sender);
+    }
+
     function _roundIn(uint256 round, uint8 expected) internal view returns (Round storage r) {
         r = _roundNow(round);
         if (r.phase != expected) revert WrongPhase(round, r.phase, expected);
@@ -96,6 +114,21 @@ abstract contract LedgerState {
 
     function _attemptKey(Round storage r) internal view returns (uint256) {
         return uint256(r.number) << 8 | r.attempt;
+    }
+
+    /// @dev Sketches are asked for anew with every spoiled aggregate, and belong to the round else.
+    function _sketchKey(Round storage r) internal view returns (uint256) {
+        return 1 << 255 | uint256(r.number) << 8 | r.spoils;
+    }
+
+    /// @dev How many of the sites that committed settle a question: more than half of them.
+    function _majority(Round storage r) internal view returns (uint256) {
+        return (Bits.count(r.committed) * _config.quorumBps + 9999) / 10000;
+    }
+
+    /// @dev Whether sites vote on the two halves right now. Then the round's deadline only ends this stage.
+    function _ballotsOpen(Round storage r) internal view returns (bool) {
+        return r.ballotStage == BallotStage.CAST || r.ballotStage == BallotStage.REVEAL;
     }
 
     /// @dev The members of a quorum whose shares for it are released.

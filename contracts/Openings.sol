@@ -3,61 +3,40 @@ pragma solidity 0.8.37;
 
 import {Bits} from "./Bits.sol";
 import {Rounds} from "./Rounds.sol";
-import {Epoch, Round, RoundPhase} from "./Types.sol";
+import {BallotStage, Epoch, Outcome, Round, RoundPhase} from "./Types.sol";
 import "./Errors.sol";
 
 /// @title Openings: from a verified aggregate to a model that a majority confirmed
-/// @notice Key holders release shares for a quorum of exactly `threshold` of them. Once all shares of one quorum are there, the
+/// @notice Key holders release shares for a quorum of exactly `threshold` of them (LedgerContributions). Once all shares of one quorum are there, the
 /// sites open the aggregate with them and confirm which model they got. A majority for one model settles the round. A quorum
 /// with a wrong share is struck (KeyEpochs.accuse), and the others form another.
 abstract contract Openings is Rounds {
     using Bits for uint256;
 
-    // ---- shares
-
-    /// @notice A key holder names the stored object with its share of the decryption, computed for one quorum of exactly
-    /// `threshold` committee members above suspicion. Holders that committed an update must have attested the aggregate in this
-    /// attempt; the others (not selected, or declined) may only help once a majority has.
-    /// @param aggregate what the share opens: a late one must not count for another attempt.
-    function releaseShare(uint256 round, uint256 quorum, bytes32 digest, bytes32 aggregate) external {
-        Round storage r = _roundNow(round);
-        if (r.phase != RoundPhase.VERIFY && r.phase != RoundPhase.VERIFIED) revert WrongPhase(round, r.phase, RoundPhase.VERIFIED);
-        if (r.phase == RoundPhase.VERIFY) _notAfter(r.deadline);    // once verified, a late share still saves the round
-        uint256 i = _activeIndex(msg.sender);
-        _checkQuorum(r, quorum, i);
-        if (!r.votedOk.has(i) && (r.committed.has(i) || r.phase != RoundPhase.VERIFIED)) revert NotAttested(round, msg.sender);
-        if (digest == 0) revert ZeroDigest();
-        if (aggregate != r.aggregate) revert DigestMismatch(aggregate, r.aggregate);
-        uint256 attempt = _attemptKey(r);
-        uint256 releases = _releases(attempt, quorum);
-        if (releases.has(i)) revert AlreadyReleased(round, msg.sender, quorum);
-        if (releases == 0) _quorums[attempt].push(quorum);
-        _shares[attempt][quorum][i] = digest;
-        r.released = true;
-        emit ShareReleased(round, msg.sender, quorum, digest);
-        if (releases | 1 << i == quorum && r.openQuorum == 0) _openWith(r, quorum);
-    }
-
     // ---- confirmation
 
-    /// @notice A committed site opened the aggregate with the shares of `quorum`, and names the model after this round. Once a
-    /// majority named the same, that is the model the next round starts from.
-    /// @param digest SHA-256 of the model's canonical bytes.
-    function confirmOpening(uint256 round, uint256 quorum, bytes32 digest) external {
+    /// @notice A committed site opened the aggregate with the shares of `quorum`, and names the model after this round and which of
+    /// the updates it takes up. Once a majority named the same, that is the model the next round starts from; or the aggregate is
+    /// out of its range, and made again.
+    /// @param digest SHA-256 of the model's canonical bytes; of the list of places out of range, with Outcome.SPOILED.
+    function confirmOpening(uint256 round, uint256 quorum, bytes32 digest, uint8 outcome) external {
         Round storage r = _roundIn(round, RoundPhase.VERIFIED);
         _notAfter(r.deadline);
         if (r.openQuorum == 0) revert NotOpened(round);
         if (quorum != r.openQuorum) revert QuorumMismatch(quorum, r.openQuorum);
         if (digest == 0) revert ZeroDigest();
-        uint256 i = _activeIndex(msg.sender);
-        if (!r.committed.has(i)) revert NotCommitted(round, msg.sender);
+        _checkOutcome(r, digest, outcome);
+        uint256 i = _committedIndex(r);
         if (r.confirmed.has(i)) revert AlreadyConfirmed(round, msg.sender);
         r.confirmed |= 1 << i;
-        uint256 attempt = _attemptKey(r);
-        uint256 agreed = _confirmations[attempt][quorum][digest] | 1 << i;
-        _confirmations[attempt][quorum][digest] = agreed;
-        emit Confirmed(round, msg.sender, quorum, digest);
-        if (r.opened == 0 && agreed.count() >= _majority(r)) _settleOpening(r, digest);
+        mapping(bytes32 => uint256) storage confirmations = _confirmations[_attemptKey(r)][quorum];
+        bytes32 result = keccak256(abi.encode(digest, outcome));
+        uint256 agreed = confirmations[result] | 1 << i;
+        confirmations[result] = agreed;
+        emit Confirmed(round, msg.sender, quorum, digest, outcome);
+        if (r.opened != 0 || agreed.count() < _majority(r)) return;
+        if (outcome == Outcome.SPOILED) _spoil(r, digest);
+        else _settleOpening(r, digest, outcome);
     }
 
     /// @notice Anyone: settle a round whose model a majority confirmed, and open the next one or end the task. At once if every
@@ -84,6 +63,7 @@ abstract contract Openings is Rounds {
         bool verified = r.phase == RoundPhase.VERIFIED;
         // What a majority opened must count (promise P1). Before, whoever read a quorum's shares must not choose to discard them.
         if (verified ? r.opened != 0 : r.openQuorum != 0) revert AlreadyOpened(round);
+        if (_ballotsOpen(r)) revert WrongStage(round, r.ballotStage, BallotStage.COUNTED);
         if (verified) _onlyAfter(r.deadline);
         else _checkRole(DEFAULT_ADMIN_ROLE);
         if (verified && r.openQuorum == 0) _replaceHolders();
@@ -92,29 +72,38 @@ abstract contract Openings is Rounds {
 
     // ---- internals
 
-    function _checkQuorum(Round storage r, uint256 quorum, uint256 i) private view {
-        Epoch storage e = _epochs[r.epoch];
-        if (!e.committee.has(i)) revert NotInCommittee(e.number, msg.sender);
-        bool fits = quorum & ~e.committee == 0 && quorum.count() == e.threshold && quorum.has(i);
-        if (!fits || _suspected(r, quorum)) revert BadQuorum(quorum, e.committee, e.threshold);
+    /// @dev An aggregate with one half is taken up whole or not at all; of one with two, the ballots decide.
+    function _checkOutcome(Round storage r, bytes32 digest, uint8 outcome) private view {
+        if (outcome == Outcome.SPOILED) return;
+        if (outcome > (r.split == 0 ? Outcome.WHOLE : Outcome.NONE)) revert BadOutcome(outcome);
+        if (r.split != 0 && r.ballotStage != BallotStage.COUNTED) revert WrongStage(r.number, r.ballotStage, BallotStage.COUNTED);
+        if (outcome == Outcome.NONE && digest != r.base) revert DigestMismatch(digest, r.base);
     }
 
-    /// @dev Whether a share of one of these was found wrong in this round, or one of them was excluded.
-    function _suspected(Round storage r, uint256 quorum) private view returns (bool) {
-        return quorum & (r.disputed | _task().excluded) != 0;
-    }
-
-    function _openWith(Round storage r, uint256 quorum) private {
-        r.openQuorum = quorum;
-        emit QuorumOpened(r.number, quorum);
-        if (r.phase == RoundPhase.VERIFIED) r.deadline = _in(_config.verifyWindow);
-    }
-
-    function _settleOpening(Round storage r, bytes32 model) private {
-        r.opened = model;
-        emit OpeningConfirmed(r.number, r.openQuorum, model);
+    function _settleOpening(Round storage r, bytes32 model, uint8 outcome) private {
+        (r.opened, r.outcome) = (model, outcome);
+        emit OpeningConfirmed(r.number, r.openQuorum, model, outcome);
         uint64 grace = _in(_config.openGrace);
         if (grace < r.deadline) r.deadline = grace;
+    }
+
+    /// @dev A majority found the same places of the opened sum out of range. The same coordinator makes another one, once screening
+    /// has proved whose updates are to blame: so the difference of the two sums shows only those. Twice the same places would prove
+    /// nobody.
+    function _spoil(Round storage r, bytes32 positions) private {
+        emit RoundSpoiled(r.number, r.attempt, positions);
+        if (positions == r.spoiled) { _abortRound("the aggregate was out of range in the same places again"); return; }
+        r.released = false;
+        if (!_newAttempt(r, "no aggregate stayed within its range")) return;
+        _unopen(r);
+        (r.spoiled, r.sketched) = (positions, false);
+        ++r.spoils;
+    }
+
+    /// @dev What was opened counts no more, nor do the ballots on it.
+    function _unopen(Round storage r) private {
+        (r.openQuorum, r.confirmed, r.opened, r.outcome) = (0, 0, 0, 0);
+        (r.ballotStage, r.cast, r.balloted) = (0, 0, 0);
     }
 
     /// @dev The quorum's shares count no more, nor does what was confirmed of them. Every strike disputes one more key holder,
@@ -124,7 +113,7 @@ abstract contract Openings is Rounds {
         Epoch storage e = _epochs[r.epoch];
         emit QuorumStruck(r.number, r.openQuorum, _members[culprit].account, _members[accuser].account);
         r.disputed |= 1 << culprit;
-        (r.openQuorum, r.confirmed, r.opened) = (0, 0, 0);
+        _unopen(r);
         r.deadline = _in(_config.verifyWindow);
         if ((e.committee & _eligible() & ~r.disputed).count() < e.threshold) {
             // Not the first time: with the same keys the slandered can accuse back, and exclude whoever struck them all.
@@ -142,7 +131,7 @@ abstract contract Openings is Rounds {
         uint256[] storage quorums = _quorums[attempt];
         for (uint256 k; k < quorums.length; ++k) {
             uint256 quorum = quorums[k];
-            if (_suspected(r, quorum) || _releases(attempt, quorum) != quorum) continue;
+            if (quorum & _suspects(r) != 0 || _releases(attempt, quorum) != quorum) continue;
             _openWith(r, quorum);
             return;
         }

@@ -3,6 +3,7 @@ pragma solidity 0.8.37;
 
 import {Bits} from "./Bits.sol";
 import {KeyEpochs} from "./KeyEpochs.sol";
+import {Quorums} from "./Quorums.sol";
 import {Epoch, Member, MemberStatus, Round, RoundPhase, Update} from "./Types.sol";
 import "./Errors.sol";
 
@@ -10,10 +11,11 @@ import "./Errors.sol";
 /// @notice COMMIT -> AGGREGATE -> VERIFY -> VERIFIED -> FINALIZED, or ABORTED with a reason from any of them. While a task is
 /// open there is exactly one live round or one live key ceremony, and every phase has a deadline after which anyone may act.
 /// What happens from VERIFIED on is in Openings.
-abstract contract Rounds is KeyEpochs {
+abstract contract Rounds is KeyEpochs, Quorums {
     using Bits for uint256;
 
-    uint8 internal constant COEFFICIENT_MAX = 8;
+    uint8 private constant COEFFICIENT_MAX = 8;
+    uint256 private constant HALF_MIN = 3;           // fewest updates in one half of an aggregate, whatever minCommits says
 
     // ---- COMMIT
 
@@ -61,22 +63,24 @@ abstract contract Rounds is KeyEpochs {
 
     // ---- AGGREGATE
 
-    /// @notice The coordinator names the aggregate, whose updates are in it with which integer weight (one byte, 1..8, per
-    /// included member in ascending order), and why each other committed one is not (one nonzero byte, likewise).
+    /// @notice The coordinator names the aggregate and whose updates are in it. Where screening found two camps the aggregate is two
+    /// sums: that of `split`, and that of the other included. Each must hide its updates, so the halves have a least size.
+    /// @param verdicts the integer weight of each included update (one byte, 1..8, in ascending order), then why each other
+    /// committed one is not included (one nonzero byte, likewise).
     function submitAggregate(
-        uint256 round, bytes32 digest, uint64 size, uint256 included, bytes calldata weights, bytes calldata reasons
+        uint256 round, bytes32 digest, uint64 size, uint256 included, uint256 split, bytes calldata verdicts
     ) external {
         Round storage r = _roundIn(round, RoundPhase.AGGREGATE);
         _onlyCoordinator(r);
         _notAfter(r.deadline);
         if (digest == 0) revert ZeroDigest();
         if (included & ~r.committed != 0 || included.count() < _config.minCommits) revert BadInclusion(included, r.committed);
-        _checkBytes(weights, included.count(), COEFFICIENT_MAX);
-        _checkBytes(reasons, (r.committed & ~included).count(), type(uint8).max);
+        if (split != 0 && !_hides(included, split)) revert BadSplit(split, included);
+        _checkVerdicts(verdicts, included.count(), r.committed.count());
         (r.phase, r.aggregate, r.aggregateSize, r.included) = (RoundPhase.VERIFY, digest, size, included);
-        r.verdicts = bytes.concat(weights, reasons);
+        (r.split, r.verdicts) = (split, verdicts);
         r.deadline = _in(_config.verifyWindow);
-        emit AggregateSubmitted(round, msg.sender, r.attempt, digest, included);
+        emit AggregateSubmitted(round, msg.sender, r.attempt, digest, included, split);
     }
 
     /// @notice The coordinator gives up its office for this round; cheaper for it than silence.
@@ -96,21 +100,21 @@ abstract contract Rounds is KeyEpochs {
         Round storage r = _roundNow(round);
         if (r.phase != RoundPhase.AGGREGATE && r.phase != RoundPhase.VERIFY) revert WrongPhase(round, r.phase, RoundPhase.AGGREGATE);
         _onlyAfter(r.deadline);
-        _coordinatorFault(r);
+        // Without the key holders' parts of the sketches nobody can screen: then it is not the coordinator that was late.
+        if (r.phase == RoundPhase.VERIFY || r.screenSeed == 0 || r.sketched) _coordinatorFault(r);
         _replaceCoordinator(r);
     }
 
     // ---- VERIFY
 
     /// @notice A committed site says whether it recomputed the aggregate to this digest, and reveals its next onion layer
-    /// (checked and used once per round, whatever the attempt).
+    /// if it has not yet (checked and used once per round, whatever the attempt).
     function attest(uint256 round, bytes32 digest, bool ok, bytes32 reveal) external {
         Round storage r = _roundNow(round);
         if (r.phase != RoundPhase.VERIFY && r.phase != RoundPhase.VERIFIED) revert WrongPhase(round, r.phase, RoundPhase.VERIFY);
         _notAfter(r.deadline);
         if (digest != r.aggregate) revert DigestMismatch(digest, r.aggregate);
-        uint256 i = _activeIndex(msg.sender);
-        if (!r.committed.has(i)) revert NotCommitted(round, msg.sender);
+        uint256 i = _committedIndex(r);
         if ((r.votedOk | r.votedBad).has(i)) revert AlreadyAttested(round, msg.sender);
         if (ok) r.votedOk |= 1 << i;
         else r.votedBad |= 1 << i;
@@ -160,14 +164,6 @@ abstract contract Rounds is KeyEpochs {
 
     // ---- internals: VERIFY
 
-    function _reveal(Round storage r, Member storage m, bytes32 layer) private {
-        if (keccak256(abi.encode(layer)) != m.onionAnchor) revert BadReveal(m.account);
-        m.onionAnchor = layer;
-        r.entropy ^= layer;
-        r.revealed |= 1 << m.index;
-        _enterLottery(r, m, layer);
-    }
-
     function _settleVerification(Round storage r) private {
         uint256 votes = r.committed.count();
         uint256 needed = _majority(r);
@@ -175,6 +171,7 @@ abstract contract Rounds is KeyEpochs {
             r.phase = RoundPhase.VERIFIED;
             r.deadline = _in(_config.verifyWindow);
             emit AggregateVerified(r.number, r.aggregate);
+            if (r.openQuorum != 0) _startBallots(r);
         } else if (r.votedBad.count() > votes - needed) {
             emit AggregateRejected(r.number, _members[r.coordinator].account, r.attempt, r.aggregate);
             _punishVotes(r, r.votedOk);
@@ -183,11 +180,6 @@ abstract contract Rounds is KeyEpochs {
             _coordinatorFault(r);
             _replaceCoordinator(r);
         }
-    }
-
-    /// @dev How many of the sites that committed settle a question: more than half of them.
-    function _majority(Round storage r) internal view returns (uint256) {
-        return (r.committed.count() * _config.quorumBps + 9999) / 10000;
     }
 
     // ---- internals: opening and ending rounds
@@ -253,10 +245,18 @@ abstract contract Rounds is KeyEpochs {
         if (m.account != msg.sender || m.status != MemberStatus.ACTIVE) revert NotCoordinator(r.number, msg.sender, m.account);
     }
 
-    function _checkBytes(bytes calldata data, uint256 length, uint8 highest) private pure {
-        if (data.length != length) revert BadLength(data.length, length);
+    /// @dev Whether both halves of `included` are large enough to hide a single update.
+    function _hides(uint256 included, uint256 split) private view returns (bool) {
+        uint256 least = _config.minCommits > HALF_MIN ? _config.minCommits : HALF_MIN;
+        return split & ~included == 0 && split.count() >= least && (included & ~split).count() >= least;
+    }
+
+    function _checkVerdicts(bytes calldata verdicts, uint256 weights, uint256 length) private pure {
+        if (verdicts.length != length) revert BadLength(verdicts.length, length);
         for (uint256 k; k < length; ++k) {
-            if (data[k] == 0 || uint8(data[k]) > highest) revert BadWeight(uint8(data[k]), highest);
+            uint8 verdict = uint8(verdicts[k]);
+            uint8 highest = k < weights ? COEFFICIENT_MAX : type(uint8).max;
+            if (verdict == 0 || verdict > highest) revert BadWeight(verdict, highest);
         }
     }
 

@@ -3,39 +3,32 @@ pragma solidity 0.8.37;
 
 import {Bits} from "./Bits.sol";
 import {Election} from "./Election.sol";
+import {Lottery} from "./Lottery.sol";
 import {Membership} from "./Membership.sol";
-import {Member, Round, RoundPhase} from "./Types.sol";
+import {Member, Outcome, Round, RoundPhase} from "./Types.sol";
 
 /// @title Who coordinates, and how conduct changes the odds
 /// @notice Scores are moving averages in 0..65535 that set the number of lottery tickets. Only conduct the ledger can see
-/// counts: commits, votes, layers, coordination, and exclusions a majority of sites attested.
-abstract contract Succession is Membership {
+/// counts: commits, votes, coordination, and exclusions for a fault that everybody can prove. What screening finds costs nothing.
+abstract contract Succession is Membership, Lottery {
     using Bits for uint256;
 
     /// @dev Lose 1/2: silent or out-voted as coordinator, or voted against the outcome of a (deterministic) verification.
     uint256 private constant FAULT = 2;
-    /// @dev Lose 1/4: the committed update was missing, corrupt or malformed.
+    /// @dev Lose 1/4: the committed update was missing, corrupt, malformed, or proved to lie outside the agreed range.
     uint256 private constant EXCLUDED = 4;
-    /// @dev Lose 1/8: committed, but never attested; or gave up the office of coordinator.
+    /// @dev The reasons (records.ExclusionReason) that everybody can prove: missing, corrupt, malformed; and garbage.
+    uint8 private constant PROVED_MAX = 3;
+    uint8 private constant PROVED_GARBAGE = 10;
+    /// @dev Lose 1/8: part of the model, but no vote on its aggregate; or gave up the office of coordinator.
     uint256 private constant SILENT = 8;
     uint256 internal constant RESIGNED = 8;
     /// @dev Lose 1/16: selected, but neither committed nor declined.
     uint256 private constant ABSENT = 16;
-    /// @dev Gain 1/8 of what is missing to the maximum: included, and attested.
+    /// @dev Gain 1/8 of what is missing to the maximum: part of the model, and voted.
     uint256 private constant SERVED = 8;
 
     // ---- lottery
-
-    /// @dev A layer became public: let its owner's tickets compete for the next round.
-    function _enterLottery(Round storage r, Member storage m, bytes32 layer) internal {
-        uint256 cooldown = _config.cooldownRounds;
-        if (cooldown != 0 && (m.index == r.coordinator || _cooling(m, r.number + 1))) return;
-        if (m.saltRound >= r.number) return;                                // the salt is not fixed yet
-        bytes32 salt = _rounds[m.saltRound].entropy;
-        if (salt == 0) { m.saltRound = r.number; return; }                  // nobody revealed in that round: salt again
-        uint256 ticket = Election.lowestTicket(layer, salt, r.number, Election.tickets(m.score));
-        r.ranking = Election.insert(r.ranking, ticket, m.index);
-    }
 
     /// @dev The coordinator a new round starts with; `last` is the round before it (empty before the first).
     function _firstCoordinator(Round storage last, bytes32 beacon) internal view returns (uint8) {
@@ -64,11 +57,6 @@ abstract contract Succession is Membership {
         return pool.prefer(rested);
     }
 
-    /// @dev Whether the member sits out `round` because it coordinated one of the `cooldown` rounds before.
-    function _cooling(Member storage m, uint256 round) private view returns (bool) {
-        return m.lastCoordinated != 0 && m.lastCoordinated + _config.cooldownRounds >= round;
-    }
-
     // ---- fail-over
 
     /// @dev The coordinator failed or gave up: the next candidate takes over. Once commits have closed, its successor starts
@@ -76,7 +64,7 @@ abstract contract Succession is Membership {
     function _replaceCoordinator(Round storage r) internal {
         r.failed |= 1 << r.coordinator;
         if (r.phase == RoundPhase.COMMIT) _handOver(r, r.selected & ~r.declined);
-        else if (_newAttempt(r) && !_handOver(r, r.committed)) _abortRound("no site is left that could coordinate");
+        else if (_newAttempt(r, "no coordinator produced a verified aggregate") && !_handOver(r, r.committed)) _abortRound("no site is left that could coordinate");
     }
 
     /// @dev Elects a coordinator among the fit members of `pool`; false if there is none.
@@ -94,11 +82,11 @@ abstract contract Succession is Membership {
     /// @dev Returns false, with the round aborted, if there can be no further attempt. An attempt that honest holders may
     /// have released shares of must be the last: a second aggregate of the same updates would give away their difference
     /// (DESIGN rule 4).
-    function _newAttempt(Round storage r) private returns (bool) {
+    function _newAttempt(Round storage r, string memory exhausted) internal returns (bool) {
         if (r.released) { _abortRound("aggregate failed after shares of it were released"); return false; }
-        if (r.attempt + 1 >= _config.maxAttempts) { _abortRound("no coordinator produced a verified aggregate"); return false; }
+        if (r.attempt + 1 >= _config.maxAttempts) { _abortRound(exhausted); return false; }
         ++r.attempt;
-        (r.votedOk, r.votedBad, r.included, r.aggregate, r.aggregateSize) = (0, 0, 0, 0, 0);
+        (r.votedOk, r.votedBad, r.included, r.split, r.aggregate, r.aggregateSize) = (0, 0, 0, 0, 0, 0);
         delete r.verdicts;
         r.phase = RoundPhase.AGGREGATE;
         r.deadline = _in(_config.aggregateWindow);
@@ -126,19 +114,37 @@ abstract contract Succession is Membership {
 
     function _settleScores(Round storage r) internal {
         _punishVotes(r, r.votedBad);
-        for (uint256 x = r.selected & ~r.declined; x != 0; x &= x - 1) _settleScore(r, x.lowest());
+        for (uint256 x = r.selected & ~(r.declined | r.committed); x != 0; x &= x - 1) _settleAbsent(_members[x.lowest()]);
+        for (uint256 x = _takenUp(r); x != 0; x &= x - 1) _settleServed(r, _members[x.lowest()]);
+        bytes memory verdicts = r.verdicts;
+        uint256 k = r.included.count();
+        for (uint256 x = r.committed & ~r.included; x != 0; x &= x - 1) _settleLeftOut(_members[x.lowest()], uint8(verdicts[k++]));
         Member storage coordinator = _members[r.coordinator];
         ++coordinator.coordinated;
         coordinator.lastCoordinated = r.number;
     }
 
-    function _settleScore(Round storage r, uint256 i) private {
-        Member storage m = _members[i];
-        if (!r.committed.has(i)) { ++m.missed; _lose(m, ABSENT); return; }
-        if (!r.included.has(i)) { ++m.rejected; _lose(m, EXCLUDED); return; }
+    /// @dev Whose updates the new model takes up.
+    function _takenUp(Round storage r) private view returns (uint256) {
+        if (r.outcome == Outcome.WHOLE) return r.included;
+        if (r.outcome == Outcome.FIRST) return r.included & ~r.split;
+        return r.outcome == Outcome.SECOND ? r.split : 0;
+    }
+
+    function _settleAbsent(Member storage m) private {
+        ++m.missed;
+        _lose(m, ABSENT);
+    }
+
+    function _settleServed(Round storage r, Member storage m) private {
         ++m.included;
-        if (!r.revealed.has(i)) _lose(m, SILENT);
+        if (!(r.votedOk | r.votedBad).has(m.index)) _lose(m, SILENT);
         else m.score += uint16((Election.SCORE_MAX - m.score) / SERVED);
+    }
+
+    function _settleLeftOut(Member storage m, uint8 reason) private {
+        ++m.rejected;
+        if (reason <= PROVED_MAX || reason == PROVED_GARBAGE) _lose(m, EXCLUDED);
     }
 
     /// @dev Ends the open round with a reason and opens the next one.

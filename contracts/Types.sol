@@ -30,6 +30,22 @@ library RoundPhase {
     uint8 internal constant ABORTED = 6;
 }
 
+/// @notice Where the vote on an aggregate with two halves is; NONE where there is only one.
+library BallotStage {
+    uint8 internal constant CAST = 1;
+    uint8 internal constant REVEAL = 2;
+    uint8 internal constant COUNTED = 3;
+}
+
+/// @notice What the sites made of an opened aggregate.
+library Outcome {
+    uint8 internal constant WHOLE = 0;               // everything included
+    uint8 internal constant FIRST = 1;               // only the half that is not in `split`
+    uint8 internal constant SECOND = 2;              // only `split`
+    uint8 internal constant NONE = 3;                // neither: the model stays as it was
+    uint8 internal constant SPOILED = 4;             // a sum out of its range: never final
+}
+
 /// @notice What the administrator fixes before a task; windows are seconds of chain time.
 struct Config {
     uint32 commitWindow;       // for training, encrypting and committing
@@ -118,6 +134,12 @@ struct Share {
     bytes32 digest;
 }
 
+struct Ballot {
+    uint8 member;
+    uint8 choice;
+    bytes32 commitment;
+}
+
 struct Round {
     uint32 number;
     uint8 phase;
@@ -127,6 +149,10 @@ struct Round {
     uint32 epoch;
     uint32 parentRound;       // the finalised round this one builds on, 0 = the initial model
     uint64 deadline;
+    uint8 outcome;            // what the model of `opened` takes up
+    uint8 ballotStage;
+    uint8 spoils;             // how often an opened aggregate of this round was out of its range
+    bool sketched;            // whether one quorum has released all parts of the present sketches
     uint64 openedAt;
     uint64 weightTotal;
     uint64 aggregateSize;
@@ -134,6 +160,7 @@ struct Round {
     uint256 committed;
     uint256 declined;
     uint256 included;
+    uint256 split;            // the second half of an aggregate with two, 0 = it has one
     uint256 votedOk;
     uint256 votedBad;
     uint256 revealed;         // members whose onion layer of this round is public
@@ -141,6 +168,10 @@ struct Round {
     uint256 openQuorum;       // key holders whose shares for each other are all released, 0 = none
     uint256 confirmed;        // members that opened those shares and named the model they got
     uint256 disputed;         // key holders whose shares were found wrong: in no quorum of this round any more
+    uint256 cast;             // members that cast a ballot on the two halves
+    uint256 balloted;         // members that showed it
+    bytes32 screenSeed;       // what every update is sketched with, 0 = not drawn
+    bytes32 spoiled;          // digest of the places in which the last aggregate was out of its range, 0 = none was
     bytes32 base;             // digest of the model every update of this round starts from
     bytes32 opened;           // digest of the model after this round, once a majority named it
     bytes32 parent;           // aggregate of the parent round; never stored, LedgerReadings fills it in

@@ -18,7 +18,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ARTIFACTS = HERE.parent / "src" / "bahefl_flwr" / "ledger" / "artifacts"
 CONTRACT = "FederationLedger"
-READINGS = "LedgerReadings"  # created by the contract, answers for it
+# Created by the contract, in this order, and run on its storage.
+PARTS = {"readings": "LedgerReadings", "contributions": "LedgerContributions"}
 ENTRY = f"contracts/{CONTRACT}.sol"
 SIZE_LIMIT = 24_576  # EIP-170, bytes of runtime code
 CREATION_LIMIT = 49_152  # EIP-3860, bytes of creation code
@@ -71,7 +72,7 @@ def standard_input() -> dict[str, Any]:
             "evmVersion": "london",
             "viaIR": True,
             "optimizer": {"enabled": True, "runs": 200},
-            "outputSelection": {"*": dict.fromkeys((CONTRACT, READINGS), OUTPUTS)},
+            "outputSelection": {"*": dict.fromkeys((CONTRACT, *PARTS.values()), OUTPUTS)},
         },
     }
 
@@ -94,47 +95,56 @@ def compile_contract(standard: dict[str, Any]) -> dict[str, Any]:
     if messages := [error["formattedMessage"] for error in result.get("errors", ())]:
         sys.exit("\n".join(messages))
     contract = result["contracts"][ENTRY][CONTRACT]
-    readings = result["contracts"][f"contracts/{READINGS}.sol"][READINGS]
-    check_layout(contract, readings)
+    parts = {part: result["contracts"][f"contracts/{name}.sol"][name] for part, name in PARTS.items()}
+    for part, compiled in parts.items():
+        check_layout(contract, compiled, PARTS[part])
     version = subprocess.run(["node", str(HERE / "solc.js"), "--version"], capture_output=True, text=True, check=True)
     return {
         "contractName": CONTRACT,
         "compiler": version.stdout.strip(),
         "settings": {key: standard["settings"][key] for key in ("evmVersion", "optimizer")},
         "sourceSha256": source_digest(standard),
-        "abi": contract["abi"] + [entry for entry in readings["abi"] if entry not in contract["abi"]],
+        "abi": joined(contract["abi"], *(compiled["abi"] for compiled in parts.values())),
         "bytecode": "0x" + contract["evm"]["bytecode"]["object"],
         "deployedBytecode": "0x" + contract["evm"]["deployedBytecode"]["object"],
-        "readingsDeployedBytecode": "0x" + readings["evm"]["deployedBytecode"]["object"],
-        "readingsReferences": readings_references(contract),
+        "parts": {
+            part: {"deployedBytecode": "0x" + compiled["evm"]["deployedBytecode"]["object"], "references": places}
+            for (part, compiled), places in zip(parts.items(), references(contract), strict=True)
+        },
     }
 
 
-def check_layout(contract: dict[str, Any], readings: dict[str, Any]) -> None:
-    """Exit unless the readings find every variable where the contract keeps it: they run on its storage."""
+def joined(*abis: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One ABI of several contracts that answer at one address."""
+    return [entry for k, abi in enumerate(abis) for entry in abi if not any(entry in earlier for earlier in abis[:k])]
+
+
+def check_layout(contract: dict[str, Any], part: dict[str, Any], name: str) -> None:
+    """Exit unless the part finds every variable where the contract keeps it: it runs on the contract's storage."""
     theirs, ours = (
         [(v["label"], v["slot"], v["offset"], v["type"]) for v in compiled["storageLayout"]["storage"]]
-        for compiled in (readings, contract)
+        for compiled in (part, contract)
     )
     if ours[: len(theirs)] != theirs:
-        sys.exit(f"{READINGS} would read other variables than {CONTRACT} writes: all storage belongs into LedgerState")
+        sys.exit(f"{name} would use other variables than {CONTRACT}: all storage belongs into LedgerState")
 
 
-def readings_references(contract: dict[str, Any]) -> list[int]:
-    """Offsets in the runtime code at which the constructor put the readings' address, as a word of 32 bytes."""
-    references = contract["evm"]["deployedBytecode"]["immutableReferences"]
-    return sorted(place["start"] for places in references.values() for place in places)
+def references(contract: dict[str, Any]) -> list[list[int]]:
+    """For each part the offsets in the runtime code at which the constructor put its address, as a word of 32 bytes.
+
+    The compiler numbers immutable variables in the order in which they are declared, which is that of PARTS.
+    """
+    found = contract["evm"]["deployedBytecode"]["immutableReferences"]
+    return [sorted(place["start"] for place in found[number]) for number in sorted(found, key=int)]
 
 
 def check_sizes(artifact: dict[str, Any]) -> None:
     """Print how large the codes are. Exit if one is larger than Ethereum chains take."""
-    codes = {
-        f"{CONTRACT}, runtime": ("deployedBytecode", SIZE_LIMIT),
-        f"{READINGS}, runtime": ("readingsDeployedBytecode", SIZE_LIMIT),
-        "both, creation": ("bytecode", CREATION_LIMIT),
-    }
-    for name, (key, limit) in codes.items():
-        size = len(artifact[key]) // 2 - 1
+    codes = {f"{CONTRACT}, runtime": (artifact["deployedBytecode"], SIZE_LIMIT)}
+    codes |= {f"{PARTS[part]}, runtime": (made["deployedBytecode"], SIZE_LIMIT) for part, made in artifact["parts"].items()}
+    codes["all, creation"] = (artifact["bytecode"], CREATION_LIMIT)
+    for name, (code, limit) in codes.items():
+        size = len(code) // 2 - 1
         print(f"{name}: {size} of {limit} bytes")
         if size > limit:
             sys.exit(f"{name}: too large for any Ethereum chain")

@@ -6,7 +6,7 @@ The NumPyClient is a plain function of site and round, so that tests know every 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,21 +23,26 @@ from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.records import EpochRecord, LedgerView, Member, RoundRecord
 from bahefl_flwr.settings import Settings, compose
 from bahefl_flwr.site import secure_client_app
+from bahefl_flwr.site.client_app import ClientFn
 from bahefl_flwr.store import LocalStore
 from bahefl_flwr.strategy import BaheflStrategy
 from in_process_grid import InProcessGrid, Tamper, plain_delivery
 
 Misbehaviour = Callable[[int, int], Mapping[str, Any] | None]
 Arrays = list[NDArray[np.float32]]
+Update = Callable[[int, int], Arrays]
 SHAPES = ((40, 30), (7,), ())
 SMALL = ("federation.sites=4", "federation.rounds=2", "federation.min_sites=2", "he.update_range=0.25")
 
 
 class KnownClient(NumPyClient):
-    """Moves the model by `known_update(site, round)`; `misbehave` may raise, or return further metrics."""
+    """Moves the model by `update(site, round)`; `misbehave` may raise, or return further metrics.
 
-    def __init__(self, site: int, misbehave: Misbehaviour) -> None:
-        self.site, self.misbehave = site, misbehave
+    Its loss is the distance to where the common part of all updates leads, so that an update that helps lowers it.
+    """
+
+    def __init__(self, site: int, misbehave: Misbehaviour, update: Update, reversed_ballot: bool) -> None:
+        self.site, self.misbehave, self.update, self.reversed_ballot = site, misbehave, update, reversed_ballot
 
     def get_parameters(self, config: dict[str, Any]) -> Arrays:
         return [np.full(shape, 0.5, np.float32) for shape in SHAPES]
@@ -48,11 +53,12 @@ class KnownClient(NumPyClient):
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> tuple[Arrays, int, dict[str, Any]]:
         number = int(config["server-round"])
         more = self.misbehave(self.site, number) or {}
-        moved = [p + u for p, u in zip(parameters, known_update(self.site, number), strict=True)]
+        moved = [p + u for p, u in zip(parameters, self.update(self.site, number), strict=True)]
         return moved, examples(self.site), {"loss": 1.0 / number, **more}
 
     def evaluate(self, parameters: Arrays, config: dict[str, Any]) -> tuple[float, int, dict[str, Any]]:
-        return float(np.mean(parameters[0])), 10, {"score": 0.5}
+        hostile = self.reversed_ballot and config.get("part") == "ballot"
+        return (-1 if hostile else 1) * distance(parameters), 10, {"score": 0.5}
 
 
 def examples(site: int) -> int:
@@ -61,9 +67,21 @@ def examples(site: int) -> int:
 
 
 def known_update(site: int, number: int) -> Arrays:
-    """Some values lie beyond the update range of 0.25, so that clipping shows."""
+    """A part common to all, and noise of the site's own. Some values lie beyond the update range: clipping shows."""
     rng = np.random.default_rng([site, number])
-    return [rng.normal(0, 0.1, shape).astype(np.float32) for shape in SHAPES]
+    return [c + rng.normal(0, 0.05, c.shape).astype(np.float32) for c in common_update()]
+
+
+def common_update() -> Arrays:
+    """Where all honest updates lead."""
+    rng = np.random.default_rng(0)
+    return [np.asarray(rng.normal(0, 0.09, shape), np.float32) for shape in SHAPES]
+
+
+def distance(parameters: Arrays) -> float:
+    """How far a model is from where ten rounds of honest updates lead."""
+    goal = [0.5 + 10 * u for u in common_update()]
+    return float(np.sqrt(sum(np.square(g - p).sum() for g, p in zip(goal, parameters, strict=True))))
 
 
 def well_behaved(site: int, number: int) -> None:
@@ -135,22 +153,29 @@ def federated_run(
     *overrides: str,
     tamper: Callable[[Run], Tamper] | None = None,
     misbehave: Misbehaviour = well_behaved,
+    update: Update = known_update,
+    ballots_reversed: Collection[int] = (),
     nodes: int | None = None,
     strategy_options: Mapping[str, Any] | None = None,
+    wrap: Callable[[ClientFn], ClientFn] = lambda client_fn: client_fn,
 ) -> Run:
     """Run the small federation to its end and return what is left of it.
 
     Args:
+      update: what each site's training moves the model by, from (site, server round).
+      ballots_reversed: sites that vote for the model that is worst for them.
       nodes: connected nodes where they are not as many as `federation.sites`.
       strategy_options: further arguments of BaheflStrategy.
+      wrap: from the client function of KnownClient, or whatever stands for it, to the sites' own.
     """
     settings = compose([*SMALL, f"run.root={tmp_path}", *overrides])
     random.seed(0)
 
     def client_fn(context: Context) -> NumPyClient:
-        return KnownClient(int(context.node_config["partition-id"]), misbehave)
+        site = int(context.node_config["partition-id"])
+        return KnownClient(site, misbehave, update, site in ballots_reversed)
 
-    app = secure_client_app(client_fn)
+    app = secure_client_app(wrap(client_fn))
     grid = InProcessGrid(app, nodes or settings.federation.sites, settings.flat())
     folder = run_folder.create(tmp_path, settings.run.name, grid.run_id, settings.yaml())
     run = Run(settings=settings, folder=folder.path, grid=grid)

@@ -16,6 +16,7 @@ from bahefl_flwr.he.ring import bit_reversal, minimal_root, ring
 from bahefl_flwr.he.sampling import SecretSeed
 from bahefl_flwr.he.share_format import DecryptionShare
 from bahefl_flwr.he.share_proof import block_names, challenge, flooding_noise, tags
+from bahefl_flwr.he.sketch import Opened, SketchPlan, combine_sketches, open_sketches
 from bahefl_flwr.he.threshold import combine, partial_decrypt
 
 EPOCH = bytes(range(32))
@@ -43,6 +44,11 @@ class Committee:
     def open(self, aggregate: NDArray[np.uint32], quorum: Sequence[int]) -> NDArray[np.int64]:
         """What `quorum` decrypts."""
         return combine(aggregate, self.shares_of(aggregate, quorum), quorum, self.params)
+
+    def open_sketches(self, sketches: NDArray[np.uint32], plan: SketchPlan, quorum: Sequence[int]) -> Opened:
+        """What `quorum` opens of the sites' sketches, shape (sites, 2, primes, width)."""
+        shares = {p: open_sketches(sketches[:, 1], plan, self.shares[p], quorum).values for p in quorum}
+        return combine_sketches(sketches, shares, quorum, plan)
 
 
 def toy_params(committee: int = 5, threshold: int = 3, *, degree: int = 64, weight_bits: int = 0) -> SecurityParams:

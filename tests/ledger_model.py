@@ -6,10 +6,12 @@ draws a coordinator or a committee, the model knows who may be drawn (`coordinat
 
 from __future__ import annotations
 
-from bahefl_flwr.records import EpochPhase, RoundPhase
+from bahefl_flwr.records import BallotStage, EpochPhase, Outcome, RoundPhase, members_in
 from ledger_model_state import ADMIN, CEREMONY, LIVE, ModelTask, Refused, State, has, refuse
 
-__all__ = ["CEREMONY", "LIVE", "Model", "Refused"]
+__all__ = ["BASE", "CEREMONY", "LIVE", "Model", "Refused"]
+BASE = b"base"
+"""Stands for the model that the round starts from."""
 
 
 class Model(State):
@@ -32,7 +34,7 @@ class Model(State):
         """The administrator ends the task."""
         refuse(not self.task.open, "NoTaskOpen")
         r = self.round
-        refuse(r.phase in LIVE and (r.opened or (r.open_quorum and not self.late)), "AlreadyOpened")
+        refuse(r.phase in LIVE and (r.opened or self._ballots_open() or (r.open_quorum and not self.late)), "AlreadyOpened")
         if self._in_ceremony():
             self.epoch.phase = EpochPhase.FAILED
         self._stop_round("ended")
@@ -152,14 +154,44 @@ class Model(State):
         refuse(not self.late, "DeadlineNotReached")
         self._close()
 
-    def submit_aggregate(self, i: int | None, included: int) -> None:
+    def reveal(self, i: int | None, *, layer: bool) -> None:
+        """A site reveals its layer before its vote; `layer` says whether it is its next one."""
+        self._aggregating()
+        self._committed(i)
+        r = self.round
+        refuse(has(r.revealed, i), "AlreadyRevealed")
+        refuse(not layer, "BadReveal")
+        r.revealed |= 1 << (i or 0)
+        r.seed |= not r.committed & self.active & ~r.revealed
+
+    def draw_seed(self) -> None:
+        """Anybody fixes the seed."""
+        self._aggregating()
+        r = self.round
+        refuse(r.seed, "AlreadyDrawn")
+        refuse(r.revealed.bit_count() < self._majority(), "TooFewRevealed")
+        r.seed = True
+
+    def release_sketch(self, i: int | None, quorum: int) -> None:
+        """A key holder names its part of the openings of the sketches."""
+        self._aggregating()
+        r = self.round
+        refuse(not r.seed, "NoSeed")
+        self._fits(i, quorum, self.task.excluded)
+        refuse((i, quorum) in r.sketches, "AlreadyReleased")
+        r.sketches.append((i or 0, quorum))
+        r.sketched |= all((j, quorum) in r.sketches for j in members_in(quorum))
+
+    def submit_aggregate(self, i: int | None, included: int, split: int = 0) -> None:
         """Somebody names the aggregate, with as many weights and reasons as belong to it."""
         self._round_in(RoundPhase.AGGREGATE)
         self._only_coordinator(i)
         refuse(self.late, "DeadlinePassed")
         r = self.round
         refuse(included & ~r.committed or included.bit_count() < self.config.min_commits, "BadInclusion")
-        r.phase, r.included = RoundPhase.VERIFY, included
+        halves, least = (split, included & ~split), max(3, self.config.min_commits)
+        refuse(split and (split & ~included or min(map(int.bit_count, halves)) < least), "BadSplit")
+        r.phase, r.included, r.split = RoundPhase.VERIFY, included, split
 
     def resign(self, i: int | None) -> None:
         """The coordinator gives up."""
@@ -180,8 +212,7 @@ class Model(State):
         r = self.round
         refuse(self.late, "DeadlinePassed")
         refuse(not digest, "DigestMismatch")
-        refuse(not has(self.active, i), "NotMember")
-        refuse(not has(r.committed, i), "NotCommitted")
+        self._committed(i)
         refuse(has(r.voted_ok | r.voted_bad, i), "AlreadyAttested")
         refuse(not has(r.revealed, i) and not layer, "BadReveal")
         r.revealed |= 1 << (i or 0)
@@ -197,30 +228,68 @@ class Model(State):
         self._round_in(RoundPhase.VERIFY, RoundPhase.VERIFIED)
         r = self.round
         refuse(r.phase is RoundPhase.VERIFY and self.late, "DeadlinePassed")
-        refuse(not has(self.active, i), "NotMember")
-        refuse(not has(self.epoch.committee, i), "NotInCommittee")
-        fits = not quorum & ~self.epoch.committee and quorum.bit_count() == self.task.threshold and has(quorum, i)
-        refuse(not fits or self._suspected(quorum), "BadQuorum")
+        self._fits(i, quorum, r.disputed | self.task.excluded)
         refuse(not has(r.voted_ok, i) and (has(r.committed, i) or r.phase is not RoundPhase.VERIFIED), "NotAttested")
         refuse((i, quorum) in r.shares, "AlreadyReleased")
         r.shares.append((i or 0, quorum))
         r.released = True
         if not r.open_quorum and self._complete(quorum):
-            r.open_quorum = quorum
+            self._open_with(quorum)
 
-    def confirm_opening(self, i: int | None, quorum: int, model: bytes) -> None:
+    def cast_ballot(self, i: int | None) -> None:
+        """A site casts its ballot."""
+        self._balloting(BallotStage.CAST)
+        self._committed(i)
+        r = self.round
+        refuse(has(r.cast, i), "AlreadyCast")
+        r.cast |= 1 << (i or 0)
+        if not r.committed & self.active & ~r.cast:
+            self._next_stage()
+
+    def reveal_ballot(self, i: int | None, choice: int, *, cast: bool) -> None:
+        """A site shows a ballot; `cast` says whether it is the one it cast."""
+        self._balloting(BallotStage.REVEAL)
+        r = self.round
+        refuse(not has(self.active, i), "NotMember")
+        refuse(not has(r.cast, i), "NotCast")
+        refuse(has(r.balloted, i), "AlreadyRevealed")
+        refuse(not cast or choice > 2, "BadBallot")
+        r.balloted |= 1 << (i or 0)
+        r.choices[i or 0] = choice
+        if not r.cast & self.active & ~r.balloted:
+            self._next_stage()
+
+    def close_ballots(self) -> None:
+        """Anybody ends a stage of the vote."""
+        self._round_in(RoundPhase.VERIFIED)
+        refuse(not self._ballots_open(), "WrongStage")
+        refuse(not self.late, "DeadlineNotReached")
+        self._next_stage()
+
+    def confirm_opening(self, i: int | None, quorum: int, model: bytes, outcome: Outcome = Outcome.WHOLE) -> None:
         """A site confirms what it opened."""
         self._round_in(RoundPhase.VERIFIED)
         r = self.round
         refuse(self.late, "DeadlinePassed")
         refuse(not r.open_quorum, "NotOpened")
         refuse(quorum != r.open_quorum, "QuorumMismatch")
-        refuse(not has(self.active, i), "NotMember")
-        refuse(not has(r.committed, i), "NotCommitted")
+        self._possible(model, outcome)
+        self._committed(i)
         refuse(has(r.confirmed, i), "AlreadyConfirmed")
-        r.models[i or 0] = model
-        if not r.opened and list(r.models.values()).count(model) >= self._majority():
-            r.opened = model
+        r.results[i or 0] = model, outcome
+        if r.opened or list(r.results.values()).count((model, outcome)) < self._majority():
+            return
+        if outcome is Outcome.SPOILED:
+            self._spoil(model)
+        else:
+            r.opened, r.outcome = model, outcome
+
+    def _possible(self, model: bytes, outcome: Outcome) -> None:
+        r = self.round
+        if outcome is not Outcome.SPOILED:
+            refuse(outcome > (Outcome.NONE if r.split else Outcome.WHOLE), "BadOutcome")
+            refuse(r.split and r.ballot_stage is not BallotStage.COUNTED, "WrongStage")
+            refuse(outcome is Outcome.NONE and model != BASE, "DigestMismatch")
 
     def finalize(self) -> None:
         """Anybody settles the round."""
@@ -241,6 +310,7 @@ class Model(State):
         r = self.round
         verified = r.phase is RoundPhase.VERIFIED
         refuse(r.opened if verified else r.open_quorum, "AlreadyOpened")
+        refuse(self._ballots_open(), "WrongStage")
         refuse(verified and not self.late, "DeadlineNotReached")
         refuse(not verified and not admin, ADMIN)
         if verified and not r.open_quorum:

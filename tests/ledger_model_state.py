@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from bahefl_flwr.ledger.contract import ContractConfig
-from bahefl_flwr.records import EpochPhase, RoundPhase, members_in
+from bahefl_flwr.records import BallotStage, EpochPhase, Outcome, RoundPhase, members_in
 
 LIVE = (RoundPhase.COMMIT, RoundPhase.AGGREGATE, RoundPhase.VERIFY, RoundPhase.VERIFIED)
 CEREMONY = (EpochPhase.COMMIT, EpochPhase.REVEAL, EpochPhase.PUBLISH, EpochPhase.CONFIRM)
@@ -74,22 +74,32 @@ class ModelRound:
     committed: int = 0
     declined: int = 0
     included: int = 0
+    split: int = 0
     voted_ok: int = 0
     voted_bad: int = 0
     revealed: int = 0
     failed: int = 0
     open_quorum: int = 0
     disputed: int = 0
+    cast: int = 0
+    balloted: int = 0
+    ballot_stage: BallotStage = BallotStage.NONE
+    seed: bool = False
+    sketched: bool = False
     opened: bytes = b""
+    outcome: Outcome = Outcome.WHOLE
+    spoiled: bytes = b""
     abort_reason: str = ""
     shares: list[tuple[int, int]] = field(default_factory=list)
-    models: dict[int, bytes] = field(default_factory=dict)
+    sketches: list[tuple[int, int]] = field(default_factory=list)
+    results: dict[int, tuple[bytes, Outcome]] = field(default_factory=dict)
+    choices: dict[int, int] = field(default_factory=dict)
     released: bool = False
 
     @property
     def confirmed(self) -> int:
-        """Who named a model."""
-        return sum(1 << i for i in self.models)
+        """Who named a result."""
+        return sum(1 << i for i in self.results)
 
 
 class State:
@@ -142,6 +152,28 @@ class State:
 
     def _complete(self, quorum: int) -> bool:
         return all((i, quorum) in self.round.shares for i in members_in(quorum))
+
+    def _committed(self, i: int | None) -> None:
+        refuse(not has(self.active, i), "NotMember")
+        refuse(not has(self.round.committed, i), "NotCommitted")
+
+    def _fits(self, i: int | None, quorum: int, barred: int) -> None:
+        refuse(not has(self.active, i), "NotMember")
+        refuse(not has(self.epoch.committee, i), "NotInCommittee")
+        fits = not quorum & (~self.epoch.committee | barred) and quorum.bit_count() == self.task.threshold and has(quorum, i)
+        refuse(not fits, "BadQuorum")
+
+    def _aggregating(self) -> None:
+        self._round_in(RoundPhase.AGGREGATE)
+        refuse(self.late, "DeadlinePassed")
+
+    def _balloting(self, stage: BallotStage) -> None:
+        self._round_in(RoundPhase.VERIFIED)
+        refuse(self.round.ballot_stage is not stage, "WrongStage")
+        refuse(self.late, "DeadlinePassed")
+
+    def _ballots_open(self) -> bool:
+        return self.round.ballot_stage in (BallotStage.CAST, BallotStage.REVEAL)
 
     # ---- what follows from a transaction
 
@@ -234,19 +266,54 @@ class State:
             self._hand_over(r.selected & ~r.declined)
         elif r.released:
             self._abort("aggregate failed after shares of it were released")
-        elif r.attempt + 1 >= self.config.max_attempts:
-            self._abort("no coordinator produced a verified aggregate")
-        else:
-            r.attempt, r.phase = r.attempt + 1, RoundPhase.AGGREGATE
-            r.voted_ok = r.voted_bad = r.included = 0
-            r.shares = []
-            if not self._hand_over(r.committed):
-                self._abort("no site is left that could coordinate")
+        elif self._new_attempt("no coordinator produced a verified aggregate") and not self._hand_over(r.committed):
+            self._abort("no site is left that could coordinate")
+
+    def _new_attempt(self, exhausted: str) -> bool:
+        r = self.round
+        if r.attempt + 1 >= self.config.max_attempts:
+            self._abort(exhausted)
+            return False
+        r.attempt, r.phase = r.attempt + 1, RoundPhase.AGGREGATE
+        r.voted_ok = r.voted_bad = r.included = r.split = 0
+        r.shares = []
+        return True
+
+    def _spoil(self, places: bytes) -> None:
+        r = self.round
+        if places == r.spoiled:
+            return self._abort("the aggregate was out of range in the same places again")
+        r.released = False
+        if self._new_attempt("no aggregate stayed within its range"):
+            self._unopen()
+            r.spoiled, r.sketched, r.sketches = places, False, []
+        return None
+
+    def _unopen(self) -> None:
+        r = self.round
+        r.open_quorum, r.opened, r.outcome, r.results = 0, b"", Outcome.WHOLE, {}
+        r.ballot_stage, r.cast, r.balloted, r.choices = BallotStage.NONE, 0, 0, {}
+
+    def _open_with(self, quorum: int) -> None:
+        self.round.open_quorum = quorum
+        if quorum and self.round.phase is RoundPhase.VERIFIED:
+            self._start_ballots()
+
+    def _start_ballots(self) -> None:
+        if self.round.split:
+            self.round.ballot_stage = BallotStage.CAST
+
+    def _next_stage(self) -> None:
+        r = self.round
+        shown = r.ballot_stage is BallotStage.CAST and r.cast
+        r.ballot_stage = BallotStage.REVEAL if shown else BallotStage.COUNTED
 
     def _settle_verification(self) -> None:
         r, needed = self.round, self._majority()
         if r.voted_ok.bit_count() >= needed:
             r.phase = RoundPhase.VERIFIED
+            if r.open_quorum:
+                self._start_ballots()
         elif r.voted_bad.bit_count() > r.committed.bit_count() - needed:
             r.released = r.released and r.open_quorum != 0
             self._replace_coordinator()
@@ -254,14 +321,14 @@ class State:
     def _strike(self, culprit: int) -> None:
         r = self.round
         r.disputed |= 1 << culprit
-        r.open_quorum, r.opened, r.models = 0, b"", {}
+        self._unopen()
         left = self.epoch.committee & self.active & ~self.task.excluded & ~r.disputed
         if left.bit_count() < self.task.threshold:
             if self.epoch.struck_out:
                 self._replace_holders()
             self.epoch.struck_out = True
             return self._abort("too few key holders above suspicion")
-        r.open_quorum = next((q for _, q in r.shares if self._complete(q) and not self._suspected(q)), 0)
+        self._open_with(next((q for _, q in r.shares if self._complete(q) and not self._suspected(q)), 0))
         return None
 
     def _replace_holders(self) -> None:

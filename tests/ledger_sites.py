@@ -23,7 +23,7 @@ from bahefl_flwr.errors import TransactionReverted
 from bahefl_flwr.ledger import server
 from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import ContractConfig, FederationLedger
-from bahefl_flwr.records import EpochPhase, LedgerView, Member, RoundPhase, RoundRecord, mask_of, members_in
+from bahefl_flwr.records import EpochPhase, LedgerView, Member, Outcome, RoundPhase, RoundRecord, mask_of, members_in
 
 CHAIN_ID = 20260
 WINDOW_S = 600
@@ -167,12 +167,12 @@ class Sites:
         for i in members or range(N):
             self.ledgers[i].commit_update(number, digest("update", number, i), 1000 + i, WEIGHTS[i], self.round().base)
 
-    def aggregate(self, name: str = "aggregate", included: int | None = None, reasons: bytes = b"") -> None:
-        """The coordinator submits an aggregate of all committed updates (or of a mask)."""
+    def aggregate(self, name: str = "aggregate", included: int | None = None, reasons: bytes = b"", split: int = 0) -> None:
+        """The coordinator submits an aggregate of all committed updates (or of a mask), with two halves if `split` is one."""
         r = self.view().round
         mask = r.committed if included is None else included
         self.coordinator().submit_aggregate(
-            r.number, digest(name, r.number), 5000, mask, bytes([1]) * mask.bit_count(), reasons
+            r.number, digest(name, r.number), 5000, mask, split, bytes([1]) * mask.bit_count(), reasons
         )  # fmt: skip
 
     def attest(self, members: Sequence[int] | None = None, *, ok: bool = True) -> None:
@@ -196,11 +196,11 @@ class Sites:
         """The first possible quorum of the committee releases its shares."""
         self.release(*self.committee()[: self.view().epoch.threshold])
 
-    def confirm(self, *members: int, model: str = "model after") -> None:
+    def confirm(self, *members: int, model: str = "model after", outcome: Outcome = Outcome.WHOLE) -> None:
         """These members confirm what the open quorum's shares lead to (everybody that committed, if none is named)."""
         r = self.view().round
         for i in members or members_in(r.committed):
-            self.ledgers[i].confirm_opening(r.number, r.open_quorum, digest(model, r.number))
+            self.ledgers[i].confirm_opening(r.number, r.open_quorum, digest(model, r.number), outcome)
 
     def verified_round(self) -> None:
         """Everybody commits to the open round and attests its aggregate."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import operator
 import time
+from collections.abc import Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from flwr.app import Context, MetricRecord, RecordDict
-from flwr.client import NumPyClient
+from flwr.client import Client, NumPyClient
 from flwr.serverapp import Grid, ServerApp
 
 from bahefl_flwr import run_folder
@@ -22,17 +23,21 @@ from bahefl_flwr.site import secure_client_app
 if TYPE_CHECKING:
     from bahefl_flwr.federation import Federation
     from bahefl_flwr.live import LiveView
-    from bahefl_flwr.run_folder import RoundLine, RunFolder, RunSummary
+    from bahefl_flwr.run_folder import AttackFacts, RoundLine, RunFolder, RunSummary
     from bahefl_flwr.strategy import BaheflStrategy
 
 server_app = ServerApp()
 
 
-def _client_fn(context: Context) -> NumPyClient:
+def _client_fn(context: Context) -> Client | NumPyClient:
     # torch, albumentations and OpenCV take seconds to import, and most messages do not train.
     from bahefl_flwr.client import client_fn
 
-    return client_fn(context)
+    if from_run_config(context.run_config).attack.name == "none":
+        return client_fn(context)
+    from bahefl_flwr.attack.client import attacking
+
+    return attacking(client_fn)(context)
 
 
 client_app = secure_client_app(_client_fn)
@@ -93,6 +98,8 @@ def _summary(federation: Federation, strategy: BaheflStrategy, folder: RunFolder
         test=strategy.test_metrics,
         reason=view.task.end_reason,
     )
+    if federation.settings.attack.name != "none":
+        summary["attack"] = _attack(federation, lines)
     summary["ledger"] = {
         "contract": federation.ledger.address,
         "chain_id": federation.ledger.chain_id,
@@ -103,6 +110,14 @@ def _summary(federation: Federation, strategy: BaheflStrategy, folder: RunFolder
         "account_keys": "throw-away keys of a simulation",
     }
     return summary
+
+
+def _attack(federation: Federation, lines: Sequence[RoundLine]) -> AttackFacts:
+    from bahefl_flwr.attack.roster import attacking_members
+
+    attack = federation.settings.attack
+    members = attacking_members(federation.settings, federation.folder, federation.ledger.members())
+    return run_folder.attack_facts(lines, attack.name, members, attack.start_round)
 
 
 def pooled_evaluation(records: list[RecordDict], weighted_by_key: str) -> MetricRecord:

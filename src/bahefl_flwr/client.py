@@ -5,7 +5,7 @@ It may be run by plain Flower too (`client_fn(...).to_client()`), which is what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from logging import INFO
 
@@ -18,11 +18,13 @@ from flwr.common.typing import Scalar
 
 from bahefl_flwr.errors import DataError, ProtocolError
 from bahefl_flwr.lesion import model, training
+from bahefl_flwr.lesion.data import Slices
 from bahefl_flwr.lesion.metrics import to_metrics
-from bahefl_flwr.lesion.sites import SiteData, site_data
+from bahefl_flwr.lesion.sites import SiteData, anchor_slices, site_data
 from bahefl_flwr.settings import Settings, from_run_config
 
 NDArrays = list[npt.NDArray[np.float32]]
+_PARTS = ("validation", "ballot", "test", "anchor")
 
 
 class LesionClient(NumPyClient):
@@ -46,6 +48,10 @@ class LesionClient(NumPyClient):
         self._model = model.build(settings.model, settings.data.image_size_px)
         self.engine = training.pick_engine(settings.train)
         self.parameter_names = tuple(self._model.state_dict())
+
+    def with_training(self, change: Callable[[Slices], Slices]) -> LesionClient:
+        """The same client, with its training slices changed: what a site of an attack simulation trains on (docs/attacks.md)."""
+        return LesionClient(self._settings, {**self._data, "train": change(self._data["train"])}, site=self._site)
 
     def get_properties(self, config: dict[str, Scalar]) -> dict[str, Scalar]:
         """How many training slices there are: what `weighting: examples` weighs by."""
@@ -84,11 +90,11 @@ class LesionClient(NumPyClient):
         return training.weights_of(self._model), len(self._data["train"]), metrics
 
     def evaluate(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[float, int, dict[str, Scalar]]:
-        """Evaluate the given model on one part of the site's slices.
+        """Evaluate the given model on one part of the site's slices, or on the anchor set, which is the same at every site.
 
         Args:
           parameters: as in fit.
-          config: "part": "validation" (if absent) or "test".
+          config: "part": "validation" (if absent), "ballot" (the same slices, to vote on a candidate by), "test" or "anchor".
 
         Returns:
           The mean loss, the number of slices, and sums that add up over sites (metrics.from_metrics reads them).
@@ -97,12 +103,17 @@ class LesionClient(NumPyClient):
           ProtocolError: no such part. UpdateError: unfit parameters.
         """
         part = config.get("part", "validation")
-        if part not in ("validation", "test"):
-            raise ProtocolError(f'evaluate was asked for part {part!r}; config["part"] must be "validation" or "test"')
+        if part not in _PARTS:
+            raise ProtocolError(f'evaluate was asked for part {part!r}; config["part"] must be one of {", ".join(_PARTS)}')
         training.load_weights(self._model, parameters)
-        slices = self._data[part]  # type: ignore[index]  # one of the two, as just checked
+        slices = self._slices(str(part))
         loss, evaluation = training.evaluate(self._model, slices, self._settings.train, self.engine)
         return loss, len(slices), to_metrics(evaluation)
+
+    def _slices(self, part: str) -> Slices:
+        if part == "anchor":
+            return anchor_slices(self._settings.data, count=self._settings.screening.anchor_slices)
+        return self._data["test" if part == "test" else "validation"]
 
 
 def client_fn(context: Context) -> LesionClient:

@@ -17,8 +17,9 @@ from bahefl_flwr.errors import RunFailed, TransactionReverted
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.records import EpochPhase, LedgerView, RoundPhase, RoundRecord, ShareRecord, mask_of, members_in
 from bahefl_flwr.replies import Config, Reply, ask, request_config
-from bahefl_flwr.round import MAX_ASKS, Action, Advance, Ask, Asked, Done, Request, Step, Stuck, Wait, is_over, next_step
+from bahefl_flwr.round import MAX_ASKS, is_over, next_step
 from bahefl_flwr.settings import Scalar
+from bahefl_flwr.steps import Action, Advance, Ask, Asked, Done, Request, Step, Stuck, Wait
 
 MAX_ABANDONED_IN_A_ROW = 3
 MAX_REFUSALS_IN_A_ROW = 20
@@ -41,6 +42,7 @@ class Driver:
       client_config: what the sites' NumPyClients are to be told.
       on_replies: told of every message phase: view before it, command, replies by member, wall seconds.
       on_round_end: told of every round that ended, finalised or abandoned, in order.
+      screened: whether the coordinator decides from openings of the updates' sketches.
       fraction: share of the active sites selected for a round, and `least` of them at least (the contract's minimum included).
     """
 
@@ -53,12 +55,13 @@ class Driver:
         client_config: ClientConfig,
         on_replies: OnReplies,
         on_round_end: OnRoundEnd,
+        screened: bool,
         fraction: float = 1.0,
         least: int = 2,
     ) -> None:
         self._ledger, self._grid, self._nodes = ledger, grid, dict(nodes)
         self._client_config, self._on_replies, self._on_round_end = client_config, on_replies, on_round_end
-        self._fraction, self._least = fraction, least
+        self._screened, self._fraction, self._least = screened, fraction, least
         self._times: Counter[Request] = Counter()
         self._answered: set[Request] = set()
         self._failed: set[Request] = set()
@@ -79,7 +82,8 @@ class Driver:
             self._report_ended(view)
             if self._select(view):
                 continue
-            command = next_step(view, self._shares(view), Asked(times=self._times, answered=self._answered, failed=self._failed))
+            asked = Asked(times=self._times, answered=self._answered, failed=self._failed)
+            command = next_step(view, self._shares(view), asked, self._sketches(view))
             match command:
                 case Done():
                     return
@@ -95,6 +99,11 @@ class Driver:
     def _shares(self, view: LedgerView) -> tuple[ShareRecord, ...]:
         verifying = view.round.phase in (RoundPhase.VERIFY, RoundPhase.VERIFIED)
         return self._ledger.shares(view.round.number) if verifying else ()
+
+    def _sketches(self, view: LedgerView) -> tuple[ShareRecord, ...] | None:
+        if not self._screened:
+            return None
+        return self._ledger.sketches(view.round.number) if view.round.phase is RoundPhase.AGGREGATE else ()
 
     def _ask(self, view: LedgerView, command: Ask) -> None:
         requests = {m: command.request(m) for m in command.members}
@@ -128,6 +137,8 @@ class Driver:
         send = {
             Step.EXPIRE_EPOCH: self._ledger.expire_epoch,
             Step.CLOSE_COMMITS: self._ledger.close_commits,
+            Step.DRAW_SEED: self._ledger.draw_seed,
+            Step.CLOSE_BALLOTS: self._ledger.close_ballots,
             Step.REPLACE_COORDINATOR: self._ledger.replace_coordinator,
             Step.FINALIZE: self._ledger.finalize,
         }

@@ -90,6 +90,18 @@ class ShareError(KeysError):
     """A decryption share is malformed, of another epoch, or not the one its sender published."""
 
 
+class SpoiledSum(ShareError):
+    """A sum opened to values that no sum of updates has: a share was wrong, or an included update was out of range.
+
+    Attributes:
+      positions: the first eight (block, coefficient) out of range, in order; blocks count from the first one opened.
+    """
+
+    def __init__(self, message: str, *, positions: tuple[tuple[int, int], ...]) -> None:
+        super().__init__(message)
+        self.positions = positions
+
+
 class WrongShare(ShareError):
     """A key holder released a decryption share that its keys do not give, or that not everybody can open.
 
@@ -131,6 +143,10 @@ class UnusableUpdate(ProtocolError):
         super().__init__(message)
         self.member = member
         self.reason = reason
+
+
+class SketchesClosed(ProtocolError):
+    """No quorum of key holders has opened the sketches of all sound updates, so nobody can judge them yet."""
 
 
 class JournalError(ProtocolError):

@@ -79,6 +79,33 @@ class ExclusionReason(IntEnum):
     """An audit opened a value of its update that lies outside the agreed range."""
 
 
+class BallotStage(IntEnum):
+    """Where the sites' vote on an aggregate with two halves is; the values are those of the contract."""
+
+    NONE = 0
+    CAST = 1
+    REVEAL = 2
+    COUNTED = 3
+
+
+class Outcome(IntEnum):
+    """What the sites made of an opened aggregate; the values are those of the contract."""
+
+    WHOLE = 0
+    """All included updates; the only one for an aggregate without halves, but for SPOILED."""
+    FIRST = 1
+    """Only the half that is not in the round's `split`."""
+    SECOND = 2
+    """Only the half in `split`."""
+    NONE = 3
+    """Neither half: the model stays as it was."""
+    SPOILED = 4
+    """A sum lies out of the agreed range; never final, the aggregate is made again."""
+
+
+RoundOutcome = Outcome
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """A registered site.
@@ -198,7 +225,7 @@ class UpdateRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShareRecord:
-    """One released decryption share: its store digest and the quorum (mask) it was computed for."""
+    """One released decryption share, or part of the sketches' openings: its store digest, and the quorum (mask) it is for."""
 
     member: int
     quorum: int
@@ -206,21 +233,40 @@ class ShareRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BallotRecord:
+    """One site's ballot on the two halves of an aggregate.
+
+    Attributes:
+      commitment: 32 bytes, `ledger.ballots.ballot_commitment`.
+      choice: 0 both are good, 1 rather the first, 2 rather the second; None until the site has shown it.
+    """
+
+    member: int
+    commitment: bytes
+    choice: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoundRecord:
     """A round as the contract holds it. Masks have one bit per member index; times are chain seconds.
 
     Attributes:
-      attempt: aggregation attempt, from 0; each coordinator replacement adds one.
+      attempt: aggregation attempt, from 0; each coordinator replacement, and each spoiled aggregate, adds one.
       weight_total: sum of max_weight over the sites selected when the round opened; the unit of all weights.
       parent: aggregate digest of the last finalised round (zero before the first).
       base: digest of the model that all updates of this round start from: the last finalised round's `opened`, or the
         task's initial model.
       weights: one byte (1..8) per included member, ascending index: the coordinator's integer weights.
       reasons: one `ExclusionReason` byte per committed member left out, ascending index.
-      revealed: members whose onion layer of this round is public, whichever attempt they attested in.
+      split: mask of the second half of an aggregate with two; 0 for one without halves. `included` is both.
+      revealed: members whose onion layer of this round is public, by itself or with a vote, in whichever attempt.
+      screen_seed: what every update of this round is sketched with, 32 bytes; zero until it is drawn.
+      ballot_stage: of the vote on the two halves. cast, balloted: members that cast a ballot, and that showed it.
       open_quorum: mask of a quorum whose shares are all released, 0 while there is none.
       confirmed: members that opened the shares of `open_quorum` and named the model they got.
       opened: digest of the model after this round, once a majority of the committed sites named it; zero before.
+      outcome: which updates that model takes up; WHOLE before.
+      spoiled: digest of the places in which the last opened aggregate was out of its range; zero if none was.
       disputed: key holders whose shares were found wrong in this round; no quorum may contain them any more.
       abort_reason: text given on chain when the phase is ABORTED.
     """
@@ -244,6 +290,13 @@ class RoundRecord:
     open_quorum: int
     confirmed: int
     disputed: int
+    split: int
+    cast: int
+    balloted: int
+    ballot_stage: BallotStage
+    outcome: Outcome
+    screen_seed: bytes
+    spoiled: bytes
     parent: bytes
     base: bytes
     opened: bytes
@@ -289,3 +342,16 @@ def mask_of(members: Iterable[int]) -> int:
 def members_in(mask: int) -> tuple[int, ...]:
     """Member indices of a mask, ascending."""
     return tuple(i for i in range(mask.bit_length()) if mask >> i & 1)
+
+
+def members_of(r: RoundRecord, outcome: RoundOutcome) -> int:
+    """Mask of the sites whose mean update an outcome of the round takes up; 0 for none."""
+    match outcome:
+        case RoundOutcome.WHOLE:
+            return r.included
+        case RoundOutcome.FIRST:
+            return r.included & ~r.split
+        case RoundOutcome.SECOND:
+            return r.included & r.split
+        case _:
+            return 0

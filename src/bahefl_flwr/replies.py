@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from bahefl_flwr.round import Action
 from bahefl_flwr.settings import Scalar
+from bahefl_flwr.steps import Action
 
 _POLL_S = 0.02
 _LOOK_S = 1.0

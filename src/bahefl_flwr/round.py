@@ -5,11 +5,10 @@ The contract is the state machine of a round; nothing here keeps state, waits, o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from bahefl_flwr.records import (
+    BallotStage,
     EpochPhase,
     LedgerView,
     RoundPhase,
@@ -18,6 +17,7 @@ from bahefl_flwr.records import (
     mask_of,
     members_in,
 )
+from bahefl_flwr.steps import Action, Advance, Ask, Asked, Command, Done, Request, Step, Stuck, Wait
 
 MAX_ASKS = 2
 """A site that did not act after being asked this often is waited for, by its deadline, but not asked again."""
@@ -26,124 +26,13 @@ STUCK_AFTER_S = 60
 """How long (chain seconds) past its deadline a state may last that the contract leaves by itself."""
 
 
-class Action(StrEnum):
-    """What a site can be asked to do; the values are Flower message types (DESIGN section 4)."""
-
-    HELLO = "query.hello"
-    COMMIT_SEEDS = "query.commit_seeds"
-    REVEAL_SEEDS = "query.reveal_seeds"
-    PUBLISH_KEY_PARTS = "query.publish_key_parts"
-    UPLOAD_KEY_PARTS = "query.upload_key_parts"
-    CONFIRM_KEY = "query.confirm_key"
-    JUDGE = "query.judge"
-    TRAIN = "train"
-    UPLOAD = "query.upload"
-    AGGREGATE = "query.aggregate"
-    OPEN = "query.open"
-    CONFIRM = "query.confirm"
-    EVALUATE = "evaluate"
-
-
-class Step(StrEnum):
-    """What the driver itself can send to the ledger. Anybody may send these; the contract checks the time."""
-
-    EXPIRE_EPOCH = "expire_epoch"
-    CLOSE_COMMITS = "close_commits"
-    REPLACE_COORDINATOR = "replace_coordinator"
-    FINALIZE = "finalize"
-    ABANDON = "abandon"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One thing asked of one member; the fields mean what they mean in `Ask`."""
-
-    action: Action
-    number: int
-    attempt: int
-    member: int
-    quorum: int = 0
-    repairs: Action | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What the driver remembers of its own questions. Losing it costs repeats of idempotent requests, nothing else.
-
-    Attributes:
-      times: how often each request was put.
-      answered: requests that were carried out. failed: requests that were answered with an error.
-    """
-
-    times: Mapping[Request, int] = field(default_factory=dict)
-    answered: Collection[Request] = frozenset()
-    failed: Collection[Request] = frozenset()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """Send `action` to `members` and wait for their replies, at most until `deadline` or until it `is_over`.
-
-    Attributes:
-      number: round, or key epoch in a ceremony. attempt: the round's aggregation attempt.
-      deadline: chain seconds; this question's share of the ledger's window (see `_share_of_window`).
-      quorum: mask of the members asked to release shares, with OPEN; that have released them, with CONFIRM.
-      repairs: with UPLOAD, the action that failed and is to be tried again once objects are put again.
-    """
-
-    action: Action
-    number: int
-    attempt: int
-    members: tuple[int, ...]
-    deadline: int
-    quorum: int = 0
-    repairs: Action | None = None
-
-    def request(self, member: int) -> Request:
-        """What this asks of one member."""
-        return Request(
-            action=self.action, number=self.number, attempt=self.attempt, member=member, quorum=self.quorum, repairs=self.repairs
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Advance:
-    """Send a transaction that moves the ledger on because a deadline passed or everything is there."""
-
-    step: Step
-    number: int
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wait:
-    """Nothing to ask: wait for `members`, at most until `deadline` (chain seconds)."""
-
-    deadline: int
-    members: tuple[int, ...]
-    why: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
-    """The task is over."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stuck:
-    """The ledger stays in a state that the contract leaves by itself: no honest ledger of ours, so there is nothing to do."""
-
-    why: str
-
-
-Command = Ask | Advance | Wait | Done | Stuck
-
 _CEREMONY = {
     EpochPhase.COMMIT: (Action.COMMIT_SEEDS, "committed"),
     EpochPhase.REVEAL: (Action.REVEAL_SEEDS, "revealed"),
     EpochPhase.PUBLISH: (Action.PUBLISH_KEY_PARTS, "published"),
     EpochPhase.CONFIRM: (Action.CONFIRM_KEY, "confirmed"),
 }
+_BALLOTING = {Action.CAST_BALLOT: BallotStage.CAST, Action.REVEAL_BALLOT: BallotStage.REVEAL}
 _CEREMONY_PHASES = (*_CEREMONY, EpochPhase.DISPUTE)
 _CEREMONY_ACTIONS = {action: phase for phase, (action, _) in _CEREMONY.items()} | {
     Action.UPLOAD_KEY_PARTS: EpochPhase.CONFIRM,
@@ -151,13 +40,16 @@ _CEREMONY_ACTIONS = {action: phase for phase, (action, _) in _CEREMONY.items()} 
 }
 
 
-def next_step(view: LedgerView, shares: Collection[ShareRecord], asked: Asked) -> Command:
+def next_step(
+    view: LedgerView, shares: Collection[ShareRecord], asked: Asked, sketches: Collection[ShareRecord] | None = None
+) -> Command:
     """The one thing to do now.
 
     Args:
       view: a reading of the ledger.
       shares: decryption shares released so far in the view's round.
       asked: questions already put to the sites.
+      sketches: openings of sketches released so far in the view's round; None where updates are not screened.
 
     Returns:
       A command; carrying it out changes the ledger, or `asked`, or lets time pass until a deadline that lies ahead.
@@ -171,7 +63,7 @@ def next_step(view: LedgerView, shares: Collection[ShareRecord], asked: Asked) -
         case RoundPhase.COMMIT:
             return _commit(view, asked)
         case RoundPhase.AGGREGATE:
-            return _aggregate(view, asked)
+            return _aggregate(view, sketches, asked)
         case RoundPhase.VERIFY | RoundPhase.VERIFIED:
             return _verify(view, shares, asked)
         case phase:
@@ -206,6 +98,8 @@ def _is_done(command: Ask, r: RoundRecord) -> bool:
             return bool(complete) or r.phase not in (RoundPhase.VERIFY, RoundPhase.VERIFIED)
         case Action.CONFIRM:
             return r.phase is not RoundPhase.VERIFIED or r.open_quorum != command.quorum
+        case Action.CAST_BALLOT | Action.REVEAL_BALLOT as action:
+            return r.ballot_stage is not _BALLOTING[action] or r.open_quorum != command.quorum
         case _:
             return r.phase is not RoundPhase.AGGREGATE
 
@@ -238,8 +132,8 @@ def _commit(view: LedgerView, asked: Asked) -> Command:
     return _repair(Action.TRAIN, view, missing, asked) or _ask_or_wait(Action.TRAIN, view, missing, asked)
 
 
-def _aggregate(view: LedgerView, asked: Asked) -> Command:
-    """Paper steps 4-9: uploads once commits have closed, then the coordinator adds."""
+def _aggregate(view: LedgerView, sketches: Collection[ShareRecord] | None, asked: Asked) -> Command:
+    """Paper steps 4-9: uploads once commits have closed, openings of the updates' sketches, then the coordinator adds."""
     r = view.round
     if view.chain_time > r.deadline:
         return Advance(step=Step.REPLACE_COORDINATOR, number=r.number)
@@ -247,7 +141,55 @@ def _aggregate(view: LedgerView, asked: Asked) -> Command:
     upload = _ask_or_wait(Action.UPLOAD, view, missing, asked)
     if isinstance(upload, Ask):
         return upload
-    return _ask_or_wait(Action.AGGREGATE, view, 1 << r.coordinator, asked)
+    if sketches is None:
+        return _ask_or_wait(Action.AGGREGATE, view, 1 << r.coordinator, asked)
+    return _screen(view, sketches, asked)
+
+
+def _screen(view: LedgerView, sketches: Collection[ShareRecord], asked: Asked) -> Command:
+    """A quorum opens the sketches; with what it opened the coordinator decides and adds."""
+    r = view.round
+    if not any(r.screen_seed):
+        hidden = r.committed & ~r.revealed
+        if 2 * (r.committed & r.revealed).bit_count() > r.committed.bit_count():
+            return Advance(step=Step.DRAW_SEED, number=r.number)
+        return Wait(deadline=r.deadline, members=members_in(hidden), why=f"onion layers of round {r.number}")
+    opened = _opened_sketches(view, sketches, asked)
+    if opened:
+        coordinator = 1 << r.coordinator
+        repair = _repair(Action.AGGREGATE, view, coordinator, asked, opened)
+        return repair or _ask_or_wait(Action.AGGREGATE, view, coordinator, asked, opened)
+    quorum = _sketch_quorum(view, sketches, asked)
+    missing = quorum & ~_released(sketches, quorum)
+    return _repair(Action.SCREEN, view, missing, asked) or _ask_or_wait(Action.SCREEN, view, missing, asked, quorum)
+
+
+def _opened_sketches(view: LedgerView, sketches: Collection[ShareRecord], asked: Asked) -> int:
+    """A quorum whose openings are all there and that the coordinator has not failed on; 0 if there is none."""
+    complete = [q for q in dict.fromkeys(s.quorum for s in sketches) if _released(sketches, q) == q]
+    trusted = [q for q in complete if not q & view.epoch.accused]
+    left = [q for q in trusted or complete if not _is_spent(q, view.round, asked)]
+    return left[0] if left else 0
+
+
+def _is_spent(quorum: int, r: RoundRecord, asked: Asked) -> bool:
+    """Whether the coordinator could not decide from what this quorum opened, though it was asked again."""
+    failed = [q for q in asked.failed if _matches(q, Action.AGGREGATE, r) and (q.member, q.quorum) == (r.coordinator, quorum)]
+    return any(asked.times.get(q, 0) >= MAX_ASKS for q in failed)
+
+
+def _sketch_quorum(view: LedgerView, sketches: Collection[ShareRecord], asked: Asked) -> int:
+    """A mask of `threshold` key holders to open the sketches; 0 if too few are able to. Who served in vain comes last."""
+    r, epoch = view.round, view.epoch
+    allowed = epoch.committee & view.active & ~view.task.excluded
+    complete = {q for q in {s.quorum for s in sketches} if _released(sketches, q) == q}
+    in_vain = {m: sum(q >> m & 1 for q in complete) for m in members_in(allowed)}
+    failures = _failures(Action.SCREEN, allowed, sketches, r, asked)
+
+    def order(m: int) -> tuple[int, bool, int, bool, int]:
+        return failures[m], bool(epoch.accused >> m & 1), in_vain[m], not r.committed >> m & 1, (m - r.number) % 256
+
+    return _first_able(failures, order, epoch.threshold)
 
 
 def _verify(view: LedgerView, shares: Collection[ShareRecord], asked: Asked) -> Command:
@@ -255,6 +197,9 @@ def _verify(view: LedgerView, shares: Collection[ShareRecord], asked: Asked) -> 
     r = view.round
     silent = _silent(r)
     late = view.chain_time > r.deadline
+    balloting = r.ballot_stage in _BALLOTING.values()
+    if late and balloting:
+        return Advance(step=Step.CLOSE_BALLOTS, number=r.number)
     if any(r.opened) and (late or not silent | _unconfirmed(r)):
         return Advance(step=Step.FINALIZE, number=r.number)
     if late and r.phase is RoundPhase.VERIFY:
@@ -263,10 +208,21 @@ def _verify(view: LedgerView, shares: Collection[ShareRecord], asked: Asked) -> 
         done = "confirmed what its quorum opened" if r.open_quorum else "released decryption shares"
         return Advance(step=Step.ABANDON, number=r.number, reason=f"too few sites {done} in time")
     if r.phase is RoundPhase.VERIFIED and r.open_quorum:
-        return _confirm(view, asked)
+        return _ballot(view, asked) if balloting else _confirm(view, asked)
     quorum = 0 if r.open_quorum else choose_quorum(view, shares, asked)
     missing = silent | (quorum & ~_released(shares, quorum))
     return _repair(Action.OPEN, view, missing, asked) or _ask_or_wait(Action.OPEN, view, missing, asked, quorum)
+
+
+def _ballot(view: LedgerView, asked: Asked) -> Command:
+    """In a conflict every site says which half suits its own data: first sealed by a hash, then in the open."""
+    r = view.round
+    if r.ballot_stage is BallotStage.CAST:
+        action, missing = Action.CAST_BALLOT, r.committed & view.active & ~r.cast
+    else:
+        action, missing = Action.REVEAL_BALLOT, r.cast & ~r.balloted
+    repair = _repair(action, view, missing, asked, r.open_quorum)
+    return repair or _ask_or_wait(action, view, missing, asked, r.open_quorum)
 
 
 def _confirm(view: LedgerView, asked: Asked) -> Command:
@@ -297,20 +253,29 @@ def choose_quorum(view: LedgerView, shares: Collection[ShareRecord], asked: Aske
     allowed = epoch.committee & view.active & ~r.voted_bad & ~r.disputed
     if r.phase is not RoundPhase.VERIFIED:
         allowed &= r.committed
-    failures = {
-        m: sum(
-            times
-            for q, times in asked.times.items()
-            if _matches(q, Action.OPEN, r) and q.member == m and q.quorum >> m & 1 and not _released(shares, q.quorum) >> m & 1
-        )
-        for m in members_in(allowed)
-    }
+    failures = _failures(Action.OPEN, allowed, shares, r, asked)
 
     def order(m: int) -> tuple[int, bool, bool, int]:
         return failures[m], bool(epoch.accused >> m & 1), not r.committed >> m & 1, (m - r.number) % 256
 
+    return _first_able(failures, order, epoch.threshold)
+
+
+def _failures(action: Action, allowed: int, released: Collection[ShareRecord], r: RoundRecord, asked: Asked) -> dict[int, int]:
+    """How often each of these members was asked for a share of a quorum and has not released it."""
+    return {
+        m: sum(
+            times
+            for q, times in asked.times.items()
+            if _matches(q, action, r) and q.member == m and q.quorum >> m & 1 and not _released(released, q.quorum) >> m & 1
+        )
+        for m in members_in(allowed)
+    }
+
+
+def _first_able(failures: Mapping[int, int], order: Callable[[int], tuple[int, ...]], threshold: int) -> int:
     able = sorted((m for m, n in failures.items() if n < MAX_ASKS), key=order)
-    return mask_of(able[: epoch.threshold]) if len(able) >= epoch.threshold else 0
+    return mask_of(able[:threshold]) if len(able) >= threshold else 0
 
 
 def _released(shares: Collection[ShareRecord], quorum: int) -> int:
@@ -323,7 +288,7 @@ def _repair(action: Action, view: LedgerView, missing: int, asked: Asked, quorum
     Silence is no such error, and owners that are silent themselves are left out: they would only delay the second try.
 
     Args:
-      quorum: with CONFIRM, the quorum that is being confirmed; each is repaired for itself.
+      quorum: the quorum whose shares the action uses; each is repaired for itself.
     """
     r = view.round
 
@@ -359,16 +324,20 @@ def _ask_or_wait(action: Action, view: LedgerView, missing: int, asked: Asked, q
     return Ask(action=action, number=number, attempt=attempt, members=able, deadline=deadline, quorum=quorum)
 
 
+# Other work follows in the same window.
+_FOLLOWED = (Action.UPLOAD, Action.SCREEN, Action.OPEN, Action.CONFIRM, Action.UPLOAD_KEY_PARTS)
+
+
 def _share_of_window(action: Action, now: int, window_end: int, *, last: bool) -> int:
     """Until when one question is waited for, so that a site that hangs cannot use up a window others need (chain seconds).
 
     Uploads, openings and their confirmation are followed by other work in the same window (the coordinator's sum, the next
-    quorum, a second look after a repair), so each gets an equal part of what is left. In the other phases nothing can follow
-    before the sites asked have acted, and their work (training, adding) may rightly take long: the first question gets three
-    quarters of what is left, the last one all of it; a message that got lost is so still repeated in time.
+    quorum, a second look after a repair: `_FOLLOWED`), so each gets an equal part of what is left. In the other phases nothing
+    can follow before the sites asked have acted, and their work (training, adding) may rightly take long: the first question gets
+    three quarters of what is left, the last one all of it; a message that got lost is so still repeated in time.
     """
     left = window_end - now
-    if action in (Action.UPLOAD, Action.OPEN, Action.CONFIRM, Action.UPLOAD_KEY_PARTS):
+    if action in _FOLLOWED:
         left //= MAX_ASKS + 1
     elif not last:
         left = left * 3 // 4

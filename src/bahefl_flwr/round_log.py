@@ -5,12 +5,13 @@ The line of a round waits for the evaluation of its model, which sites do at the
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bahefl_flwr.records import ExclusionReason, Member, RoundPhase, RoundRecord, UpdateRecord, members_in
+from bahefl_flwr.records import ExclusionReason, Member, RoundPhase, RoundRecord, UpdateRecord, mask_of, members_in, members_of
 from bahefl_flwr.replies import Numbers, Reply
 
 _TRAIN_PHASES = ("open", "evaluate", "train", "encrypt", "commit")
@@ -23,6 +24,7 @@ class RoundFigures:
     Attributes:
       trained: each site's own training metrics; a round may ask for them more than once.
       train: their aggregate.
+      screening: what the coordinator says it saw and decided (screening/summary.py); its digest is in the aggregate's.
     """
 
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -30,6 +32,7 @@ class RoundFigures:
     gas: int = 0
     trained: dict[int, Numbers] = field(default_factory=dict)
     train: dict[str, float] = field(default_factory=dict)
+    screening: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def add(self, phase: str, wall_s: float, replies: Mapping[int, Reply]) -> None:
@@ -42,10 +45,20 @@ class RoundFigures:
             self.seconds[phase] += wall_s
         for member, reply in answered.items():
             self.gas += int(reply.bytes.get("gas", 0))
-            for name in ("update", "aggregate", "share"):
+            self._read_screening(reply)
+            for name in ("update", "sketch", "aggregate", "share"):
                 # An update is made in `train` and sent in `upload`; it counts when it is sent.
                 self.bytes[name] += int(reply.bytes.get(name, 0)) if phase != "train" else 0
             self.notes.extend(f"site {member}: {n}" for n in str(reply.facts.get("notes", "")).splitlines())
+
+    def _read_screening(self, reply: Reply) -> None:
+        """A claim for people to look at: what does not parse is left out."""
+        try:
+            shown = json.loads(str(reply.facts.get("screening", "{}")))
+        except (ValueError, RecursionError):
+            return
+        if isinstance(shown, dict) and shown:
+            self.screening = shown
 
     def _split(self, wall_s: float, replies: list[Reply]) -> None:
         """Sites share the machine in a simulation, so wall time is dealt out in proportion to the sites' own seconds."""
@@ -69,9 +82,10 @@ def round_line(
     Args:
       evaluation: figures of the opened model over all sites. by_site: the same per member index.
     """
-    included = members_in(r.included)
-    left_out = [m for m in members_in(r.committed) if m not in included]
-    reasons = dict(zip(left_out, r.reasons, strict=False))
+    included = members_in(members_of(r, r.outcome))
+    left_out = members_in(r.committed & ~r.included)
+    reasons = {m: ExclusionReason(reason).name.lower() for m, reason in zip(left_out, r.reasons, strict=False)}
+    outvoted = dict.fromkeys(members_in(r.included & ~mask_of(included)), "outvoted" if included else "held")
     return {
         "round": r.number,
         "finalised": r.phase is RoundPhase.FINALIZED,
@@ -83,7 +97,9 @@ def round_line(
         "committed": list(members_in(r.committed)),
         "declined": list(members_in(r.declined)),
         "included": list(included),
-        "excluded": {str(m): ExclusionReason(reason).name.lower() for m, reason in reasons.items()},
+        "excluded": {str(m): reason for m, reason in sorted({**reasons, **outvoted}.items())},
+        "outcome": r.outcome.name.lower(),
+        "screening": figures.screening,
         "weights": {str(u.member): u.weight for u in updates},
         "quorum": list(members_in(r.open_quorum)),
         "disputed": list(members_in(r.disputed)),

@@ -55,6 +55,18 @@ class LedgerFacts(TypedDict):
     account_keys: str
 
 
+class AttackFacts(TypedDict):
+    """What a simulated attack was, and whom the coordinators left out of the rounds it tried to spoil: mean sites a round.
+
+    `members` are the attackers' indices on the ledger.
+    """
+
+    name: str
+    members: list[int]
+    attackers_excluded: float
+    honest_excluded: float
+
+
 class RunSummary(TypedDict):
     """`summary.json`. `reason` says why the run ended early, "" if it did not; `test` is the final model's on the test parts."""
 
@@ -67,6 +79,7 @@ class RunSummary(TypedDict):
     test: Mapping[str, float]
     seconds: float
     ledger: NotRequired[LedgerFacts]
+    attack: NotRequired[AttackFacts]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +182,23 @@ def summarise(
         "best": _best(best) if best else None,
         "test": dict(test or {}),
         "seconds": round(seconds, 1),
+    }
+
+
+def attack_facts(lines: Sequence[RoundLine], name: str, members: Sequence[int], start_round: int) -> AttackFacts:
+    """Whom the finalised rounds from the `start_round`-th on left out.
+
+    Args:
+      lines: of a whole run. members: the attackers' indices. start_round: from 1.
+    """
+    attacked = [line for line in lines if line["finalised"]][start_round - 1 :]
+    excluded = [int(member) for line in attacked for member in line["excluded"]]
+    caught = sum(member in members for member in excluded)
+    return {
+        "name": name,
+        "members": list(members),
+        "attackers_excluded": caught / max(1, len(attacked)),
+        "honest_excluded": (len(excluded) - caught) / max(1, len(attacked)),
     }
 
 

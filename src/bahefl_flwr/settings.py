@@ -19,6 +19,12 @@ from bahefl_flwr.errors import DataError, SettingsError
 
 Scalar = bool | int | float | str
 
+AttackName = Literal[
+    "none", "mask_inversion", "mask_inversion_norm", "mask_inversion_x10", "mask_inversion_aligned", "empty_masks",
+    "empty_masks_norm", "backdoor", "backdoor_norm", "backdoor_x5", "copies", "sign_flip", "scale_minus_5", "gaussian", "alie",
+    "alie_noise", "ipm", "ipm_strong", "min_max", "min_max_noise", "min_sum", "zero", "replay", "mimicry",
+]  # fmt: skip
+
 DEFAULT_EXPERIMENT = "default"
 # In a run-config: true when every value is final, false (or absent) while `experiment` is still to be composed.
 _RESOLVED = "resolved"
@@ -204,15 +210,15 @@ class ScreeningSettings(_Group):
 
 
 class AttackSettings(_Group):
-    """Sites that poison the model, in a simulation only: a deployed site refuses these settings (docs/screening.md).
+    """Sites that poison the model, in a simulation only: a deployed site refuses these settings (docs/attacks.md).
 
     Attributes:
-      name: one of `conf/attack/`; `none` attacks nothing.
-      fraction: of the sites that attack, rounded to whole sites; which ones follows from run.seed.
+      name: what they do; `none` attacks nothing. `conf/attack/` has a file for each.
+      fraction: of the sites that attack, rounded to whole sites, and never all of them below 1; which ones follows from run.seed.
       start_round: first finalised round, from 1, that they try to spoil; before it they are honest.
     """
 
-    name: str
+    name: AttackName
     fraction: float = Field(ge=0, le=1)
     start_round: int = Field(ge=1)
 

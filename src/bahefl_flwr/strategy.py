@@ -20,9 +20,9 @@ from bahefl_flwr.errors import RunFailed, SettingsError
 from bahefl_flwr.federation import Federation
 from bahefl_flwr.records import LedgerView, RoundPhase, RoundRecord
 from bahefl_flwr.replies import Numbers, Reply, ask, request_config
-from bahefl_flwr.round import Action, Ask
 from bahefl_flwr.round_log import RoundFigures, round_line
 from bahefl_flwr.settings import Scalar
+from bahefl_flwr.steps import Action, Ask
 from bahefl_flwr.task import gather
 
 MetricsAggregation = Callable[[list[RecordDict], str], MetricRecord]
@@ -32,8 +32,11 @@ _EXAMPLES = "num-examples"
 _PHASES = {
     Action.TRAIN: "train",
     Action.UPLOAD: "upload",
+    Action.SCREEN: "screen",
     Action.AGGREGATE: "aggregate",
     Action.OPEN: "verify",
+    Action.CAST_BALLOT: "ballot",
+    Action.REVEAL_BALLOT: "ballot",
     Action.CONFIRM: "open",
 }
 
@@ -128,7 +131,8 @@ class BaheflStrategy(Strategy):
         self._nodes = gather(self.federation, grid, self.min_available_nodes, self._rounds)
         Driver(
             self.federation.ledger, grid, self._nodes, client_config=self._client_config, on_replies=self._on_replies,
-            on_round_end=self._on_round_end, fraction=self.fraction_train, least=self.min_train_nodes,
+            on_round_end=self._on_round_end, screened=self.federation.settings.screening.kind != "off",
+            fraction=self.fraction_train, least=self.min_train_nodes,
         ).run()  # fmt: skip
         self._evaluate_final(grid, timeout)
         return self.result

@@ -13,14 +13,17 @@ from bahefl_flwr.run_folder import RunSummary
 from bahefl_flwr.settings import Settings, check_data_folder, compose
 from bahefl_flwr.simulation import simulate
 
-_RESULT = ("outcome", "rounds", "score", "dice", "recall", "seconds", "folder", "error")
+_RESULT = ("outcome", "rounds", "score", "dice", "recall", "test_dice", "seconds", "folder", "error")
+# Only where a job attacks: the best round may lie before the attack, and who was left out says what screening is worth.
+_ATTACK = ("attackers_out", "honest_out")
 
 
 def run_sweep(app_module: str, overrides: Sequence[str], *, verbose: bool = False) -> int:
     """Run every combination of the swept overrides and return 0, or the exit code of the first job that failed.
 
     All combinations are checked before the first one starts; a job that fails is noted and the next one runs. Results are
-    appended to `<run.root>/<UTC time>-sweep.csv` job by job, so that stopping the sweep keeps them.
+    appended to `<run.root>/<UTC time>-sweep.csv` job by job, so that stopping the sweep keeps them. `score`, `dice` and `recall`
+    are the best round's on the validation parts, `test_dice` is the final model's on the test parts.
 
     Raises:
       SettingsError: a combination is not allowed. DataError: its data folder is missing.
@@ -29,7 +32,8 @@ def run_sweep(app_module: str, overrides: Sequence[str], *, verbose: bool = Fals
     for _, settings in jobs:
         check_data_folder(settings.data)
     swept = _varying([job for job, _ in jobs])
-    table = _Table(_new_file(jobs[0][1]), (*swept, *_RESULT))
+    attacks = any(settings.attack.name != "none" for _, settings in jobs)
+    table = _Table(_new_file(jobs[0][1]), (*swept, *(_ATTACK if attacks else ()), *_RESULT))
     code = 0
     try:
         for number, (job, settings) in enumerate(jobs, 1):
@@ -60,6 +64,10 @@ def _result(summary: RunSummary | None, folder: Path | None) -> dict[str, str]:
     row |= {"outcome": summary["outcome"], "rounds": str(summary["rounds"]), "seconds": f"{summary['seconds']:.1f}"}
     if (best := summary["best"]) is not None:
         row |= {"score": f"{best['score']:.4f}", "dice": f"{best['dice']:.4f}", "recall": f"{best['recall']:.4f}"}
+    if "dice" in summary["test"]:
+        row["test_dice"] = f"{summary['test']['dice']:.4f}"
+    if (attack := summary.get("attack")) is not None:
+        row |= {"attackers_out": f"{attack['attackers_excluded']:.2f}", "honest_out": f"{attack['honest_excluded']:.2f}"}
     return row
 
 

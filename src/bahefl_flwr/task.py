@@ -18,8 +18,8 @@ from bahefl_flwr.federation import Federation
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.records import MemberStatus
 from bahefl_flwr.replies import Reply, ask, request_config
-from bahefl_flwr.round import Action
 from bahefl_flwr.site.state import task_params
+from bahefl_flwr.steps import Action
 
 _POLL_S = 0.2
 

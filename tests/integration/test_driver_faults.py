@@ -17,7 +17,7 @@ from bahefl_flwr.identity import Identity
 from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.records import RoundPhase
-from bahefl_flwr.round import Advance, Step
+from bahefl_flwr.steps import Advance, Step
 from federation_run import Run, federated_run
 from in_process_grid import Deliver, Tamper
 

@@ -102,7 +102,7 @@ def test_a_suspended_coordinator_is_replaced_at_once(sites: Sites) -> None:
     assert sites.round().coordinator not in (first, second)
     assert sites.round().attempt == 1
     with refused("NotCoordinator"):
-        sites.ledgers[second].submit_aggregate(1, digest("a"), 1, 7, b"\1\1\1", b"")
+        sites.ledgers[second].submit_aggregate(1, digest("a"), 1, 7, 0, b"\1\1\1", b"")
 
 
 def test_an_onion_rotates_only_while_no_layer_is_public(sites: Sites) -> None:
@@ -155,12 +155,13 @@ def test_only_our_contract_is_accepted(registered: Sites) -> None:
         FederationLedger.attach(Connection(registered.chain.url, 1), registered.admin.address)
 
 
-def test_readings_of_another_kind_are_refused(registered: Sites) -> None:
-    """`attach` refuses the right contract if the code that answers for it is another, or none, or not one and the same."""
+@pytest.mark.parametrize("part", ["readings", "contributions"])
+def test_parts_of_another_kind_are_refused(registered: Sites, part: str) -> None:
+    """`attach` refuses the right contract if the code that answers or acts for it is another, or not one and the same."""
     connection = Connection(registered.chain.url, CHAIN_ID, account=ADMIN)
     runtime = connection.web3.eth.get_code(registered.admin.address)
-    first, second = artifact()["readingsReferences"]
-    for places in ((first, second), (second,)):
+    first, *others = artifact()["parts"][part]["references"]
+    for places in ((first, *others), others):
         altered = bytearray(runtime)
         for start in places:
             altered[start : start + 32] = bytes(12) + bytes.fromhex(registered.admin.address[2:])

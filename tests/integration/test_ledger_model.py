@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from bahefl_flwr.errors import TransactionReverted
 from bahefl_flwr.ledger.contract import FederationLedger
-from bahefl_flwr.records import EpochPhase, RoundPhase, members_in
+from bahefl_flwr.records import EpochPhase, Outcome, RoundPhase, members_in
 from direct_ledger import DirectSites
 from ledger_model import CEREMONY, LIVE, Model, Refused
 from ledger_sites import CONFIG, NO_EVIDENCE, NO_LAYER, WEIGHTS, WINDOW_S, N, digest
@@ -222,7 +222,7 @@ class Beside(RuleBasedStateMachine):
         weights, reasons = bytes([1]) * included.bit_count(), bytes([1]) * (r.committed & ~included).bit_count()
         self.both(
             lambda: self.model.submit_aggregate(who, included),
-            lambda: self.by(who).submit_aggregate(r.number, digest("sum", r.attempt), 1, included, weights, reasons),
+            lambda: self.by(who).submit_aggregate(r.number, digest("sum", r.attempt), 1, included, 0, weights, reasons),
         )
 
     @rule(i=SOMEBODY, rightly=st.booleans())
@@ -270,7 +270,7 @@ class Beside(RuleBasedStateMachine):
         quorum, model = self.view.round.open_quorum if rightly else 0b11, digest("odd" if odd else "model", self.number())
         self.both(
             lambda: self.model.confirm_opening(i, quorum, model),
-            lambda: self.by(i).confirm_opening(self.number(), quorum, model),
+            lambda: self.by(i).confirm_opening(self.number(), quorum, model, Outcome.WHOLE),
         )
 
     @rule()

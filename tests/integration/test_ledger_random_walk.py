@@ -10,7 +10,7 @@ import pytest
 
 from bahefl_flwr.errors import TransactionReverted
 from bahefl_flwr.ledger.contract import FederationLedger
-from bahefl_flwr.records import EpochPhase, LedgerView, MemberStatus, RoundPhase, mask_of, members_in
+from bahefl_flwr.records import EpochPhase, LedgerView, MemberStatus, Outcome, RoundPhase, mask_of, members_in
 from ledger_sites import CONFIG, NO_EVIDENCE, NO_LAYER, WINDOW_S, N, Sites, digest
 
 LIVE_ROUND = {RoundPhase.COMMIT, RoundPhase.AGGREGATE, RoundPhase.VERIFY, RoundPhase.VERIFIED}
@@ -130,7 +130,8 @@ def confirm(sites: Sites, chance: random.Random) -> None:
     """A member confirms a model for some quorum, mostly the open one."""
     r = sites.round()
     quorum = r.open_quorum if chance.random() < 0.9 else chance.randrange(2**N)
-    sites.ledgers[chance.randrange(N)].confirm_opening(r.number, quorum, digest(chance.choice(["model", "another"]), r.number))
+    model = digest(chance.choice(["model", "another"]), r.number)
+    sites.ledgers[chance.randrange(N)].confirm_opening(r.number, quorum, model, Outcome.WHOLE)
 
 
 def commit(sites: Sites, chance: random.Random, member: int | None = None) -> None:
@@ -151,7 +152,7 @@ def aggregate(sites: Sites, chance: random.Random) -> None:
     mask = r.committed if chance.random() < 0.8 else r.committed & chance.randrange(2**N)
     sender = sites.coordinator() if chance.random() < 0.9 else someone(sites, chance)
     reasons = b"\1" * (r.committed & ~mask).bit_count()
-    sender.submit_aggregate(r.number, digest("a", chance.random()), 1, mask, b"\1" * mask.bit_count(), reasons)
+    sender.submit_aggregate(r.number, digest("a", chance.random()), 1, mask, 0, b"\1" * mask.bit_count(), reasons)
 
 
 def attest(sites: Sites, chance: random.Random, member: int | None = None) -> None:

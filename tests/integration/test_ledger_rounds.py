@@ -6,7 +6,17 @@ import pytest
 from web3 import HTTPProvider, Web3
 
 from bahefl_flwr.ledger.contract import MAX_REASON_BYTES
-from bahefl_flwr.records import EpochPhase, RoundPhase, RoundRecord, Task, UpdateRecord, mask_of, members_in
+from bahefl_flwr.records import (
+    BallotStage,
+    EpochPhase,
+    Outcome,
+    RoundPhase,
+    RoundRecord,
+    Task,
+    UpdateRecord,
+    mask_of,
+    members_in,
+)
 from ledger_sites import CONFIG, WEIGHTS, N, Sites, digest, refused
 
 ALL = 2**N - 1
@@ -48,7 +58,8 @@ def test_a_finalised_round_is_read_back_whole(sites: Sites) -> None:
         number=1, phase=RoundPhase.FINALIZED, attempt=0, coordinator=opened.coordinator, epoch=1, deadline=r.deadline,
         opened_at=opened.opened_at, weight_total=sum(WEIGHTS), selected=ALL, committed=ALL, declined=0, included=ALL,
         voted_ok=ALL, voted_bad=0, revealed=ALL, failed=0, open_quorum=mask_of(quorum), parent=ZERO,
-        confirmed=ALL, disputed=0,
+        confirmed=ALL, disputed=0, split=0, cast=0, balloted=0, ballot_stage=BallotStage.NONE, outcome=Outcome.WHOLE,
+        screen_seed=ZERO, spoiled=ZERO,
         base=digest("model"), opened=digest("model after", 1),
         aggregate=digest("aggregate", 1), aggregate_size_bytes=5000, weights=bytes([1] * N), reasons=b"", abort_reason="",
     )  # fmt: skip
@@ -225,7 +236,7 @@ def test_only_the_coordinator_aggregates_and_only_then(sites: Sites) -> None:
     sites.commit()
     for i in sites.others(sites.round().coordinator):
         with refused("NotCoordinator"):
-            sites.ledgers[i].submit_aggregate(1, digest("a"), 1, ALL, bytes([1] * N), b"")
+            sites.ledgers[i].submit_aggregate(1, digest("a"), 1, ALL, 0, bytes([1] * N), b"")
     sites.pass_deadline()
     with refused("DeadlinePassed"):
         sites.aggregate()
@@ -251,13 +262,13 @@ def test_an_aggregate_accounts_for_every_commit(
     """Only committed sites, enough of them, one weight of 1..8 each, one reason for each of the others."""
     sites.commit()
     with refused(why):
-        sites.coordinator().submit_aggregate(1, digest("a"), 1, included, weights, reasons)
+        sites.coordinator().submit_aggregate(1, digest("a"), 1, included, 0, weights, reasons)
 
 
 def test_weights_and_reasons_are_read_back_apart(sites: Sites) -> None:
     """The record gives each included site its weight and each other one its reason, in order of their indices."""
     sites.commit()
-    sites.coordinator().submit_aggregate(1, digest("a"), 77, 0b11010, b"\1\10\3", b"\2\1")
+    sites.coordinator().submit_aggregate(1, digest("a"), 77, 0b11010, 0, b"\1\10\3", b"\2\1")
     r = sites.round()
     assert (r.included, r.weights, r.reasons, r.aggregate_size_bytes) == (0b11010, b"\1\10\3", b"\2\1", 77)
     with refused("WrongPhase"):

@@ -24,7 +24,7 @@ def test_a_coordinator_that_misses_its_deadline_is_replaced(sites: Sites) -> Non
     assert r.coordinator != former
     assert (sites.member(former).coordinator_faults, sites.member(former).score) == (1, 16384)
     with refused("NotCoordinator"):
-        sites.ledgers[former].submit_aggregate(1, bytes(31) + b"\1", 1, 0b111, b"\1\1\1", b"\1\1")
+        sites.ledgers[former].submit_aggregate(1, bytes(31) + b"\1", 1, 0b111, 0, b"\1\1\1", b"\1\1")
 
 
 def test_a_verification_without_a_majority_passes_the_office_on(sites: Sites) -> None:

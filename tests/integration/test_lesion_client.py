@@ -12,10 +12,10 @@ from flwr.common import Context, RecordDict
 from flwr.common.typing import Scalar
 
 from bahefl_flwr.client import LesionClient, client_fn
-from bahefl_flwr.errors import DataError, ProtocolError
+from bahefl_flwr.errors import DataError, ProtocolError, SettingsError
 from bahefl_flwr.lesion import partition, phantom
 from bahefl_flwr.lesion.metrics import from_metrics
-from bahefl_flwr.lesion.sites import site_data
+from bahefl_flwr.lesion.sites import ANCHOR_SEED, anchor_slices, site_data
 from bahefl_flwr.settings import Settings, compose
 
 SITES = 3
@@ -102,7 +102,7 @@ def test_a_repeated_fit_gives_the_same_update(cache: Path) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(*answers, strict=True))
 
 
-@pytest.mark.parametrize("part", ["validation", "test"])
+@pytest.mark.parametrize("part", ["validation", "ballot", "test", "anchor"])
 def test_counts_cover_every_pixel_of_the_part(cache: Path, part: str) -> None:
     """TP + FP + FN + TN is the number of pixels of exactly that part."""
     client = _clients(cache)[0]
@@ -131,6 +131,66 @@ def test_an_unknown_part_is_refused(cache: Path) -> None:
 
     with pytest.raises(ProtocolError, match="asked for part 'train'"):
         client.evaluate(client.get_parameters({}), {"part": "train"})
+
+
+def test_a_ballot_is_cast_on_the_validation_part(cache: Path) -> None:
+    """A site votes by its own validation slices."""
+    client = _clients(cache)[0]
+    model = client.get_parameters({})
+
+    assert client.evaluate(model, {"part": "ballot"}) == client.evaluate(model, {"part": "validation"})
+
+
+def test_the_anchor_set_is_the_same_at_every_site_and_in_every_run(cache: Path) -> None:
+    """Loss and counts of one model are equal, whatever the site and the run's seed."""
+    clients = [_clients(cache)[0], _clients(cache)[2], _clients(cache, "run.seed=7")[1]]
+    model = clients[0].get_parameters({})
+
+    answers = [client.evaluate(model, {"part": "anchor"}) for client in clients]
+
+    assert answers[0] == answers[1] == answers[2]
+    assert answers[0][1] == compose(SMALL).screening.anchor_slices
+
+
+@pytest.mark.parametrize("count", [4, 5, 24])
+def test_an_anchor_set_of_any_size_has_both_classes_and_several_scanners(cache: Path, count: int) -> None:
+    """Slices with lesion and without, as many as asked for, in the size of the run's own."""
+    data = compose([*SMALL, f"data.cache={cache}"]).data
+
+    slices = anchor_slices(data, count=count)
+
+    assert slices.images.shape == slices.masks.shape == (count, 32, 32)
+    assert 0 < slices.has_lesion.sum() < count
+    assert len({name.split("_")[1] for name in slices.names}) == 4
+
+
+def test_no_site_trains_on_the_anchor_set(cache: Path) -> None:
+    """Its seed is none that a run may have, and none of its pictures is any site's."""
+    data = compose([*SMALL, f"data.cache={cache}"]).data
+    with pytest.raises(SettingsError, match=r"run\.seed"):
+        compose([f"run.seed={ANCHOR_SEED}"])
+
+    own = {
+        image.tobytes()
+        for k in range(SITES)
+        for part in site_data(data, site=k, sites=SITES, seed=1).values()
+        for image in part.images
+    }
+
+    assert not own & {image.tobytes() for image in anchor_slices(data, count=24).images}
+
+
+def test_exchanged_training_slices_change_the_training_alone(cache: Path) -> None:
+    """Half of the slices are trained on; validation, test and the client itself stay as they were."""
+    client = _clients(cache)[0]
+    model = client.get_parameters({})
+
+    changed = client.with_training(lambda slices: slices.take(np.arange(len(slices) // 2)))
+
+    assert changed.get_properties({})["num-examples"] == client.get_properties({})["num-examples"] // 2  # type: ignore[operator]
+    assert all(
+        changed.evaluate(model, {"part": part}) == client.evaluate(model, {"part": part}) for part in ("validation", "test")
+    )
 
 
 def test_a_deployed_site_reads_its_own_folder(tmp_path: Path) -> None:

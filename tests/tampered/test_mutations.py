@@ -1,4 +1,4 @@
-"""A hundred and sixty-five thousand mutated inputs over every parser of bytes that travel or lie on disk (slow suite).
+"""A hundred and eighty thousand mutated inputs over every parser of bytes that travel or lie on disk (slow suite).
 
 A parser answers with a value in its one form or with its own error; it never crashes, and never takes more than twice the memory
 that the honest input is, or takes to read.
@@ -22,6 +22,7 @@ from bahefl_flwr.he.keys import KeyShare
 from bahefl_flwr.he.proof_format import decode_proof, encode_proof
 from bahefl_flwr.he.seal_format import PartKind, decode_part, encode_part
 from bahefl_flwr.he.share_format import decode_share, encode_share
+from bahefl_flwr.he.sketch import decode_sketch_share, encode_sketch_share, open_sketches, sketch_plan
 from bahefl_flwr.he.update_proof import encrypt_with_proof
 from bahefl_flwr.records import ObjectKind
 from bahefl_flwr.sealing import seal, unseal
@@ -36,6 +37,7 @@ ALL = committee(toy_params(7, 4, degree=256))
 PARAMS = ALL.params
 CIPHERTEXT = encrypt(np.arange(4 * 256).reshape(4, 256) << 30, ALL.key, PARAMS)
 QUORUM = (0, 1, 2, 3)
+SKETCH = sketch_plan(bytes(32), 1, 64, PARAMS)
 COMMITTED = ceremony.commitment(ALL.contributions[1])
 SITE, SEALING_KEY = "0x" + "11" * 20, X25519PrivateKey.from_private_bytes(bytes(range(32)))
 REFS = tuple(PartRef(digest=bytes([k]) * 32, size_bytes=k + 1) for k in range(90))
@@ -89,6 +91,12 @@ PARSERS = {
         read=lambda data: decode_proof(data, PARAMS),
         error=MalformedCiphertext,
         write=lambda value: encode_proof(value, PARAMS),
+    ),
+    "sketch share": Parser(
+        honest=encode_sketch_share(open_sketches(CIPHERTEXT[:, 1], SKETCH, ALL.shares[1], QUORUM), range(4), PARAMS),
+        read=lambda data: decode_sketch_share(data, 1, QUORUM, 64, PARAMS),
+        error=ShareError,
+        write=lambda value: encode_sketch_share(value[1], value[0], PARAMS),
     ),
     "opening": Parser(
         honest=ceremony.opening_for(ALL.contributions[1], 0),

@@ -10,7 +10,7 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from bahefl_flwr.replies import Reply, ask
-from bahefl_flwr.round import Action
+from bahefl_flwr.steps import Action
 from in_process_grid import InProcessGrid
 
 GOOD = {

@@ -10,22 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bahefl_flwr.records import EpochPhase, RoundPhase, ShareRecord, mask_of
-from bahefl_flwr.round import (
-    MAX_ASKS,
-    STUCK_AFTER_S,
-    Action,
-    Advance,
-    Ask,
-    Asked,
-    Done,
-    Request,
-    Step,
-    Stuck,
-    Wait,
-    choose_quorum,
-    is_over,
-    next_step,
-)
+from bahefl_flwr.round import MAX_ASKS, STUCK_AFTER_S, choose_quorum, is_over, next_step
+from bahefl_flwr.steps import Action, Advance, Ask, Asked, Done, Request, Step, Stuck, Wait
 from round_views import ALL, NOTHING, NOW, OPENED, PAST, SOON, ZERO, asked, epoch, round_, view
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from bahefl_flwr.records import EpochPhase, RoundPhase
-from bahefl_flwr.round import Action, Advance, Ask, Step, Wait, choose_quorum, is_over, next_step
+from bahefl_flwr.round import choose_quorum, is_over, next_step
+from bahefl_flwr.steps import Action, Advance, Ask, Step, Wait
 from round_views import ALL, NOTHING, OPENED, PAST, QUORUM, SOON, asked, epoch, round_, verified, view
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bahefl_flwr.errors import RunFailed, StoreError
-from bahefl_flwr.run_folder import create, find, summarise
+from bahefl_flwr.run_folder import attack_facts, create, find, summarise
 from run_lines import line
 
 
@@ -97,3 +97,21 @@ def test_the_summary_counts_finalised_rounds(
     assert summary is not None
     assert (summary["outcome"], summary["rounds"], summary["abandoned"]) == (outcome, rounds, abandoned)
     assert (summary["best"] and summary["best"]["round"]) == best
+
+
+def test_exclusions_are_counted_over_the_attacked_rounds() -> None:
+    """Mean sites a round, by what they were, over the finalised rounds from the first attacked one."""
+    lines = [
+        line(1, excluded={"0": "conflict", "3": "norm"}),
+        line(2, abandoned="late", excluded={"1": "corrupt"}),
+        line(3, excluded={"0": "conflict", "2": "conflict"}),
+        line(4, excluded={"2": "conflict"}),
+    ]
+    facts = attack_facts(lines, "zero", [2, 3], 2)
+    assert facts == {"name": "zero", "members": [2, 3], "attackers_excluded": 1.0, "honest_excluded": 0.5}
+
+
+def test_an_attack_that_never_began_excluded_nobody() -> None:
+    """The run ended before its first attacked round."""
+    facts = attack_facts([line(1, excluded={"0": "norm"})], "zero", [0], 5)
+    assert (facts["attackers_excluded"], facts["honest_excluded"]) == (0, 0)

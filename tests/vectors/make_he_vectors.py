@@ -24,6 +24,16 @@ from bahefl_flwr.he.ring import ring
 from bahefl_flwr.he.sampling import Generator, SecretSeed, centred_binomial, flooding, ternary, uniform
 from bahefl_flwr.he.seal_format import PartKind, encode_part
 from bahefl_flwr.he.share_format import encode_share
+from bahefl_flwr.he.sketch import (
+    combine_sketches,
+    encode_sketch_share,
+    open_sketches,
+    plain_sketch,
+    position_plan,
+    positions_digest,
+    sketch,
+    sketch_plan,
+)
 from bahefl_flwr.he.threshold import combine, partial_decrypt
 from bahefl_flwr.he.update_proof import encrypt_with_proof
 from he_committee import committee, real_params, toy_params
@@ -36,6 +46,8 @@ def vectors() -> dict[str, dict[str, object]]:
     return {
         "samplers": _samplers(),
         "transform": _transform(),
+        "sketch, toy ring of degree 16": _sketch(toy_params(degree=16), 4),
+        "sketch, real ring": _sketch(real_params(), 256),
         "toy ring of degree 16, 3 of 5": _scheme(toy_params(degree=16, weight_bits=2)),
         "real ring, 3 of 5": _scheme(real_params(weight_bits=2)),
         "real ring, single key": _ceremony(real_params(5, 1)),
@@ -99,6 +111,33 @@ def _scheme(params: SecurityParams) -> dict[str, object]:
         "share of 2": _sha256(encode_share(shares[2], params)),
         "opened": _sha256(opened.astype("<i8").tobytes()),
         "mean": _sha256(unpack(opened, _update(0).size, sum(WEIGHTS) / 3, params).astype("<f4").tobytes()),
+    }
+
+
+def _sketch(params: SecurityParams, groups: int) -> dict[str, object]:
+    """The plan of a seed, what it makes of plain and encrypted blocks, one share and its opening; and a plan of positions."""
+    members, plan = committee(params), sketch_plan(bytes(range(32)), 5, groups, params)
+    packed = (np.arange(5 * params.ring_degree) * 7919 % 1009 - 504).reshape(5, -1)
+    made = sketch([encrypt(packed, members.key, params, SecretSeed(bytes(32)))], plan)
+    shares = {p: open_sketches(made[None, 1], plan, members.shares[p], QUORUM) for p in QUORUM}
+    opened = combine_sketches(made[None], {p: share.values for p, share in shares.items()}, QUORUM, plan)
+    positions = ((0, 3), (0, 9), (4, 1))
+    return {
+        "plan": plan.digest.hex(),
+        "signs": plan.fold.signs.tolist(),
+        "buckets": plan.fold.buckets.tolist(),
+        "exponents": plan.fold.exponents.tolist(),
+        "monomials": _sha256(ring(params).monomials(plan.fold.exponents).astype("<i8").tobytes()),
+        "order": _sha256(plan.order.astype("<i8").tobytes()),
+        "first coefficients": plan.order[0, :4].tolist(),
+        "order signs": _sha256(plan.order_signs.astype("<i8").tobytes()),
+        "sigma": plan.sigma_log2,
+        "plain sums": plain_sketch(packed, plan)[:4].tolist(),
+        "sketch": _sha256(made.astype("<u4").tobytes()),
+        "share of 2": _sha256(encode_sketch_share(shares[2], [7], params)),
+        "opened": opened.values[0, :4].tolist(),
+        "positions": positions_digest(positions).hex(),
+        "position plan": position_plan(positions, params).digest.hex(),
     }
 
 

@@ -15,6 +15,7 @@ class Attempt:
 
     Attributes:
       quorums: for each quorum (a mask) the members that released shares for it.
+      spoiled: whether a majority found the opened sum out of its range.
       disputed: key holders whose shares were found wrong in this round.
     """
 
@@ -22,6 +23,7 @@ class Attempt:
     digest: bytes
     votes: dict[int | None, bool] = field(default_factory=dict)
     verified: bool = False
+    spoiled: bool = False
     quorums: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
     disputed: int = 0
 

@@ -13,8 +13,11 @@ from bahefl_flwr.audit.model_checks import model_chain
 from bahefl_flwr.audit.object_checks import bound_manifests, exact_sums, intact_objects
 from bahefl_flwr.audit.opening_checks import confirmed_openings, decryptions
 from bahefl_flwr.audit.round_checks import commitments, inclusions, membership, votes
+from bahefl_flwr.audit.screening_checks import decisions
 
 _NO_MODEL = "not done: no summary.json and no model file to compare (--model FILE); the rounds' models follow each other"
+
+_NOT_SCREENED = "not done: no update of these rounds was screened (screening=off)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,5 +156,13 @@ CHECKS: tuple[Check, ...] = (
         meaning="a key holder could have chosen the collective key, or be missing from it",
         remedy="renew the keys (bahefl keys renew) before the next round",
         run=ceremonies,
+    ),
+    Check(
+        number=15,
+        title="every decision about whose update counts follows from the figures on record, and every outcome from the ballots",
+        meaning="an update was left out, weighed or preferred against the rules, and the sites that voted for it did not notice",
+        remedy="do not use models from this round on; the coordinator and the sites that voted for it are at fault",
+        run=decisions,
+        skipped=lambda case: "" if any(any(r.record.screen_seed) for r in case.rounds()) else _NOT_SCREENED,
     ),
 )

@@ -7,23 +7,31 @@ the contract concluded; the conclusions are compared with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 
 from eth_utils.crypto import keccak
 
+from bahefl_flwr.audit.attempt import needed_votes
 from bahefl_flwr.audit.committees import Committees
+from bahefl_flwr.audit.conduct import Course, Stage, Standing, settle
 from bahefl_flwr.audit.evidence import Evidence
 from bahefl_flwr.audit.finding import Finding
-from bahefl_flwr.audit.lottery import SCORE_MAX, draw, first_ranked, inserted, lowest_ticket, packed, tickets, word
+from bahefl_flwr.audit.lottery import (
+    draw,
+    first_ranked,
+    inserted,
+    lowest_ticket,
+    packed,
+    screen_seed,
+    tickets,
+    word,
+)
 from bahefl_flwr.ledger.history import Event
-from bahefl_flwr.records import members_in
+from bahefl_flwr.records import Outcome, members_in
 
-_SCORE_INITIAL = 32_768
-_FAULT, _EXCLUDED, _SILENT, _RESIGNED, _ABSENT, _SERVED = 2, 4, 8, 8, 16, 8
+_FAULT, _RESIGNED = 2, 8
 # Rounds without tickets after an onion was replaced (Membership.sol).
 _ROTATION_REST = 64
 _ZERO = bytes(32)
-_COMMIT, _LATER, _VERIFIED, _OVER = range(4)
 # With these the contract gives up after a coordinator failed; every other reason is somebody's own.
 _NOBODY_LEFT = "no site is left that could coordinate"
 _AFTER_A_FAULT = (
@@ -33,43 +41,13 @@ _AFTER_A_FAULT = (
 )
 
 
-@dataclass(slots=True)
-class _Member:
-    index: int
-    anchor: bytes
-    salt_round: int
-    score: int = _SCORE_INITIAL
-    last_coordinated: int = 0
-    coordinated: int = 0
-    faults: int = 0
-
-    def lose(self, part: int) -> None:
-        self.score -= self.score // part
-
-
-@dataclass(slots=True)
-class _Round:
-    number: int
-    coordinator: int
-    selected: int
-    beacon: bytes = _ZERO
-    phase: int = _COMMIT
-    committed: int = 0
-    declined: int = 0
-    included: int = 0
-    failed: int = 0
-    revealed: int = 0
-    entropy: int = 0
-    ranking: list[tuple[int, int]] = field(default_factory=list)
-
-
 class Recount:
     """Follows the events of one ledger and tells every difference between what it elected and what it had to elect."""
 
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
-        self._members: dict[int, _Member] = {}
-        self._rounds: dict[int, _Round] = {0: _Round(number=0, coordinator=0, selected=0, phase=_OVER)}
+        self._members: dict[int, Standing] = {}
+        self._rounds: dict[int, Course] = {0: Course(number=0, coordinator=0, selected=0, phase=Stage.OVER)}
         self._active = 0
         self._cooldown = 0
         self._key = _ZERO
@@ -84,6 +62,8 @@ class Recount:
             "Suspended": self._suspend, "Reinstated": self._reinstated, "EpochActive": self._key_made,
             "RoundOpened": self._opened, "SitesSelected": self._select, "UpdateCommitted": self._committed,
             "Declined": self._declined, "CommitsClosed": self._closed, "AggregateSubmitted": self._submitted,
+            "LayerRevealed": self._revealed, "SeedDrawn": self._seed_drawn, "SketchReleased": self._sketched,
+            "OpeningConfirmed": self._confirmed, "RoundSpoiled": self._spoiled,
             "Attested": self._attested, "AggregateVerified": self._verified, "AggregateRejected": self._rejected,
             "WrongVotes": self._wrong_votes, "Resigned": self._resigned, "CoordinatorReplaced": self._replaced,
             "RoundFinalized": self._finalized, "RoundAborted": self._aborted, "EpochOpened": self._committee,
@@ -106,7 +86,7 @@ class Recount:
 
     def _registered(self, event: Event) -> None:
         index = event.values["index"]
-        self._members[index] = _Member(index=index, anchor=event.values["onionAnchor"], salt_round=self._now + 1)
+        self._members[index] = Standing(index=index, anchor=event.values["onionAnchor"], salt_round=self._now + 1)
         self._active |= 1 << index
 
     def _rotated(self, event: Event) -> None:
@@ -116,14 +96,14 @@ class Recount:
     def _suspend(self, event: Event) -> None:
         member, r = self._member(event), self._rounds[self._now]
         self._active &= ~(1 << member.index)
-        if r.phase in (_VERIFIED, _OVER):
+        if r.phase in (Stage.VERIFIED, Stage.OVER):
             return
         if r.coordinator == member.index and not r.failed >> member.index & 1:
-            if r.phase != _COMMIT:
+            if r.phase != Stage.COMMIT:
                 self._fault(r)
             r.failed |= 1 << member.index
             self._suspended = member.index
-        if r.phase == _COMMIT and not (r.committed | r.declined) >> member.index & 1:
+        if r.phase == Stage.COMMIT and not (r.committed | r.declined) >> member.index & 1:
             r.selected &= ~(1 << member.index)
 
     def _reinstated(self, event: Event) -> None:
@@ -143,7 +123,7 @@ class Recount:
         number, last = event.values["round"], self._rounds[self._now]
         seed = last.beacon + last.entropy.to_bytes(32, "big") + self._key + word(number)
         coordinator = self._evidence.index_of(event.values["coordinator"])
-        r = _Round(
+        r = Course(
             number=number, coordinator=-1 if coordinator is None else coordinator, selected=self._active, beacon=keccak(seed)
         )
         self._rounds[number] = r
@@ -160,24 +140,31 @@ class Recount:
         self._rounds[self._now].selected = event.values["selected"]
 
     def _committed(self, event: Event) -> None:
-        self._rounds[self._now].committed |= 1 << self._member(event).index
+        r, m = self._rounds[self._now], self._member(event)
+        r.committed |= 1 << m.index
+        r.digests[m.index] = event.values["digest"]
 
     def _declined(self, event: Event) -> None:
         self._rounds[self._now].declined |= 1 << self._member(event).index
 
     def _closed(self, event: Event) -> None:
-        self._rounds[self._now].phase = _LATER
+        self._rounds[self._now].phase = Stage.LATER
 
     def _submitted(self, event: Event) -> None:
-        self._rounds[self._now].included = event.values["included"]
+        r = self._rounds[self._now]
+        r.included, r.split, r.voted = event.values["included"], event.values["split"], 0
 
     def _verified(self, event: Event) -> None:
-        self._rounds[self._now].phase = _VERIFIED
+        self._rounds[self._now].phase = Stage.VERIFIED
 
     def _attested(self, event: Event) -> Iterator[Finding]:
+        r, m = self._rounds[self._now], self._member(event)
+        r.voted |= 1 << m.index
+        if not r.revealed >> m.index & 1:
+            yield from self._revealed(event)
+
+    def _revealed(self, event: Event) -> Iterator[Finding]:
         r, m, layer = self._rounds[self._now], self._member(event), event.values["layer"]
-        if r.revealed >> m.index & 1:
-            return
         if keccak(layer) != m.anchor:
             yield Finding(round=r.number, site=m.index, message="revealed a layer that is not the next one of its hash onion")
         m.anchor = layer
@@ -185,7 +172,7 @@ class Recount:
         r.entropy ^= int.from_bytes(layer, "big")
         self._enter(r, m, layer)
 
-    def _enter(self, r: _Round, m: _Member, layer: bytes) -> None:
+    def _enter(self, r: Course, m: Standing, layer: bytes) -> None:
         """Let the owner of a layer compete for the next round, unless it rests or its salt is not fixed yet."""
         if self._cooldown and (m.index == r.coordinator or self._cooling(m, r.number + 1)):
             return
@@ -197,6 +184,33 @@ class Recount:
             return
         ticket = lowest_ticket(layer, salt.to_bytes(32, "big"), r.number, tickets(m.score))
         r.ranking = inserted(r.ranking, ticket, m.index)
+
+    # ---- screening
+
+    def _seed_drawn(self, event: Event) -> Iterator[Finding]:
+        r = self._rounds[self._now]
+        digests = [r.digests[i] for i in sorted(r.digests)]
+        seed = screen_seed(r.number, r.entropy.to_bytes(32, "big"), digests)
+        needed = needed_votes(r.committed, self._evidence.rules_at(event).quorum_bps)
+        if r.seed != _ZERO:
+            yield Finding(round=r.number, message="a second seed was drawn for the screening")
+        if r.phase != Stage.LATER or (r.committed & self._active & ~r.revealed and r.revealed.bit_count() < needed):
+            yield Finding(round=r.number, message=f"the seed was drawn when sites {members_in(r.revealed)} had revealed")
+        if event.values["seed"] != seed:
+            message = f"the seed of the screening is {event.values['seed'].hex()}; the reveals give {seed.hex()}"
+            yield Finding(round=r.number, message=message)
+        r.seed = seed
+
+    def _sketched(self, event: Event) -> None:
+        self._rounds[self._now].sketches[event.values["quorum"]] |= 1 << self._member(event).index
+
+    def _confirmed(self, event: Event) -> None:
+        self._rounds[self._now].outcome = Outcome(event.values["outcome"])
+
+    def _spoiled(self, event: Event) -> None:
+        r = self._rounds[self._now]
+        r.phase, r.included, r.split = Stage.LATER, 0, 0
+        r.sketches.clear()
 
     # ---- fail-over
 
@@ -217,19 +231,19 @@ class Recount:
         r, seen = self._rounds[self._now], self._transaction[1]
         if "SitesSelected" in seen:
             pool = r.selected
-        elif r.phase == _COMMIT and ("Resigned" in seen or self._suspended == r.coordinator):
+        elif r.phase == Stage.COMMIT and ("Resigned" in seen or self._suspended == r.coordinator):
             pool = r.selected & ~r.declined
-        elif r.phase == _COMMIT:
+        elif r.phase == Stage.COMMIT:
             self._absent(r)
             pool = r.committed
         else:
-            if not seen & {"Resigned", "AggregateRejected", "Suspended"}:
+            if not seen & {"Resigned", "AggregateRejected", "Suspended"} and not r.unscreened:
                 self._fault(r)
             r.failed |= 1 << r.coordinator
             r.included, pool = 0, r.committed
         yield from self._succeed(event, r, pool & self._active & ~r.failed)
 
-    def _succeed(self, event: Event, r: _Round, pool: int) -> Iterator[Finding]:
+    def _succeed(self, event: Event, r: Course, pool: int) -> Iterator[Finding]:
         expected = first_ranked(self._rounds[r.number - 1].ranking, pool)
         if expected is None and pool:
             expected = self._draw(self._rested(pool), keccak(r.beacon + word(r.failed)))
@@ -237,7 +251,7 @@ class Recount:
         r.coordinator = -1 if named is None else named
         yield from self._compare_choice(r, expected, "passed on to")
 
-    def _absent(self, r: _Round) -> None:
+    def _absent(self, r: Course) -> None:
         """Commits closed without the coordinator's: its fault, unless it declined, resigned or was suspended."""
         if not (r.declined | r.failed) >> r.coordinator & 1:
             self._fault(r)
@@ -246,35 +260,26 @@ class Recount:
     def _aborted(self, event: Event) -> None:
         r, seen = self._rounds[self._now], self._transaction[1]
         reason = self._evidence.rounds[r.number - 1].record.abort_reason
-        if r.phase == _COMMIT and reason == _NOBODY_LEFT:
+        if r.phase == Stage.COMMIT and reason == _NOBODY_LEFT:
             self._absent(r)
-        elif r.phase == _LATER and reason in _AFTER_A_FAULT and not seen & {"Resigned", "AggregateRejected", "Suspended"}:
-            self._fault(r)
+        elif r.phase == Stage.LATER and reason in _AFTER_A_FAULT:
+            if not seen & {"Resigned", "AggregateRejected", "Suspended"} and not r.unscreened:
+                self._fault(r)
             r.failed |= 1 << r.coordinator
-        elif r.phase == _LATER and reason in _AFTER_A_FAULT:
-            r.failed |= 1 << r.coordinator
-        r.phase = _OVER
+        r.phase = Stage.OVER
 
     def _finalized(self, event: Event) -> None:
         r = self._rounds[self._now]
-        r.phase = _OVER
+        r.phase = Stage.OVER
+        reasons = self._evidence.rounds[r.number - 1].record.reasons
+        left_out = dict(zip(members_in(r.committed & ~r.included), reasons, strict=False))
         for index in members_in(r.selected & ~r.declined):
-            self._settle(r, self._members[index])
+            settle(r, self._members[index], left_out.get(index, 0))
         if r.coordinator in self._members:
             m = self._members[r.coordinator]
             m.coordinated, m.last_coordinated = m.coordinated + 1, r.number
 
-    def _settle(self, r: _Round, m: _Member) -> None:
-        if not r.committed >> m.index & 1:
-            m.lose(_ABSENT)
-        elif not r.included >> m.index & 1:
-            m.lose(_EXCLUDED)
-        elif not r.revealed >> m.index & 1:
-            m.lose(_SILENT)
-        else:
-            m.score += (SCORE_MAX - m.score) // _SERVED
-
-    def _fault(self, r: _Round) -> None:
+    def _fault(self, r: Course) -> None:
         if r.coordinator in self._members:
             self._members[r.coordinator].lose(_FAULT)
             self._members[r.coordinator].faults += 1
@@ -285,14 +290,14 @@ class Recount:
     def _now(self) -> int:
         return max(self._rounds)
 
-    def _member(self, event: Event) -> _Member:
+    def _member(self, event: Event) -> Standing:
         index = self._evidence.index_of(event.values["member"])
         if index is None or index not in self._members:
             # Check 3 names the stranger; here it only must not spoil the rest.
-            return _Member(index=255, anchor=_ZERO, salt_round=0)
+            return Standing(index=255, anchor=_ZERO, salt_round=0)
         return self._members[index]
 
-    def _cooling(self, m: _Member, round: int) -> bool:
+    def _cooling(self, m: Standing, round: int) -> bool:
         return m.last_coordinated != 0 and m.last_coordinated + self._cooldown >= round
 
     def _rested(self, pool: int) -> int:
@@ -304,7 +309,7 @@ class Recount:
 
     # ---- conclusions
 
-    def _compare_choice(self, r: _Round, expected: int | None, how: str) -> Iterator[Finding]:
+    def _compare_choice(self, r: Course, expected: int | None, how: str) -> Iterator[Finding]:
         if expected != r.coordinator:
             message = f"the round was {how} site {r.coordinator}; the reveals elect site {expected}"
             yield Finding(round=r.number, site=r.coordinator, message=message)
@@ -317,6 +322,7 @@ class Recount:
                 "entropy": (found.entropy.hex(), r.entropy.to_bytes(32, "big").hex()),
                 "beacon": (found.beacon.hex(), r.beacon.hex()),
                 "best tickets": (found.ranking, packed(r.ranking)),
+                "screening's seed": (record.screen_seed.hex(), r.seed.hex()),
                 "revealed layers": (members_in(record.revealed), members_in(r.revealed)),
                 "failed coordinators": (members_in(record.failed), members_in(r.failed)),
             }

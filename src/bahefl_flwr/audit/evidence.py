@@ -9,6 +9,7 @@ from bahefl_flwr.ledger.history import Event, History
 from bahefl_flwr.ledger.readings import (
     Reading,
     accusation_of,
+    ballot_of,
     ceremony_of,
     epoch_of,
     member_of,
@@ -19,6 +20,7 @@ from bahefl_flwr.ledger.readings import (
 )
 from bahefl_flwr.records import (
     AccusationRecord,
+    BallotRecord,
     CeremonyRecord,
     EpochRecord,
     Member,
@@ -47,7 +49,8 @@ class RoundEvidence:
 
     Attributes:
       task: number of the task it belongs to. parent_round: the finalised round it builds on, 0 = the initial model.
-      shares: those of the last attempt, in order of release.
+      shares: those of the last attempt, in order of release. sketches: the parts of their openings, likewise; after a spoiled
+        aggregate, those asked for since. ballots: by member index.
     """
 
     record: RoundRecord
@@ -58,6 +61,8 @@ class RoundEvidence:
     ranking: int
     updates: tuple[UpdateRecord, ...]
     shares: tuple[ShareRecord, ...]
+    sketches: tuple[ShareRecord, ...]
+    ballots: tuple[BallotRecord, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +183,8 @@ def _round(history: History, number: int, task: int) -> RoundEvidence:
         ranking=reading["ranking"],
         updates=tuple(map(update_of, history.readings("getUpdates", number))),
         shares=tuple(map(share_of, history.readings("getShares", number))),
+        sketches=tuple(map(share_of, history.readings("getSketches", number))),
+        ballots=tuple(map(ballot_of, history.readings("getBallots", number))),
     )
 
 

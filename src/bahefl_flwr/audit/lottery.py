@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from eth_utils.crypto import keccak
 
@@ -32,6 +32,16 @@ def lowest_ticket(layer: bytes, salt: bytes, round: int, count: int) -> int:
     base = keccak(layer + salt + word(round))
     lowest = min(int.from_bytes(keccak(base + word(k)), "big") for k in range(count))
     return (lowest >> _TICKET_SHIFT) or 1
+
+
+def screen_seed(round: int, entropy: bytes, digests: Sequence[bytes]) -> bytes:
+    """What every update of a round is sketched with.
+
+    Args:
+      entropy: of the layers revealed when it was drawn, 32 bytes. digests: of all committed updates, by ascending member index.
+    """
+    # abi.encode(uint256, bytes32, bytes32[]): the list lies behind its offset and its length.
+    return keccak(word(round) + entropy + word(3 * 32) + word(len(digests)) + b"".join(digests))
 
 
 def packed(ranking: list[tuple[int, int]]) -> int:

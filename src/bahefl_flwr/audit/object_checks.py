@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from bahefl_flwr.errors import CiphertextError, StoreError
 from bahefl_flwr.he.ckks import add
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.seal_format import PartKind, decode_part, encode_part
-from bahefl_flwr.records import EpochRecord, RoundPhase, members_in
+from bahefl_flwr.records import EpochRecord, RoundPhase, RoundRecord, members_in
 from bahefl_flwr.store.manifest import Manifest, manifest_cid
 
 _MOST_SITES = 255
@@ -75,24 +75,33 @@ def _wrong_sum(case: Case, r: RoundEvidence) -> Iterator[Finding]:
     aggregate = manifest_cid(record.aggregate)
     try:
         stated = case.store.manifest(record.aggregate)
-        sources = [case.store.manifest(u.digest) for u in r.updates if record.included >> u.member & 1]
-        for i, part in enumerate(stated.parts):
-            blocks = (_ciphertexts(case, manifest, i, params) for manifest in sources)
-            total = encode_part(add(blocks, list(record.weights), params), PartKind.CIPHERTEXT, params)
-            if hashlib.sha256(total).digest() != part.digest:
-                message = f"part {i} is not the sum of the updates of sites {list(members_in(record.included))}"
-                yield Finding(round=record.number, site=record.coordinator, object=aggregate, message=message)
-        if wrong := [m for m in sources if len(m.parts) != len(stated.parts)]:
-            message = f"has {len(stated.parts)} parts, the update of {wrong[0].site} has {len(wrong[0].parts)}"
+        sources = {u.member: case.store.manifest(u.digest) for u in r.updates if record.included >> u.member & 1}
+        # The last part of an update is its proof.
+        parts = {len(manifest.parts) - 1 for manifest in sources.values()}
+        halves = [mask for mask in (record.included & ~record.split, record.split) if mask]
+        if len(parts) != 1 or len(stated.parts) - len(halves) * max(parts) not in (0, 1):
+            message = f"has {len(stated.parts)} parts, the updates in its {len(halves)} sum(s) have {sorted(parts)}"
             yield Finding(round=record.number, site=record.coordinator, object=aggregate, message=message)
+            return
+        places = [(half, i) for half in halves for i in range(max(parts))]
+        for (half, i), part in zip(places, stated.parts, strict=False):
+            if hashlib.sha256(_sum(case, record, sources, half, i, params)).digest() != part.digest:
+                message = f"part {i} is not the sum of the updates of sites {list(members_in(half))}"
+                yield Finding(round=record.number, site=record.coordinator, object=aggregate, message=message)
     except (StoreError, CiphertextError, ValueError) as error:
         message = f"the sum cannot be computed again: {error}"
         yield Finding(round=record.number, site=record.coordinator, object=aggregate, message=message)
 
 
+def _sum(case: Case, record: RoundRecord, sources: Mapping[int, Manifest], half: int, i: int, params: SecurityParams) -> bytes:
+    """One part of the weighted sum of the updates of a mask of sites."""
+    weights = dict(zip(members_in(record.included), record.weights, strict=True))
+    members = members_in(half)
+    blocks = (_ciphertexts(case, sources[m], i, params) for m in members)
+    return encode_part(add(blocks, [weights[m] for m in members], params), PartKind.CIPHERTEXT, params)
+
+
 def _ciphertexts(case: Case, manifest: Manifest, i: int, params: SecurityParams) -> NDArray[np.uint32]:
-    if i >= len(manifest.parts):
-        raise CiphertextError(f"the update of {manifest.site} has no part {i}")
     return decode_part(case.store.part(manifest.parts[i], of=manifest), PartKind.CIPHERTEXT, params)
 
 

@@ -10,10 +10,11 @@ from bahefl_flwr.audit.case import Case
 from bahefl_flwr.audit.evidence import Evidence, RoundEvidence
 from bahefl_flwr.audit.finding import Finding
 from bahefl_flwr.ledger.history import Event
-from bahefl_flwr.records import ExclusionReason, RoundPhase, mask_of, members_in
+from bahefl_flwr.records import ExclusionReason, RoundPhase, RoundRecord, mask_of, members_in
 from bahefl_flwr.store.manifest import manifest_cid
 
 _MOST_WEIGHT = 8
+_LEAST_HALF = 3
 _NO_DIGEST = bytes(32)
 # Event: which of its values is the member that acted.
 _ACTS = {
@@ -21,8 +22,12 @@ _ACTS = {
     "Declined": "member",
     "AggregateSubmitted": "coordinator",
     "Resigned": "coordinator",
+    "LayerRevealed": "member",
+    "SketchReleased": "member",
     "Attested": "member",
     "ShareReleased": "member",
+    "BallotCast": "member",
+    "BallotRevealed": "member",
     "Confirmed": "member",
     "CeremonyStep": "member",
     "Accused": "accuser",
@@ -112,14 +117,17 @@ def inclusions(case: Case) -> Iterator[Finding]:
         if record.aggregate == _NO_DIGEST:
             continue
         submitted = list(case.evidence.of_round(number, "AggregateSubmitted"))
-        stated = [(e.values["digest"], e.values["included"], e.values["attempt"]) for e in submitted[-1:]]
+        stated = [tuple(e.values[name] for name in ("digest", "included", "split", "attempt")) for e in submitted[-1:]]
         least = case.evidence.rules_at(submitted[-1]).min_commits if submitted else 0
         left_out = record.committed & ~record.included
         for holds, message in (
-            (stated == [(record.aggregate, record.included, record.attempt)], "the aggregate is not the one last submitted"),
+            (stated == [(record.aggregate, record.included, record.split, record.attempt)],
+             "the aggregate is not the one last submitted"),
             (not record.included & ~record.committed,
              f"includes sites {members_in(record.included & ~record.committed)}, which did not commit"),
             (record.included.bit_count() >= least, f"holds {record.included.bit_count()} updates, fewer than {least}"),
+            (not record.split or _halves_hide(record, least),
+             f"splits {members_in(record.included)} at {members_in(record.split)}"),
             (len(record.weights) == record.included.bit_count() and all(1 <= w <= _MOST_WEIGHT for w in record.weights),
              f"weights {list(record.weights)} for sites {members_in(record.included)}"),
             (len(record.reasons) == left_out.bit_count() and set(record.reasons) <= _REASONS,
@@ -128,6 +136,12 @@ def inclusions(case: Case) -> Iterator[Finding]:
             if not holds:
                 cid = manifest_cid(record.aggregate)
                 yield Finding(round=number, site=record.coordinator, object=cid, message=f"the aggregate: {message}")
+
+
+def _halves_hide(record: RoundRecord, least: int) -> bool:
+    """Whether each half of an aggregate has enough updates in it that none shows."""
+    halves = (record.split, record.included & ~record.split)
+    return not record.split & ~record.included and min(map(int.bit_count, halves)) >= max(_LEAST_HALF, least)
 
 
 def votes(case: Case) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ Integer arithmetic between one rounding and one division, both IEEE: equal on ev
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,17 +67,26 @@ def unpack(packed: NDArray[np.int64], parameters: int, total_share: float, param
     if not (math.isfinite(total_share) and total_share > 0):
         raise UpdateError(f"the weights of an opened sum add up to {total_share}, which no mean can be divided by")
     fields = np.empty((params.fields, *packed.shape), dtype=np.float64)
-    half = 1 << (params.field_bits - 1)
-    rest = packed.copy()
-    for field in fields[:-1]:
-        low = ((rest + half) & (2 * half - 1)) - half
-        field[...] = low
-        rest -= low
-        rest >>= params.field_bits
-    fields[-1] = rest
+    for field, values in zip(fields, split(packed, params), strict=True):
+        field[...] = values
     # The one floating-point step: a product of three float64, then rounding to float32.
     fields *= params.update_range / (params.field_scale * total_share)
     return fields.reshape(-1)[:parameters].astype(np.float32)
+
+
+def split(packed: NDArray[np.int64], params: SecurityParams) -> Iterator[NDArray[np.int64]]:
+    """The fields of packed integers, lowest first, each of the shape of `packed`.
+
+    Exact for every int64: packed is the sum of field j times 2^(field_bits * j). All fields but the highest are centred.
+    """
+    half = 1 << (params.field_bits - 1)
+    rest = packed.copy()
+    for _ in range(params.fields - 1):
+        low = ((rest + half) & (2 * half - 1)) - half
+        yield low
+        rest -= low
+        rest >>= params.field_bits
+    yield rest
 
 
 def largest_packed_sum(params: SecurityParams) -> int:

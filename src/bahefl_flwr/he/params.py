@@ -34,9 +34,11 @@ _LARGEST_FAILURE_LOG2: Final = -1000
 _FLOODING_STATISTICAL_BITS: Final = 30
 # What flooding allows for cheats within the proof's bounds: a minority of the sites in league, each with 2^32 hashes per update
 # of a million parameters, in an epoch of 50 rounds with two different sums opened in each, learns at most one nat of the key.
+# From the sketches of their updates they learn at most one more.
 _CHEAT_BLOCKS: Final = 82
 _CHEAT_WORK_LOG2: Final = 32
-_CHEAT_OPENINGS: Final = 100
+_EPOCH_ROUNDS: Final = 50
+_SUMS_PER_ROUND: Final = 2
 _CHEAT_NATS: Final = 1.0
 
 
@@ -179,16 +181,60 @@ def flooding_sigma_log2(params: SecurityParams) -> int:
 
     1. sigma >= sqrt(12) * 2^(30/2) * B, with B five standard deviations of the aggregate's noise;
     2. `epoch_divergence` is at most one nat. This one decides by far: the proof of an update lets through a thousand times
-       what an honest site draws, and cheats of several sites add up (docs/security.md, section 6).
+       what an honest site draws, and the cheats of several sites add up (docs/security.md, section 6).
 
     Every subset key floods with the full sigma, because t-1 colluding members know the noise of all subsets but one.
 
     Source: for 1, Li, Micciancio, Schultz, Sorrell, "Securing approximate homomorphic encryption", CRYPTO 2022, with 30
     statistical bits and one query per ciphertext; equal ciphertexts get equal noise: asking again is no second query.
     """
-    honest = math.log2(math.sqrt(12) * 5 * aggregate_noise_std(params)) + _FLOODING_STATISTICAL_BITS / 2
+    honest = _flooding_over(aggregate_noise_std(params))
     cheats = 0.5 * math.log2(_epoch_divergence(params, 0, _CHEAT_BLOCKS, _CHEAT_WORK_LOG2) / _CHEAT_NATS)
     return math.ceil(max(honest, cheats))
+
+
+def sketch_noise_std(params: SecurityParams, blocks: int, groups: int) -> float:
+    """Standard deviation of the ciphertext noise in a group sum: `blocks` * N / `groups` coefficients of fresh ciphertexts."""
+    return fresh_noise_std(params) * math.sqrt(blocks * params.ring_degree / groups)
+
+
+def sketch_sigma_log2(params: SecurityParams, blocks: int, groups: int) -> int:
+    """Log2 of the standard deviation of the noise each subset key adds to a group sum of one update's sketch.
+
+    By the rules of `flooding_sigma_log2`:
+      1. with B five standard deviations of the sketch's noise; one update is opened, so that no weight enters;
+      2. the sketches of an epoch, one a round of each colluding site, tell at most one nat. A sketch takes every coefficient
+         with a sign, so that a cheat's share of its sums is as long as of an opening's coefficients.
+    """
+    honest = _flooding_over(sketch_noise_std(params, blocks, groups))
+    cheats = 0.5 * math.log2(_sketches_divergence(params, 0, _CHEAT_WORK_LOG2) / _CHEAT_NATS)
+    return math.ceil(max(honest, cheats))
+
+
+def sketch_divergence(params: SecurityParams, blocks: int, groups: int) -> float:
+    """Kullback-Leibler divergence between the opened sketch of one honest update and one independent of ciphertext noise.
+
+    For 1 M parameters and 256 groups about 2^-31; the samples are `groups` per update, not N per block as in an opening.
+    """
+    shift = sketch_noise_std(params, blocks, groups) / 2.0 ** sketch_sigma_log2(params, blocks, groups)
+    return float(shift**2 * groups / 2)
+
+
+def sketch_error_std(params: SecurityParams, blocks: int, groups: int) -> float:
+    """Standard deviation of the noise in the lowest field of an opened group sum, in units of that field.
+
+    Flooding of all subset keys, and the rounding to whole units.
+    """
+    noise = math.hypot(
+        2.0 ** sketch_sigma_log2(params, blocks, groups) * math.sqrt(subset_count(params)),
+        sketch_noise_std(params, blocks, groups),
+    )
+    return math.hypot(noise / 2.0**params.noise_bits, math.sqrt(1 / 12))
+
+
+def largest_field_sum(params: SecurityParams) -> int:
+    """Largest magnitude of a field of an opened group sum that counts as in range: 31/32 of what the field holds."""
+    return ((_HEADROOM - 1) << (params.field_bits - 1)) // _HEADROOM
 
 
 def epoch_divergence(params: SecurityParams, blocks: int = _CHEAT_BLOCKS, work_log2: float = _CHEAT_WORK_LOG2) -> float:
@@ -201,6 +247,11 @@ def epoch_divergence(params: SecurityParams, blocks: int = _CHEAT_BLOCKS, work_l
     return _epoch_divergence(params, params.flooding_sigma_log2, blocks, work_log2)
 
 
+def epoch_sketch_divergence(params: SecurityParams, blocks: int, groups: int, work_log2: float = _CHEAT_WORK_LOG2) -> float:
+    """The same for the opened sketches of colluding sites, of updates of a million parameters."""
+    return _sketches_divergence(params, sketch_sigma_log2(params, blocks, groups), work_log2)
+
+
 def colluding_sites(params: SecurityParams) -> int:
     """Sites in league that the flooding allows for: a minority. A majority confirms and screens, and must be honest anyway."""
     return max(1, (params.sites - 1) // 2)
@@ -208,7 +259,13 @@ def colluding_sites(params: SecurityParams) -> int:
 
 def _epoch_divergence(params: SecurityParams, sigma_log2: int, blocks: int, work_log2: float) -> float:
     weight = colluding_sites(params) << params.weight_bits
-    return cheat_divergence(params.ring_degree, blocks, sigma_log2, weight=weight, openings=_CHEAT_OPENINGS, work_log2=work_log2)
+    openings = _EPOCH_ROUNDS * _SUMS_PER_ROUND
+    return cheat_divergence(params.ring_degree, blocks, sigma_log2, weight=weight, openings=openings, work_log2=work_log2)
+
+
+def _sketches_divergence(params: SecurityParams, sigma_log2: int, work_log2: float) -> float:
+    openings = _EPOCH_ROUNDS * colluding_sites(params)
+    return cheat_divergence(params.ring_degree, _CHEAT_BLOCKS, sigma_log2, weight=1, openings=openings, work_log2=work_log2)
 
 
 def opening_divergence(params: SecurityParams, blocks: int) -> float:
@@ -256,6 +313,10 @@ def security_bits(degree: int, modulus_bits: float) -> float:
         return 0.292 * block + 16.4 + math.log2(8 * (degree + samples + 1))
 
     return min(cost(samples) for samples in range(degree // 2, 2 * degree, degree // 64))
+
+
+def _flooding_over(noise_std: float) -> float:
+    return math.log2(math.sqrt(12) * 5 * noise_std) + _FLOODING_STATISTICAL_BITS / 2
 
 
 def _opening_noise_std(params: SecurityParams) -> float:

@@ -5,7 +5,7 @@ Only deterministic arithmetic lives here, on numpy int64; nothing random and not
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final
 
 import numpy as np
@@ -62,6 +62,29 @@ class Ring:
             self.forward(residues, l)
             out[:, l] = residues
         return out
+
+    def monomials(self, exponents: Int64Array) -> Int64Array:
+        """Transforms of X^k: slot j holds psi^(k * (2 * bitrev(j) + 1)).
+
+        Args:
+          exponents: k, shape (count,), 0..2N-1; X^N is -1.
+
+        Returns:
+          Centred residues, magnitudes at most q/2, of shape (count, primes, N).
+        """
+        odd = 2 * bit_reversal(self.degree) + 1
+        places = exponents[:, None] * odd % (2 * self.degree)  # (count, N)
+        return np.stack([table[places] for table in self._root_powers], axis=1)
+
+    @cached_property
+    def _root_powers(self) -> tuple[Int64Array, ...]:
+        """All 2N powers of psi, centred, per prime."""
+        tables = []
+        for q in self.primes:
+            powers = _powers(minimal_root(q, self.degree), 2 * self.degree, q)
+            powers[powers > q // 2] -= q
+            tables.append(powers)
+        return tuple(tables)
 
     def crt_round(self, residues: list[Int64Array], bits: int) -> Int64Array:
         """Nearest integers to x / 2^bits, where x is the centred integer with these residues modulo three primes.

@@ -118,14 +118,25 @@ def flooding(generator: Generator, count: int, sigma_log2: int) -> NDArray[np.in
     Args:
       sigma_log2: 8..58.
     """
-    words = generator.words(3 * count)
+    return flooding_of(generator.words(3 * count).reshape(3, count), sigma_log2)
+
+
+def flooding_of(words: NDArray[np.uint64], sigma_log2: int) -> NDArray[np.int64]:
+    """`flooding` of words that were drawn before: the noise of many generators at once.
+
+    Args:
+      words: shape (3, ...).
+
+    Returns:
+      The rest of that shape.
+    """
     step = sigma_log2 - _FLOODING_STEP_LOG2
-    noise: NDArray[np.int64] = np.bitwise_count(words[:count]).astype(np.int64)
+    noise: NDArray[np.int64] = np.bitwise_count(words[0]).astype(np.int64)
     noise -= 32
     noise <<= step
     shift = np.uint64(64 - step)
-    noise += (words[count : 2 * count] >> shift).view(np.int64)
-    noise -= (words[2 * count :] >> shift).view(np.int64)
+    noise += (words[1] >> shift).view(np.int64)
+    noise -= (words[2] >> shift).view(np.int64)
     return noise
 
 

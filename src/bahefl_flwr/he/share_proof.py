@@ -30,25 +30,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bahefl_flwr.errors import ShareError, WrongEpoch
+from bahefl_flwr.he.inner_products import inner, weighted_sum
 from bahefl_flwr.he.keys import KeyShare, SubsetKey, assign, residue_bytes
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.ring import Int64Array, reduce, ring
 from bahefl_flwr.he.sampling import Generator, SecretSeed, digest, uniform
 from bahefl_flwr.he.share_format import REPEATS, DecryptionShare, tag_shape
-
-# Exact sums of products in float64, which numpy hands to BLAS (10x less CPU than int64): limbs of 24 and 15 bits keep them below
-# 2^53, in whatever order they are added: 4096 terms of 2^25 * 2^15, or 256 blocks of 2^30 * 2^15.
-_LEFT_BITS: Final = 24
-_RIGHT_BITS: Final = 15
-_MOST_BLOCKS: Final = 256
-# Larger products wake BLAS's threads, which then burn milliseconds waiting for each other.
-_ROWS: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +63,7 @@ class Challenge:
         """The functionals of polynomials in NTT domain, shape (blocks, primes, N); result (REPEATS, primes)."""
         out = np.empty((REPEATS, len(self.params.data_primes)), dtype=np.int64)
         for l, q in enumerate(self.params.data_primes):
-            products = _inner(residues[:, l], self.slots[:, l], (q,))[0]  # (blocks, REPEATS)
+            products = inner(residues[:, l], self.slots[:, l], (q,))[0]  # (blocks, REPEATS)
             out[:, l] = self._weighted(products, q)
         return out
 
@@ -84,7 +76,7 @@ class Challenge:
         primes, degree = self.params.data_primes, self.params.ring_degree
         out = np.empty((len(noise), REPEATS, len(primes)), dtype=np.int64)
         for tag, rows in zip(out, noise, strict=True):  # key by key: what is in use fits the second-level cache
-            for l, (q, products) in enumerate(zip(primes, _inner(rows, turned, primes), strict=True)):
+            for l, (q, products) in enumerate(zip(primes, inner(rows, turned, primes), strict=True)):
                 tag[:, l] = self._weighted(reduce(products * degree, q), q)
         return out
 
@@ -92,22 +84,13 @@ class Challenge:
         """The functionals of c1 * s_A for secrets of shape (keys, primes, N); result (keys, REPEATS, primes)."""
         out = np.empty((len(secrets), REPEATS, len(self.params.data_primes)), dtype=np.int64)
         for l, q in enumerate(self.params.data_primes):
-            weighted = reduce(self._weighted_sum(c1[:, l], q) * self.slots[:, l], q)  # (REPEATS, N)
-            out[:, :, l] = _inner(secrets[:, l], weighted, (q,))[0]
+            weighted = reduce(weighted_sum(c1[:, l], self.weights, q) * self.slots[:, l], q)  # (REPEATS, N)
+            out[:, :, l] = inner(secrets[:, l], weighted, (q,))[0]
         return out
 
     def _weighted(self, products: Int64Array, q: int) -> Int64Array:
         """Sum over blocks of weight times (blocks, REPEATS) residues."""
         return reduce(reduce(products * self.weights.T, q).sum(axis=0), q)
-
-    def _weighted_sum(self, c1: NDArray[np.uint32], q: int) -> Int64Array:
-        """Sum over blocks of weight times c1, (blocks, N) modulo q; result (REPEATS, N)."""
-        total = np.zeros((REPEATS, c1.shape[1]), dtype=np.int64)
-        for start in range(0, len(c1), _MOST_BLOCKS):
-            batch = slice(start, start + _MOST_BLOCKS)
-            low, high = _limbs(self.weights[:, batch], _RIGHT_BITS) @ c1[batch].astype(np.float64)  # (REPEATS, N) each
-            total += low.astype(np.int64) + (reduce(high.astype(np.int64), q) << _RIGHT_BITS)
-        return reduce(total, q)
 
 
 def challenge(
@@ -218,34 +201,3 @@ def _check_tags(share: DecryptionShare, position: int, quorum: Sequence[int], pa
         raise ShareError(f"the tags of position {position} are {found}, expected uint32{expected}: accuse it")
     if (share.tags >= np.array(params.data_primes)).any():
         raise ShareError(f"a tag of position {position} is not below its prime: accuse it")
-
-
-def _inner(left: NDArray[np.integer], right: Int64Array, primes: Sequence[int]) -> list[Int64Array]:
-    """Inner products of all rows, exact, modulo each prime.
-
-    Args:
-      left: shape (rows, N), magnitudes below 2^49.
-      right: shape (columns, N), magnitudes below 2^30.
-
-    Returns:
-      Per prime, residues of shape (rows, columns).
-    """
-    columns = np.concatenate(_limbs(right, _RIGHT_BITS)).T  # (N, 2 * columns)
-    batches = [_limbs(left[i : i + _ROWS], _LEFT_BITS) @ columns for i in range(0, len(left), _ROWS)]
-    low, high = np.concatenate(batches, axis=1).astype(np.int64)  # (rows, 2 * columns) each
-    found = []
-    for q in primes:
-        joined = reduce(low, q) + (reduce(high, q) << _LEFT_BITS)
-        low_right, high_right = np.hsplit(reduce(joined, q), 2)
-        found.append(reduce(low_right + (high_right << _RIGHT_BITS), q))
-    return found
-
-
-def _limbs(values: NDArray[np.integer], bits: int) -> NDArray[np.float64]:
-    """Low and high limbs, shape (2, rows, N): low + 2^bits * high gives the values; the high limb carries the sign."""
-    out = np.empty((2, *values.shape))
-    limb = values & ((1 << bits) - 1)
-    out[0] = limb
-    np.right_shift(values, bits, out=limb)
-    out[1] = limb
-    return out

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bahefl_flwr.errors import ShareError
+from bahefl_flwr.errors import ShareError, SpoiledSum
 from bahefl_flwr.he.keys import KeyShare, SubsetKey, assign
-from bahefl_flwr.he.packing import largest_packed_sum
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.ring import BATCH, Int64Array, reduce, ring
 from bahefl_flwr.he.share_format import DecryptionShare
 from bahefl_flwr.he.share_proof import block_names, challenge, check_residues, flooding_noise, tags
+from bahefl_flwr.he.spoiled_sum import out_of_range_positions
 
 
 def partial_decrypt(c1: NDArray[np.uint32], share: KeyShare, quorum: Sequence[int]) -> DecryptionShare:
@@ -84,9 +84,10 @@ def combine(
       The packed sum, int64 (blocks, N), for `packing.unpack`. Every quorum gives the same integers.
 
     Raises:
-      ShareError: a share is missing, malformed, or wrong in a way that shows: the sum lies outside the range of any sum of
-        updates. A wrong share spoils all coefficients of a block alike, so that it cannot slip through by chance; who sent it
-        shows when another quorum opens the same aggregate.
+      ShareError: a share is missing or malformed.
+      SpoiledSum: the sum lies outside the range of any sum of updates. A wrong share spoils all coefficients of a block alike, so
+        that it cannot slip through by chance; who sent it shows when another quorum opens the same aggregate. If it opens alike,
+        an update was out of range, and `spoiled_sum` says whose.
     """
     if set(shares) != set(assign(quorum, params.committee, params.threshold)):
         raise ShareError(
@@ -94,7 +95,7 @@ def combine(
         )
     for position, share in shares.items():
         check_residues(share, aggregate[:, 0], f"the share of position {position}", params)
-    structure, most = ring(params), largest_packed_sum(params)
+    structure = ring(params)
     packed = np.empty((len(aggregate), params.ring_degree), dtype=np.int64)
     for start in range(0, len(aggregate), BATCH):
         batch = slice(start, start + BATCH)
@@ -107,10 +108,11 @@ def combine(
             structure.inverse(total, l)
             residues.append(total)
         packed[batch] = structure.crt_round(residues, params.noise_bits)
-    if packed.max() > most or packed.min() < -most:
-        block = int(np.flatnonzero((np.abs(packed) > most).any(axis=1))[0])
-        raise ShareError(
-            f"block {block} opens to values outside the range of any sum of updates: a share of the quorum {sorted(quorum)} is "
-            "wrong, or an included update was; ask another quorum: if it fails alike, it is an update"
+    spoiled = out_of_range_positions(packed, params)
+    if spoiled:
+        raise SpoiledSum(
+            f"block {spoiled[0][0]} opens to values outside the range of any sum of updates: a share of the quorum "
+            f"{sorted(quorum)} is wrong, or an included update was; ask another quorum: if it fails alike, it is an update",
+            positions=spoiled,
         )
     return packed

@@ -17,6 +17,7 @@ from bahefl_flwr.ledger.connection import Connection, Receipt
 from bahefl_flwr.ledger.deployment import artifact, check_deployed
 from bahefl_flwr.ledger.readings import (
     accusation_of,
+    ballot_of,
     ceremony_of,
     epoch_of,
     member_of,
@@ -29,12 +30,14 @@ from bahefl_flwr.ledger.readings import (
 )
 from bahefl_flwr.records import (
     AccusationRecord,
+    BallotRecord,
     CeremonyRecord,
     EpochPhase,
     EpochRecord,
     LedgerView,
     Member,
     MemberStatus,
+    Outcome,
     RoundRecord,
     ShareRecord,
     Task,
@@ -124,7 +127,7 @@ class FederationLedger:
 
     @classmethod
     def attach(cls, connection: Connection, address: str) -> Self:
-        """The contract at `address`, if its code and that of its readings are byte for byte those this package ships.
+        """The contract at `address`, if its code and that of its parts are byte for byte those this package ships.
 
         Raises:
           LedgerError: another chain, no contract there, or another one. LedgerUnreachable: no answer.
@@ -192,6 +195,14 @@ class FederationLedger:
     def shares(self, number: int) -> tuple[ShareRecord, ...]:
         """The decryption shares released in a round, quorum by quorum, those of one quorum by ascending member index."""
         return self._list("getShares", share_of, number)
+
+    def sketches(self, number: int) -> tuple[ShareRecord, ...]:
+        """The parts of the openings of a round's sketches, likewise; after a spoiled aggregate, of those asked for since."""
+        return self._list("getSketches", share_of, number)
+
+    def ballots(self, number: int) -> tuple[BallotRecord, ...]:
+        """The ballots cast on the two halves of a round's aggregate, by ascending member index."""
+        return self._list("getBallots", ballot_of, number)
 
     # ---- administration
 
@@ -292,11 +303,23 @@ class FederationLedger:
         """Anyone, after the deadline: go on with the commits there are."""
         return self._send("closeCommits", number)
 
+    def reveal(self, number: int, layer: bytes) -> Receipt:
+        """Committed site, once commits have closed: reveal its next onion layer before its vote, for the screening's seed."""
+        return self._send("reveal", number, layer)
+
+    def draw_seed(self, number: int) -> Receipt:
+        """Anyone, once a majority has revealed: fix the seed. By itself it is fixed once all active committed sites have."""
+        return self._send("drawSeed", number)
+
+    def release_sketch(self, number: int, quorum: int, digest: bytes) -> Receipt:
+        """Key holder: name the stored object with its part of the openings of all sketches, made for one quorum (a mask)."""
+        return self._send("releaseSketch", number, quorum, digest)
+
     def submit_aggregate(
-        self, number: int, digest: bytes, size_bytes: int, included: int, weights: bytes, reasons: bytes
+        self, number: int, digest: bytes, size_bytes: int, included: int, split: int, weights: bytes, reasons: bytes
     ) -> Receipt:
-        """Coordinator: name the aggregate. `included`, `weights` and `reasons` as in records.RoundRecord."""
-        return self._send("submitAggregate", number, digest, size_bytes, included, weights, reasons)
+        """Coordinator: name the aggregate. `included`, `split`, `weights` and `reasons` as in records.RoundRecord."""
+        return self._send("submitAggregate", number, digest, size_bytes, included, split, weights + reasons)
 
     def resign(self, number: int, reason: str) -> Receipt:
         """Coordinator: give up the office for this round; cheaper than silence."""
@@ -307,16 +330,33 @@ class FederationLedger:
         return self._send("replaceCoordinator", number)
 
     def attest(self, number: int, digest: bytes, ok: bool, reveal: bytes) -> Receipt:
-        """Committed site: whether it recomputed the aggregate to `digest`, and its next onion layer."""
+        """Committed site: whether it recomputed the aggregate to `digest`, and its next onion layer if that is not public yet."""
         return self._send("attest", number, digest, ok, reveal)
 
     def release_share(self, number: int, quorum: int, digest: bytes, aggregate: bytes) -> Receipt:
         """Key holder: name the stored object with its share of the decryption of `aggregate`, made for one quorum (a mask)."""
         return self._send("releaseShare", number, quorum, digest, aggregate)
 
-    def confirm_opening(self, number: int, quorum: int, digest: bytes) -> Receipt:
-        """Committed site: the shares of `quorum` open the aggregate, and lead to the model of this SHA-256."""
-        return self._send("confirmOpening", number, quorum, digest)
+    def cast_ballot(self, number: int, commitment: bytes) -> Receipt:
+        """Committed site: vote on the two halves of the aggregate; `commitment` as `ballots.ballot_commitment` makes it."""
+        return self._send("castBallot", number, commitment)
+
+    def reveal_ballot(self, number: int, choice: int, salt: bytes) -> Receipt:
+        """Once casting is over: show the ballot. `choice`: 0 both are good, 1 rather the first, 2 rather the second."""
+        return self._send("revealBallot", number, choice, salt)
+
+    def close_ballots(self, number: int) -> Receipt:
+        """Anyone, after the deadline of either stage of the vote: go on without the missing ballots."""
+        return self._send("closeBallots", number)
+
+    def confirm_opening(self, number: int, quorum: int, digest: bytes, outcome: Outcome) -> Receipt:
+        """Committed site: the shares of `quorum` open the aggregate, and lead to this result.
+
+        Args:
+          digest: SHA-256 of the model after the round, the round's `base` with Outcome.NONE; with Outcome.SPOILED the digest of
+            the list of places that are out of range.
+        """
+        return self._send("confirmOpening", number, quorum, digest, int(outcome))
 
     def finalize(self, number: int) -> Receipt:
         """Anyone, once a majority confirmed one model: settle the round and open the next one, or end the task."""

@@ -7,12 +7,15 @@ from typing import Any
 
 from bahefl_flwr.records import (
     AccusationRecord,
+    BallotRecord,
+    BallotStage,
     CeremonyRecord,
     EpochPhase,
     EpochRecord,
     LedgerView,
     Member,
     MemberStatus,
+    Outcome,
     RoundPhase,
     RoundRecord,
     ShareRecord,
@@ -21,6 +24,7 @@ from bahefl_flwr.records import (
 )
 
 Reading = Mapping[str, Any]
+_SEALED = 255
 
 
 def named(components: Sequence[Mapping[str, Any]], values: Sequence[Any]) -> Reading:
@@ -134,6 +138,12 @@ def share_of(reading: Reading) -> ShareRecord:
     return ShareRecord(member=reading["member"], quorum=reading["quorum"], digest=reading["digest"])
 
 
+def ballot_of(reading: Reading) -> BallotRecord:
+    """The contract's `Ballot`."""
+    choice = reading["choice"]
+    return BallotRecord(member=reading["member"], commitment=reading["commitment"], choice=None if choice == _SEALED else choice)
+
+
 def round_of(reading: Reading) -> RoundRecord:
     """The contract's `Round`. Its `verdicts` are the weights of the included sites, then the reasons for the others."""
     included = reading["included"].bit_count()
@@ -157,6 +167,13 @@ def round_of(reading: Reading) -> RoundRecord:
         open_quorum=reading["openQuorum"],
         confirmed=reading["confirmed"],
         disputed=reading["disputed"],
+        split=reading["split"],
+        cast=reading["cast"],
+        balloted=reading["balloted"],
+        ballot_stage=BallotStage(reading["ballotStage"]),
+        outcome=Outcome(reading["outcome"]),
+        screen_seed=reading["screenSeed"],
+        spoiled=reading["spoiled"],
         parent=reading["parent"],
         base=reading["base"],
         opened=reading["opened"],

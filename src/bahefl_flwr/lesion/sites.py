@@ -18,6 +18,11 @@ from bahefl_flwr.settings import DataSettings
 
 SiteData = Mapping[partition.Part, data.Slices]
 
+# Public, and beyond every run.seed: no site trains on slices of the anchor set.
+ANCHOR_SEED = 2**31 + 5
+# So that the set is not in favour of one site's scanner.
+_ANCHOR_SCANNERS = 4
+
 
 def shares(settings: DataSettings, *, sites: int, seed: int) -> tuple[npt.NDArray[np.bool_], tuple[partition.SiteSlices, ...]]:
     """Which slices have lesion, shape (n,), and each site's share of them. No phantom is drawn for it.
@@ -60,6 +65,33 @@ def site_data(settings: DataSettings, *, site: int, sites: int, seed: int) -> Si
     cuts = np.cumsum([len(own.part(part)) for part in partition.PARTS])
     places = np.split(np.arange(len(drawn)), cuts[:-1])
     return {part: drawn.take(where) for part, where in zip(partition.PARTS, places, strict=True)}
+
+
+@lru_cache(maxsize=1)
+def anchor_slices(settings: DataSettings, *, count: int) -> data.Slices:
+    """Generated slices that are the same at every site and in every run: what a contested round is decided on.
+
+    From several scanners in turn; size and difficulty are those of `settings`.
+
+    Args:
+      count: at least 4.
+
+    Raises:
+      DataError: the cache folder cannot be written.
+    """
+    cache = Path(settings.cache).expanduser() if settings.cache else data.default_cache()
+    parts = [
+        data.load_phantoms(
+            np.arange(scanner, count, _ANCHOR_SCANNERS), seed=ANCHOR_SEED, site=scanner, slices=count,
+            size_px=settings.image_size_px, difficulty=settings.difficulty, cache=cache,
+        )
+        for scanner in range(_ANCHOR_SCANNERS)
+    ]  # fmt: skip
+    return data.Slices(
+        images=np.concatenate([part.images for part in parts]),  # (count, s, s)
+        masks=np.concatenate([part.masks for part in parts]),  # (count, s, s)
+        names=tuple(name for part in parts for name in part.names),
+    )
 
 
 @lru_cache(maxsize=1)

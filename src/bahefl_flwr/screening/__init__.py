@@ -1,1 +1,1 @@
-"""Screening of encrypted updates: what a sketch of each of them says, and what follows. numpy only; nothing secret, no ciphertext."""
+"""Screening of encrypted updates: what their sketches say, and what follows. numpy only; nothing secret, no ciphertext."""

@@ -14,13 +14,14 @@ from flwr.client import Client, NumPyClient
 from flwr.clientapp import ClientApp
 
 from bahefl_flwr.errors import BaheflError, SettingsError
-from bahefl_flwr.round import Action
 from bahefl_flwr.settings import from_run_config
-from bahefl_flwr.site import ceremony, confirmation, coordination, dispute, hello, training, verification
+from bahefl_flwr.site import ceremony, confirmation, conflict, coordination, dispute, hello, sketches, training, verification
 from bahefl_flwr.site.state import Outcome, Request, Site, open_site
+from bahefl_flwr.steps import Action
 
 ClientFn = Callable[[Context], Client | NumPyClient]
 _Act = Callable[[Site, Request], Outcome]
+_ActWithClient = Callable[[Site, Request, Callable[[], NumPyClient], training.ClientConfig], Outcome]
 
 _log = logging.getLogger("bahefl_flwr.site")
 
@@ -32,8 +33,13 @@ _QUERIES: dict[Action, _Act] = {
     Action.CONFIRM_KEY: ceremony.confirm_key,
     Action.JUDGE: dispute.judge,
     Action.UPLOAD: training.upload,
+    Action.SCREEN: sketches.release_sketches,
     Action.AGGREGATE: coordination.aggregate,
     Action.OPEN: verification.verify_and_open,
+    Action.REVEAL_BALLOT: conflict.reveal_ballot,
+}
+_QUERIES_WITH_CLIENT: dict[Action, _ActWithClient] = {
+    Action.CAST_BALLOT: conflict.cast_ballot,
     Action.CONFIRM: confirmation.confirm_opening,
 }
 
@@ -64,7 +70,14 @@ def secure_client_app(client_fn: ClientFn) -> ClientApp:
 
     for action, act in _QUERIES.items():
         app.query(_name(action))(partial(_answer, act=act))
+    for action, act_with_client in _QUERIES_WITH_CLIENT.items():
+        app.query(_name(action))(partial(_answer_with_client, client_fn=client_fn, act=act_with_client))
     return app
+
+
+def _answer_with_client(message: Message, context: Context, client_fn: ClientFn, act: _ActWithClient) -> Message:
+    client = partial(_numpy_client, client_fn, context)
+    return _answer(message, context, lambda s, r: act(s, r, client, _client_config(message)))
 
 
 def _name(action: Action) -> str:

@@ -8,7 +8,8 @@ from flwr.client import NumPyClient
 
 from bahefl_flwr.errors import TransactionReverted
 from bahefl_flwr.records import Member, MemberStatus
-from bahefl_flwr.site.model import MODEL_FILE, save_model
+from bahefl_flwr.site.history import first_memory, keep_model
+from bahefl_flwr.site.model import MODEL_FILE
 from bahefl_flwr.site.opening import initial_model
 from bahefl_flwr.site.state import Outcome, Site
 
@@ -23,7 +24,7 @@ def hello(site: Site, client: NumPyClient) -> Outcome:
     model = initial_model(client)
     if not (site.folder / MODEL_FILE).exists():
         # A site that has not trained yet must know the model's size to verify and to help open.
-        save_model(model, site.folder / MODEL_FILE)
+        keep_model(site.folder, model, first_memory(model))
     examples = client.get_properties({}).get("num-examples", 1)
     outcome.facts.update(
         {

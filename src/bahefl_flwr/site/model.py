@@ -59,6 +59,10 @@ class Model:
             at += a.size
         return Model(round=round, arrays=tuple(moved), names=self.names)
 
+    def at(self, round: int) -> Model:
+        """The same model after a round that changed nothing."""
+        return Model(round=round, arrays=self.arrays, names=self.names)
+
     def update_towards(self, trained: Sequence[NDArray[np.generic]]) -> Array:
         """The update from this model to `trained`, shape (parameters,).
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from bahefl_flwr.durable import atomic_write
 from bahefl_flwr.errors import ObjectCorrupt
-from bahefl_flwr.records import ObjectKind
+from bahefl_flwr.records import LedgerView, ObjectKind, RoundRecord
+from bahefl_flwr.sealing import is_usable
 from bahefl_flwr.site.state import Site
 from bahefl_flwr.store.manifest import Manifest, manifest_for, part_ref
 
@@ -84,3 +85,13 @@ def forget_before(site: Site, round: int) -> None:
     for folder in (site.folder / "rounds").glob("[0-9]*"):
         if 0 < int(folder.name) < round:  # folder 0 holds the key ceremonies
             shutil.rmtree(folder)
+
+
+def share_recipients(site: Site, view: LedgerView, r: RoundRecord) -> dict[str, bytes]:
+    """Whom this site's part in an opening is sealed to: X25519 keys by address.
+
+    Suspended sites, too, if they are to confirm: they may be back by then. No unusable key may keep the others from opening.
+    """
+    concerned = view.active | r.committed | view.epoch.committee
+    sites = [m for m in site.ledger.members() if concerned >> m.index & 1]
+    return {m.address: m.sealing_key for m in sites if is_usable(m.sealing_key)}

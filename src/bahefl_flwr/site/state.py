@@ -18,9 +18,10 @@ from bahefl_flwr.federation import chain_policy, contract_config, ledger_address
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.identity import Identity
 from bahefl_flwr.journal import Journal
+from bahefl_flwr.key_files import THROW_AWAY
 from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import ContractConfig, FederationLedger
-from bahefl_flwr.records import EpochPhase, EpochRecord, LedgerView, Member, RoundPhase, RoundRecord
+from bahefl_flwr.records import EpochPhase, EpochRecord, LedgerView, Member, RoundPhase, RoundRecord, members_in
 from bahefl_flwr.run_folder import find
 from bahefl_flwr.settings import Settings
 from bahefl_flwr.store import LocalStore, Store
@@ -125,6 +126,7 @@ def open_site(context: Context, settings: Settings, block: int) -> Iterator[Site
 
     Raises:
       RunFailed: the driver has not created the run folder. LedgerError: the ledger is not there or not ours.
+      SettingsError: the node has no partition, or is told to attack with keys that are not thrown away.
     """
     if "partition-id" not in context.node_config:
         raise SettingsError("this node has no partition-id: only simulations are supported by this version")
@@ -134,6 +136,7 @@ def open_site(context: Context, settings: Settings, block: int) -> Iterator[Site
     journal = Journal(folder / "journal")
     with journal.lock():
         identity = Identity.create_or_load(folder / "identity")
+        refuse_attack_with_real_keys(settings, identity)
         where = ledger_address(run)
         # A site that runs a node of its own believes nothing about the chain that comes from elsewhere.
         url = str(context.node_config.get("ledger-url", where.url))
@@ -146,6 +149,19 @@ def open_site(context: Context, settings: Settings, block: int) -> Iterator[Site
             store=LocalStore(run / settings.store.path),
             journal=journal,
             settings=settings,
+        )
+
+
+def refuse_attack_with_real_keys(settings: Settings, identity: Identity) -> None:
+    """A simulation's keys are thrown away; whoever holds others is a site, and never attacks.
+
+    Raises:
+      SettingsError: the settings name an attack, and the identity's file is encrypted.
+    """
+    if settings.attack.name != "none" and identity.protection is not THROW_AWAY:
+        raise SettingsError(
+            f"attack.name={settings.attack.name} is for simulations only, and {identity.folder} holds a site's own keys: "
+            "add attack=none"
         )
 
 
@@ -241,3 +257,16 @@ def expect_round(site: Site, request: Request, *phases: RoundPhase) -> tuple[Led
         allowed = " or ".join(p.name for p in phases)
         raise ProtocolError(f"round {view.round.number} is in phase {view.round.phase.name}, this action belongs to {allowed}")
     return view, view.round
+
+
+def expect_quorum(site: Site, view: LedgerView, r: RoundRecord, quorum: int) -> None:
+    """A mask of exactly as many key holders as it takes to open something, this site among them.
+
+    Raises:
+      ProtocolError: it is none.
+    """
+    committee = view.epoch.committee
+    if quorum & ~committee or quorum.bit_count() != view.epoch.threshold or not quorum >> site.me().index & 1:
+        raise ProtocolError(
+            f"round {r.number}: sites {members_in(quorum)} are no quorum of {site.address} and committee {members_in(committee)}"
+        )

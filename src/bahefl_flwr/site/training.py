@@ -25,11 +25,11 @@ from bahefl_flwr.errors import (
     TrainingError,
     UpdateError,
 )
-from bahefl_flwr.he.ckks import encrypt
 from bahefl_flwr.he.keys import PublicKey
 from bahefl_flwr.he.packing import pack
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, encode_part
+from bahefl_flwr.he.update_proof import encrypt_with_proof
 from bahefl_flwr.ledger.connection import Receipt
 from bahefl_flwr.records import LedgerView, Member, ObjectKind, RoundPhase, RoundRecord
 from bahefl_flwr.site.dispute import EVIDENCE_NAME, answer_slander
@@ -38,6 +38,7 @@ from bahefl_flwr.site.objects import keep, kept_names, put_kept
 from bahefl_flwr.site.opening import current_model
 from bahefl_flwr.site.state import Outcome, Request, Site, expect_config, expect_round, expect_run, security_params
 from bahefl_flwr.site.transcript import public_key
+from bahefl_flwr.site.updates import proof_context
 
 ClientConfig = dict[str, bool | bytes | float | int | str]
 ClientFactory = Callable[[], NumPyClient]
@@ -142,9 +143,12 @@ def _encrypt(
         limit = params.update_range
         outcome.metrics["clipped-fraction"] = float(np.mean(np.abs(update) > limit))
         packed = pack(update, weight / r.weight_total, params)
-        ciphertext = encrypt(packed, key, params)
+        context = proof_context(
+            run=view.task.run_digest, round=r.number, address=site.address, epoch=r.epoch, key_digest=key.digest()
+        )
+        ciphertext, proof = encrypt_with_proof(packed, key, params, context)
         manifest = keep(
-            site, _parts(ciphertext, params), run=view.task.run_digest, round=r.number, epoch=r.epoch,
+            site, _parts(ciphertext, proof, params), run=view.task.run_digest, round=r.number, epoch=r.epoch,
             kind=ObjectKind.UPDATE, owner=site.address, name=UPDATE_NAME,
         )  # fmt: skip
     outcome.bytes["update"] = manifest.size_bytes
@@ -161,9 +165,10 @@ def _encrypt(
     }
 
 
-def _parts(ciphertext: NDArray[np.uint32], params: SecurityParams) -> Iterator[bytes]:
+def _parts(ciphertext: NDArray[np.uint32], proof: bytes, params: SecurityParams) -> Iterator[bytes]:
     for at in range(0, len(ciphertext), BLOCKS_PER_PART):
         yield encode_part(ciphertext[at : at + BLOCKS_PER_PART], PartKind.CIPHERTEXT, params)
+    yield proof
 
 
 def _commit(site: Site, r: RoundRecord, me: Member, journalled: Mapping[str, Any]) -> Outcome:
@@ -184,6 +189,8 @@ def _commit(site: Site, r: RoundRecord, me: Member, journalled: Mapping[str, Any
 def upload(site: Site, request: Request) -> Outcome:
     """Paper step 4: put every object of this site that the ledger may speak of by now; put again what was lost or altered.
 
+    With screening, reveal this round's onion layer, from which the ledger draws the sketches' seed: ciphertexts are fixed by now.
+
     Raises:
       WrongRound: the message is of another round. StoreError: the store does not take the objects.
     """
@@ -197,7 +204,16 @@ def upload(site: Site, request: Request) -> Outcome:
                 if name.startswith(EVIDENCE_NAME.format("")):
                     continue  # a secret key, which only a dispute may show
                 outcome.bytes[name] = outcome.bytes.get(name, 0) + put_kept(site, number, name)
+    if r.phase is RoundPhase.AGGREGATE and site.settings.screening.kind != "off":
+        outcome.gas += _reveal_layer(site, r)
     return outcome
+
+
+def _reveal_layer(site: Site, r: RoundRecord) -> int:
+    me = site.me()
+    if not r.committed & ~r.revealed & 1 << me.index:
+        return 0
+    return site.ledger.reveal(r.number, site.identity.onion.reveal(me.onion_anchor)).gas_used
 
 
 def evaluate_model(model: Model, client: NumPyClient, config: ClientConfig, outcome: Outcome) -> None:

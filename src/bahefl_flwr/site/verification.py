@@ -1,33 +1,27 @@
-"""Checking the coordinator and helping to open (paper step 11): recompute the sum, attest, release one's share.
+"""Checking the coordinator and helping to open (paper step 11): judge and add again, attest, release one's share.
 
 A share is computed only from bytes that this very site added up itself (DESIGN rule 5).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from itertools import islice
 
 from bahefl_flwr.errors import ProtocolError, UnusableUpdate
 from bahefl_flwr.he.ckks import add
-from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, decode_part
 from bahefl_flwr.he.share_format import encode_share
 from bahefl_flwr.he.threshold import partial_decrypt
-from bahefl_flwr.records import (
-    ExclusionReason,
-    LedgerView,
-    Member,
-    ObjectKind,
-    RoundPhase,
-    RoundRecord,
-    members_in,
-)
-from bahefl_flwr.sealing import is_usable, seal, sealing_context
-from bahefl_flwr.site.coordination import aggregate_name, keep_aggregate, sum_parts, usable_updates, well_formed
+from bahefl_flwr.records import ExclusionReason, LedgerView, Member, ObjectKind, RoundPhase, RoundRecord, members_in
+from bahefl_flwr.sealing import seal, sealing_context
+from bahefl_flwr.site.aggregates import aggregate_name, ciphertext_parts
+from bahefl_flwr.site.coordination import keep_aggregate
 from bahefl_flwr.site.keys import load_key_share
-from bahefl_flwr.site.objects import keep, kept, kept_parts, put_kept
-from bahefl_flwr.site.state import Outcome, Request, Site, expect_round, security_params
-from bahefl_flwr.store.manifest import Manifest
+from bahefl_flwr.site.objects import keep, kept, kept_parts, put_kept, share_recipients
+from bahefl_flwr.site.screening import Verdict, judge
+from bahefl_flwr.site.spoiled import saw_spoiled
+from bahefl_flwr.site.state import Outcome, Request, Site, expect_quorum, expect_round, security_params
 
 _NO_REVEAL = bytes(32)
 
@@ -66,53 +60,50 @@ def _recompute(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcome) -
     """Whether the aggregate named on the ledger is the one that this round's rules allow.
 
     Checks:
-      1. no update is weighed by anything but 1;
-      2. it holds at least as many updates as this site's own settings ask for: what hides a single one;
-      3. no committed update that can be read and added was left out;
-      4. every included update can be read and added;
-      5. its bytes are the sum, recomputed here with numpy. The result is kept, so a lost aggregate can be put again.
+      1. it holds at least as many updates as this site's own settings ask for: what hides a single one;
+      2. it includes, weighs, leaves out and splits the updates as this site judges them itself;
+      3. its bytes, the record of that judgement among them, are those that this site computes with numpy. The result is kept,
+         so a lost aggregate can be put again.
 
     Raises:
       UnusableUpdate: an included update is missing or altered in the store, which is not the coordinator's word against
         anybody's: this site does not vote until the owner has put it again.
+      SketchesClosed: this site cannot read the opened sketches, and cannot judge.
     """
-    params = security_params(site.settings, view.epoch)
-    usable, excluded = usable_updates(site, view, r, outcome)
-    left_out = r.committed & ~r.included
     floor = site.settings.federation.min_sites
-    if any(weight != 1 for weight in r.weights):  # 1
-        return _disagree(outcome, r, f"it weighs updates by {list(r.weights)}")
-    if r.included.bit_count() < floor:  # 2
+    if r.included.bit_count() < floor:  # 1
         return _disagree(outcome, r, f"it holds {r.included.bit_count()} updates, this site's settings ask for {floor}")
-    wronged = [m for m in members_in(left_out) if m in usable and well_formed(site, m, usable[m], params)]
-    if wronged:  # 3
-        return _disagree(outcome, r, f"it leaves out sites {wronged}, whose updates are in the store and sound")
-    if any(excluded.get(m) is ExclusionReason.MALFORMED for m in members_in(r.included)):  # 4
-        return _disagree(outcome, r, "it includes a malformed update")
-    mine = kept(site, r.number, aggregate_name(r.included))
-    if mine is not None and mine.digest == r.aggregate:
+    mine = kept(site, r.number, aggregate_name(r.included, r.split))
+    known = mine is not None and mine.digest == r.aggregate
+    if known and r.voted_ok >> site.me().index & 1:
         return True
-    return _sum_agrees(site, view, r, usable, excluded, params, outcome)  # 4 and 5
-
-
-def _sum_agrees(
-    site: Site, view: LedgerView, r: RoundRecord, usable: Mapping[int, Manifest],
-    excluded: Mapping[int, ExclusionReason], params: SecurityParams, outcome: Outcome,
-) -> bool:  # fmt: skip
+    verdict = judge(site, view, r, outcome)
     for m in members_in(r.included):
-        if m not in usable:
-            state = excluded[m].name.lower()
-            message = f"round {r.number}: the update of site {m} is {state} in the store; its owner must put it again"
-            raise UnusableUpdate(message, member=m, reason=excluded[m])
-    sources = {m: usable[m] for m in members_in(r.included)}
-    parts = sum_parts(site, sources, list(r.weights), params, lambda arrays, weights: add(arrays, weights, params))
-    try:
-        manifest = keep_aggregate(site, r, view.task.run_digest, parts, r.included)
-    except UnusableUpdate as unusable:
-        if unusable.reason != ExclusionReason.MALFORMED:
-            raise
-        return _disagree(outcome, r, str(unusable))
-    return manifest.digest == r.aggregate or _disagree(outcome, r, "its bytes are not the sum of the included updates")
+        if (reason := verdict.updates.unusable.get(m)) in (ExclusionReason.MISSING, ExclusionReason.CORRUPT):
+            message = (
+                f"round {r.number}: the update of site {m} is {reason.name.lower()} in the store; its owner must put it again"
+            )
+            raise UnusableUpdate(message, member=m, reason=reason)
+    if complaint := _difference(r, verdict):  # 2
+        return _disagree(outcome, r, complaint)
+    if known:
+        return True
+    params = security_params(site.settings, view.epoch)
+    manifest = keep_aggregate(site, view, r, verdict, lambda arrays, weights: add(arrays, weights, params), params)
+    return manifest.digest == r.aggregate or _disagree(outcome, r, "its bytes are not the sum of the included updates")  # 3
+
+
+def _difference(r: RoundRecord, verdict: Verdict) -> str:
+    """What the ledger says of the aggregate and this site does not; empty if they agree."""
+    if r.included != verdict.included or r.reasons != bytes(verdict.reasons.values()):
+        reasons = {m: reason.name.lower() for m, reason in verdict.reasons.items()}
+        left_out = members_in(r.committed & ~r.included)
+        return f"it leaves out sites {left_out} for reasons {list(r.reasons)}, this site finds {reasons or 'no reason for any'}"
+    if r.weights != bytes(verdict.weights.values()):
+        return f"it weighs updates by {list(r.weights)}, this site by {list(verdict.weights.values())}"
+    if r.split != verdict.split:
+        return f"it sets sites {members_in(r.split)} apart, this site {members_in(verdict.split)}"
+    return ""
 
 
 def _disagree(outcome: Outcome, r: RoundRecord, why: str) -> bool:
@@ -129,9 +120,7 @@ def _attest(site: Site, r: RoundRecord, me: Member, agrees: bool, outcome: Outco
 
 def _release_share(site: Site, view: LedgerView, r: RoundRecord, quorum: int, outcome: Outcome) -> None:
     """Seal this site's partial decryption to all active sites, put it, name it on the ledger. Repeats are the same bytes."""
-    committee = view.epoch.committee
-    if quorum & ~committee or quorum.bit_count() != view.epoch.threshold:
-        raise ProtocolError(f"round {r.number}: sites {members_in(quorum)} are no quorum of committee {members_in(committee)}")
+    expect_quorum(site, view, r, quorum)
     _decrypt_once(site, view, r)
     me = site.me().index
     name = f"share-{quorum:x}"
@@ -154,6 +143,10 @@ def _decrypt_once(site: Site, view: LedgerView, r: RoundRecord) -> None:
     """
     key = (view.task.run_digest.hex(), r.number, "share")
     recorded = site.journal.get(key)
+    if recorded is not None and saw_spoiled(site, view, r, recorded["aggregate"]):
+        # What the second sum of the same updates gives away is the update of those that an audit convicted.
+        key = (*key[:2], f"share-after-{r.spoiled.hex()}")
+        recorded = site.journal.get(key)
     if recorded is not None and recorded["aggregate"] != r.aggregate.hex():
         raise ProtocolError(
             f"round {r.number}: this site already helped to open aggregate {recorded['aggregate'][:16]}; the difference to "
@@ -167,12 +160,10 @@ def _sealed_share(site: Site, view: LedgerView, r: RoundRecord, quorum: int) -> 
     share = load_key_share(site, view.epoch)
     committee = members_in(view.epoch.committee)
     positions = tuple(committee.index(m) for m in members_in(quorum))
-    # Suspended ones, too, if they are to confirm: they may be back by then. No unusable key may keep the others from opening.
-    concerned = view.active | r.committed | view.epoch.committee
-    sites = [m for m in site.ledger.members() if concerned >> m.index & 1]
-    recipients = {m.address: m.sealing_key for m in sites if is_usable(m.sealing_key)}
+    recipients = share_recipients(site, view, r)
     context = sealing_context(kind=ObjectKind.SHARE, run=view.task.run_digest, round=r.number, epoch=r.epoch, sender=site.address)
-    for part in kept_parts(site, r.number, aggregate_name(r.included)):
+    parts = kept_parts(site, r.number, aggregate_name(r.included, r.split))
+    for part in islice(parts, ciphertext_parts(site, r, params)):
         ciphertexts = decode_part(part, PartKind.CIPHERTEXT, params, BLOCKS_PER_PART)
         partial = partial_decrypt(ciphertexts[:, 1], share, positions)
         yield seal(encode_share(partial, params), recipients, context)

@@ -1,0 +1,65 @@
+"""Which sites of a simulation attack, by partition id and as members of the ledger; and that it is a simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from bahefl_flwr.errors import SettingsError
+from bahefl_flwr.identity import FILE_NAME
+from bahefl_flwr.key_files import stated_site
+from bahefl_flwr.records import Member
+from bahefl_flwr.settings import Settings
+
+# Keeps this draw apart from others of the same seed.
+_DOMAIN = 0xA77AC
+_DEPLOYED = ("data.root", "ledger-url")
+
+
+def attackers(settings: Settings) -> tuple[int, ...]:
+    """Partition ids of the sites that attack, ascending: equal settings give equal sites in every process."""
+    attack, sites = settings.attack, settings.federation.sites
+    if attack.name == "none":
+        return ()
+    most = sites if attack.fraction == 1 else sites - 1
+    order = np.random.default_rng([settings.run.seed, _DOMAIN]).permutation(sites)
+    return tuple(sorted(int(site) for site in order[: min(most, round(attack.fraction * sites))]))
+
+
+def attacking_members(settings: Settings, run: Path, members: Iterable[Member]) -> tuple[int, ...]:
+    """Member indices of the attackers, ascending, from the addresses in the sites' own folders of a simulation.
+
+    The ledger numbers its members in the order of their registration, which is another in every run.
+
+    Args:
+      run: the run's folder. members: of its ledger.
+    """
+    indices = {member.address.lower(): member.index for member in members}
+    files = (run / "sites" / f"{site:03d}" / "identity" / FILE_NAME for site in attackers(settings))
+    # A site that never answered has no identity, and one that never registered no index.
+    found = (indices.get(stated_site(file).lower()) for file in files if file.is_file())
+    return tuple(sorted(index for index in found if index is not None))
+
+
+def refuse_deployed(settings: Settings, node_config: Mapping[str, object]) -> None:
+    """Let nothing but a node of a simulation attack.
+
+    Checks:
+      1. the node has a partition of a simulation's data.
+      2. it names neither a data folder nor a ledger node of its own.
+      3. there are as many nodes as `federation.sites`, from which the attackers are drawn.
+
+    Raises:
+      SettingsError: one of them does not hold.
+    """
+    told = f"attack.name={settings.attack.name} is for simulations only"
+    if "partition-id" not in node_config or "num-partitions" not in node_config:
+        raise SettingsError(f"{told}, and this node has no partition-id: add attack=none")
+    own = [key for key in _DEPLOYED if node_config.get(key)]
+    if own:
+        raise SettingsError(f"{told}, and this node has {' and '.join(own)} of its own: add attack=none")
+    nodes, sites = node_config["num-partitions"], settings.federation.sites
+    if nodes != sites:
+        raise SettingsError(f"{nodes} nodes, but federation.sites={sites}: an attack needs them equal, to know who attacks")

@@ -1,0 +1,103 @@
+"""Check 15: every decision about whose update counts, made again from the figures on record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from bahefl_flwr.audit.case import Case
+from bahefl_flwr.audit.evidence import Evidence, RoundEvidence
+from bahefl_flwr.audit.finding import Finding
+from bahefl_flwr.errors import ObjectCorrupt, ProtocolError, StoreError
+from bahefl_flwr.records import RoundPhase, RoundRecord
+from bahefl_flwr.screening.acceptance import next_history
+from bahefl_flwr.screening.ballots import outcome_of
+from bahefl_flwr.screening.history import History
+from bahefl_flwr.screening.record import Record, check_record, decode_record
+from bahefl_flwr.store.manifest import manifest_cid
+
+
+def decisions(case: Case) -> Iterator[Finding]:
+    """15. Whose update was added, with which weight, and which half was taken, follows from the figures on record.
+
+    The record is part of the aggregate's bytes, hence of what a majority attested. Per finalised round of a screened task:
+      1. the aggregate ends in a record, and its decision follows from its figures, its history and its rules;
+      2. the ledger names the same sites, weights, reasons and halves;
+      3. its history is what the rounds before it leave, and its rules are those of the task's first record;
+      4. the round's outcome is what the ballots on the ledger come to.
+    """
+    records = {r.record.number: _record(case, r) for r in _screened(case)}
+    for r in case.rounds():
+        record = records.get(r.record.number)
+        if record is None:
+            continue
+        if isinstance(record, str):  # 1
+            yield _about(r, record)
+            continue
+        problems = [f"the record of the decision: {problem}" for problem in check_record(record)]  # 1
+        problems += _not_on_ledger(r.record, record)  # 2
+        problems += _history(case.evidence, r, record, records)  # 3
+        problems += _outcome(r, record)  # 4
+        yield from (_about(r, problem) for problem in problems)
+
+
+def _screened(case: Case) -> Iterator[RoundEvidence]:
+    """Finalised rounds, for whose sketches a seed was drawn, of all tasks of which a round is judged: the history spans them."""
+    tasks = {r.task for r in case.rounds()}
+    final = (r for r in case.evidence.rounds if r.task in tasks and r.record.phase is RoundPhase.FINALIZED)
+    return (r for r in final if any(r.record.screen_seed))
+
+
+def _record(case: Case, r: RoundEvidence) -> Record | str:
+    """The record of a round, or why there is none to read."""
+    try:
+        manifest = case.store.manifest(r.record.aggregate)
+        return decode_record(case.store.part(manifest.parts[-1], of=manifest))
+    except (StoreError, ObjectCorrupt) as error:
+        return f"ends in no record of its decision: {error}"
+
+
+def _not_on_ledger(r: RoundRecord, record: Record) -> Iterator[str]:
+    decision = record.decision
+    for name, told, decided in (
+        ("includes sites", r.included, decision.included),
+        ("sets apart sites", r.split, decision.split),
+        ("weighs", list(r.weights), list(decision.weights.values())),
+        ("gives the reasons", list(r.reasons), [int(reason) for reason in decision.reasons.values()]),
+    ):
+        if told != decided:
+            yield f"the ledger {name} {_shown(told)}, the record {_shown(decided)}"
+
+
+def _history(evidence: Evidence, r: RoundEvidence, record: Record, records: Mapping[int, Record | str]) -> Iterator[str]:
+    before = records.get(r.parent_round)
+    if isinstance(before, str):
+        return  # check 15 of that round tells
+    if before is None:
+        if record.history != History.empty():
+            yield "the record starts from a history, though no round of the task came before"
+        return
+    if record.rules != before.rules:
+        yield f"judges by other rules than round {r.parent_round}"
+    outcome = evidence.rounds[r.parent_round - 1].record.outcome
+    if record.history != next_history(before.history, before.figures, before.decision, outcome):
+        yield f"the record's history is not what round {r.parent_round} left"
+
+
+def _outcome(r: RoundEvidence, record: Record) -> Iterator[str]:
+    ballots = {b.member: b.choice for b in r.ballots if b.choice is not None}
+    try:
+        # Which half is better on the anchor data only sites can say; a majority of them confirmed it (check 12).
+        outcome = outcome_of(record.decision, record.history, record.rules, ballots, lambda: r.record.outcome)
+    except ProtocolError as error:
+        yield f"its outcome cannot be: {error}"
+        return
+    if outcome is not r.record.outcome:
+        yield f"came to {r.record.outcome.name}, the ballots to {outcome.name}"
+
+
+def _about(r: RoundEvidence, message: str) -> Finding:
+    return Finding(round=r.record.number, site=r.record.coordinator, object=manifest_cid(r.record.aggregate), message=message)
+
+
+def _shown(value: object) -> str:
+    return f"{value:b} (mask)" if isinstance(value, int) else str(value)

@@ -1,0 +1,72 @@
+"""Rule h: what a finished round changes in the history. To be left out costs a say in later ballots, and is a reason to look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from bahefl_flwr.errors import ProtocolError
+from bahefl_flwr.records import ExclusionReason, Outcome, mask_of, members_in
+from bahefl_flwr.screening.decision import Decision
+from bahefl_flwr.screening.figures import Figures
+from bahefl_flwr.screening.fixed_point import ONE, mean, median, running_mean
+from bahefl_flwr.screening.history import History
+
+_NOT_SCREENED: Final = frozenset((ExclusionReason.MISSING, ExclusionReason.CORRUPT, ExclusionReason.MALFORMED))
+
+
+def accepted(decision: Decision, outcome: Outcome) -> int:
+    """Mask of the sites whose updates the new model holds."""
+    halves = {Outcome.FIRST: decision.included & ~decision.split, Outcome.SECOND: decision.split, Outcome.NONE: 0}
+    return halves.get(outcome, decision.included)
+
+
+def next_history(history: History, figures: Figures, decision: Decision, outcome: Outcome) -> History:
+    """The history after a round.
+
+    A round without an accepted update teaches nothing but which sites sent garbage.
+
+    Raises:
+      ProtocolError: the outcome is SPOILED: such a round is not over.
+    """
+    if outcome == Outcome.SPOILED:
+        raise ProtocolError("a spoiled round has no history yet: screen it again without the culprits first")
+    garbage = history.garbage | mask_of(m for m, reason in decision.reasons.items() if reason == ExclusionReason.GARBAGE)
+    members = members_in(accepted(decision, outcome))
+    norm, alignment, spread, rounds = history.norm, history.alignment, history.spread, history.rounds
+    reputation = dict(history.reputation)
+    if members:
+        norm = running_mean(norm, _usual_norm(figures, decision, members), tenths=3)
+        if decision.scores:
+            alignment = running_mean(alignment, max(0, mean(decision.scores[m] for m in members)), tenths=3)
+        if outcome == Outcome.WHOLE and decision.separation is not None and not _found(decision):
+            spread = running_mean(spread, decision.separation, tenths=2)
+        reputation = _reputations(history, figures, decision, members)
+        rounds += 1
+    return History(norm=norm, alignment=alignment, spread=spread, reputation=reputation, garbage=garbage, rounds=rounds)
+
+
+def _usual_norm(figures: Figures, decision: Decision, members: Iterable[int]) -> int:
+    norms = dict(zip(figures.members, figures.norms, strict=True))
+    return min(median(norms[m] for m in members), decision.norm)
+
+
+def _found(decision: Decision) -> bool:
+    """Whether screening itself left anybody out."""
+    return any(reason not in _NOT_SCREENED for reason in decision.reasons.values())
+
+
+def _reputations(history: History, figures: Figures, decision: Decision, members: Iterable[int]) -> dict[int, int]:
+    winners = frozenset(members)
+    present = sorted({*figures.members, *decision.reasons})
+    after = {member: _reputation(history.reputation_of(member), member, decision, winners) for member in present}
+    known = {**history.reputation, **after}
+    return {member: value for member, value in sorted(known.items()) if value != ONE}
+
+
+def _reputation(before: int, member: int, decision: Decision, winners: frozenset[int]) -> int:
+    """A tenth of what is missing comes back every round; then six tenths stay to a site left out, seven to the outvoted half."""
+    recovered = before + -(-(ONE - before) // 10)
+    if member in decision.reasons:
+        return recovered * 6 // 10
+    return recovered if member in winners else recovered * 7 // 10

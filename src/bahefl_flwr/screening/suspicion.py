@@ -1,0 +1,119 @@
+"""Rules a to e: which single updates are left out, and why. Each rule is a pure function of public figures.
+
+A rule names positions in `Figures.members`. `left` are the positions that no earlier rule took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
+from typing import Final
+
+from bahefl_flwr.records import ExclusionReason
+from bahefl_flwr.screening.figures import Figures
+from bahefl_flwr.screening.fixed_point import ONE, fixed, lower_median, within
+from bahefl_flwr.screening.history import History
+from bahefl_flwr.screening.rules import Rules
+
+# Sites that have next to nothing in common say little about who is a stranger among them.
+_LEAST_COMMON: Final = fixed(0.2)
+
+Positions = Sequence[int]
+Rule = Callable[[Figures, Positions, History, Rules], set[int]]
+
+
+def proved_garbage(figures: Figures, left: Positions, history: History, _rules: Rules) -> set[int]:
+    """An audit has proved that the site encrypts values outside the agreed range: never trusted again."""
+    return {p for p in left if history.garbage >> figures.members[p] & 1}
+
+
+def out_of_range(figures: Figures, left: Positions, _history: History, _rules: Rules) -> set[int]:
+    """Rule a: no update inside the agreed range has such a sketch."""
+    return {p for p in left if not figures.in_range[p]}
+
+
+def zero(figures: Figures, left: Positions, history: History, rules: Rules) -> set[int]:
+    """Rule a: far shorter than accepted updates; in a first round, than the lower median of this one."""
+    norms = {p: figures.norms[p] for p in left}
+    lengths = [norm for norm in norms.values() if norm]
+    usual = history.norm if history.norm is not None else lower_median(lengths) if lengths else 0
+    return {p for p, norm in norms.items() if norm == 0 or norm * ONE < rules.zero_norm * usual}
+
+
+def duplicates(figures: Figures, left: Positions, _history: History, rules: Rules) -> set[int]:
+    """Rule b: far closer to another one than sites are to each other. Both are out: who copied whom cannot be told."""
+    if len(left) < 3:
+        return set()
+    distances = {(p, q): ONE - figures.cosines[p][q] for p, q in combinations(left, 2)}
+    usual_quarters = _upper_quartile_quarters(distances.values())
+    copies = [
+        pair
+        for pair, distance in distances.items()
+        if distance < rules.duplicate and 4 * distance * ONE < rules.duplicate_share * usual_quarters
+    ]
+    return {p for pair in copies for p in pair}
+
+
+def replays(figures: Figures, left: Positions, _history: History, rules: Rules) -> set[int]:
+    """Rule c: nothing but a public vector."""
+    return {p for p in left if any(column[p] > rules.replay for column in figures.alignments.values())}
+
+
+def undoing(figures: Figures, left: Positions, history: History, rules: Rules) -> set[int]:
+    """Rule d: against the accepted history, and a stranger among the sites that follow it.
+
+    The second condition keeps honest sites in where all of them turn together: without it a third of them was left out on a
+    plateau (docs/screening.md).
+    """
+    scores = figures.scores()
+    if not (scores and left):
+        return set()
+    usual = max(0, min(history.alignment or 0, lower_median(scores[p] for p in left)))
+    low = {p for p in left if scores[p] * ONE < rules.undoing * usual}
+    rest = [p for p in left if p not in low]
+    if len(rest) < 2:
+        return set()
+    pairs = len(rest) * (len(rest) - 1)
+    common = max(2 * sum(figures.cosines[p][q] for p, q in combinations(rest, 2)), _LEAST_COMMON * pairs)
+    # Mean cosine to the rest < undoing_common * mean cosine within the rest, free of divisions.
+    return {p for p in low if _cosine_sum(figures, p, rest) * ONE * (len(rest) - 1) < rules.undoing_common * common}
+
+
+def reference_norm(figures: Figures, left: Positions, history: History) -> int:
+    """Rule e: the norm that longer updates are clipped to: the lower median, within a factor of two of the accepted ones."""
+    usual = lower_median(figures.norms[p] for p in left)
+    return usual if history.norm is None else within(usual, history.norm // 2, 2 * history.norm)
+
+
+def oversized(figures: Figures, left: Positions, norm: int, rules: Rules) -> set[int]:
+    """Rule e: too long to be clipped."""
+    return {p for p in left if figures.norms[p] * ONE > rules.largest_norm * norm}
+
+
+def clipped_weight(norm: int, reference: int, full_weight: int) -> int:
+    """Rule e: the nearest integer weight to full_weight * reference / norm, 1..full_weight."""
+    if norm <= reference:
+        return full_weight
+    return max(1, (2 * full_weight * reference + norm) // (2 * norm))
+
+
+BEFORE_CLIPPING: Final[tuple[tuple[ExclusionReason, Rule], ...]] = (
+    (ExclusionReason.GARBAGE, proved_garbage),
+    (ExclusionReason.OUT_OF_RANGE, out_of_range),
+    (ExclusionReason.ZERO, zero),
+    (ExclusionReason.DUPLICATE, duplicates),
+    (ExclusionReason.REPLAY, replays),
+    (ExclusionReason.UNDOING, undoing),
+)
+"""In this order; an update is left out for the first reason that holds."""
+
+
+def _upper_quartile_quarters(values: Iterable[int]) -> int:
+    """Four times the upper quartile, interpolated between its two neighbours: an integer."""
+    ordered = sorted(values)
+    whole, quarters = divmod(3 * (len(ordered) - 1), 4)
+    return ordered[whole] * (4 - quarters) + ordered[min(whole + 1, len(ordered) - 1)] * quarters
+
+
+def _cosine_sum(figures: Figures, position: int, others: Positions) -> int:
+    return sum(figures.cosines[position][q] for q in others)

@@ -1,0 +1,231 @@
+"""Opening small sketches of single updates: the question of a round, this site's part in the answer, and everybody's answers.
+
+What is asked follows from the ledger alone: a key holder never answers what a message made up. Source: docs/screening.md.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bahefl_flwr.durable import atomic_write
+from bahefl_flwr.errors import (
+    MalformedCiphertext,
+    ProtocolError,
+    SealError,
+    ShareError,
+    SketchesClosed,
+    StoreError,
+    UnusableUpdate,
+    WrongShare,
+)
+from bahefl_flwr.he.params import SecurityParams
+from bahefl_flwr.he.sketch import (
+    Opened,
+    SketchPlan,
+    combine_sketches,
+    decode_sketch_share,
+    encode_sketch_share,
+    open_sketches,
+    position_plan,
+    sketch,
+    sketch_plan,
+    verify_sketch_share,
+)
+from bahefl_flwr.records import ExclusionReason, LedgerView, ObjectKind, RoundPhase, RoundRecord, mask_of, members_in
+from bahefl_flwr.sealing import seal, sealing_context
+from bahefl_flwr.site.dispute import accuse
+from bahefl_flwr.site.keys import has_key_share, load_key_share
+from bahefl_flwr.site.objects import keep, kept, put_kept, share_recipients
+from bahefl_flwr.site.spoiled import spoiled_aggregate
+from bahefl_flwr.site.state import Outcome, Request, Site, expect_quorum, expect_round, security_params
+from bahefl_flwr.site.updates import Updates, ciphertexts, read_updates
+from bahefl_flwr.store.manifest import Manifest
+
+Sketches = NDArray[np.uint32]
+_NEVER_CAME = (ExclusionReason.MISSING, ExclusionReason.CORRUPT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What key holders open in a round: the same few numbers of each of these updates.
+
+    Attributes:
+      plan: which numbers: random sums of all coefficients, or after a spoiled aggregate just the coefficients out of range.
+      sources: manifests of the updates, by ascending member index.
+      part_blocks: ciphertexts in each part of an update.
+      name: the same for the same question, and for no other of the round.
+    """
+
+    plan: SketchPlan
+    sources: Mapping[int, Manifest]
+    part_blocks: tuple[int, ...]
+    name: str
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """Whose updates are asked about, ascending."""
+        return tuple(self.sources)
+
+
+def question(site: Site, view: LedgerView, r: RoundRecord, updates: Updates) -> Question:
+    """What the ledger asks in this state of the round.
+
+    Raises:
+      ProtocolError: the ledger has drawn no seed yet, or this site did not see the spoiled aggregate that the question is about.
+    """
+    params = security_params(site.settings, view.epoch)
+    blocks = updates.part_blocks
+    if any(r.spoiled):
+        spoiled = spoiled_aggregate(site, view, r)
+        sources = {m: updates.sound[m] for m in members_in(spoiled.included) if m in updates.sound}
+        plan = position_plan(spoiled.positions, params)
+        return Question(plan=plan, sources=sources, part_blocks=blocks, name=f"audit-{r.spoiled.hex()[:16]}")
+    if not any(r.screen_seed):
+        raise ProtocolError(f"round {r.number}: the ledger has drawn no seed for the sketches yet; nothing is opened")
+    plan = sketch_plan(r.screen_seed, sum(blocks), site.settings.screening.groups, params)
+    return Question(plan=plan, sources=updates.sound, part_blocks=blocks, name=f"sketches-{r.screen_seed.hex()[:16]}")
+
+
+def release_sketches(site: Site, request: Request) -> Outcome:
+    """As a key holder: compute this site's part of the answer, seal it to all sites, and name it on the ledger.
+
+    Raises:
+      UnusableUpdate: an update cannot be read; at the last try the others are answered for without it.
+      ProtocolError: the request names no quorum of this site, or there is no question yet.
+    """
+    view, r = expect_round(site, request, RoundPhase.AGGREGATE)
+    expect_quorum(site, view, r, request.quorum)
+    outcome, me = Outcome(), site.me().index
+    with outcome.timed("sketch"):
+        updates = read_updates(site, view, r, outcome)
+        late = [m for m, reason in updates.unusable.items() if reason in _NEVER_CAME]
+        if late and not request.last_try:
+            message = f"round {r.number}: the updates of sites {late} are missing or altered in the store; put them again"
+            raise UnusableUpdate(message, member=late[0], reason=updates.unusable[late[0]])
+        asked = question(site, view, r, updates)
+        _answer_once(site, view, r, asked)
+        name = f"{asked.name}-{request.quorum:x}"
+        manifest = kept(site, r.number, name) or keep(
+            site, [_sealed_answer(site, view, r, asked, request.quorum)], run=view.task.run_digest, round=r.number,
+            epoch=r.epoch, kind=ObjectKind.SKETCH, owner=site.address, name=name,
+        )  # fmt: skip
+    outcome.bytes["sketch"] = put_kept(site, r.number, name)
+    if not any((s.member, s.quorum) == (me, request.quorum) for s in site.ledger.sketches(r.number)):
+        outcome.gas += site.ledger.release_sketch(r.number, request.quorum, manifest.digest).gas_used
+    return outcome
+
+
+def opened_sketches(site: Site, view: LedgerView, r: RoundRecord, asked: Question, outcome: Outcome) -> Opened:
+    """The opened numbers, from the first quorum whose answers all prove right; rows in the order of `asked.members`.
+
+    Raises:
+      SketchesClosed: there is no such quorum; says what is wrong with each. Whoever answered wrongly has been accused.
+    """
+    released = site.ledger.sketches(r.number)
+    complete = [q for q in dict.fromkeys(s.quorum for s in released) if mask_of(s.member for s in released if s.quorum == q) == q]
+    problems = []
+    # Quorums with an accused member last: an accusation may be a slander.
+    for quorum in sorted(complete, key=lambda q: bool(q & view.epoch.accused)):
+        digests = {s.member: s.digest for s in released if s.quorum == quorum}
+        try:
+            return _open_with(site, view, r, asked, quorum, digests)
+        except WrongShare as wrong:
+            problems.append(str(wrong))
+            _accuse(site, view, wrong.member)
+        except (StoreError, ProtocolError) as error:
+            problems.append(str(error))
+    outcome.notes += problems
+    why = "; ".join(problems) or "no quorum of key holders has answered yet"
+    raise SketchesClosed(f"round {r.number}: the sketches of sites {list(asked.members)} cannot be opened: {why}")
+
+
+def _open_with(
+    site: Site, view: LedgerView, r: RoundRecord, asked: Question, quorum: int, digests: Mapping[int, bytes]
+) -> Opened:
+    params = security_params(site.settings, view.epoch)
+    own = load_key_share(site, view.epoch) if has_key_share(site, view.epoch) else None
+    sketches = _sketches(site, r, asked, params)  # (sites, 2, primes, N)
+    committee, addresses = members_in(view.epoch.committee), site.addresses()
+    positions = tuple(committee.index(m) for m in members_in(quorum))
+    shares = {}
+    for member, digest in digests.items():
+        manifest = site.store.expect(
+            digest, run=view.task.run_digest, round=r.number, site=addresses[member], epoch=r.epoch, kind=ObjectKind.SKETCH
+        )
+        sealed = site.store.part(manifest.parts[0], of=manifest)
+        position = committee.index(member)
+        try:
+            answer = site.identity.unseal(sealed, _context(view, r, addresses[member]))
+            about, share = decode_sketch_share(answer, position, positions, asked.plan.groups, params)
+            if tuple(about) == asked.members:
+                verify_sketch_share(sketches[:, 1], share, position, positions, asked.plan, own)
+        except (ShareError, SealError, MalformedCiphertext) as error:
+            raise WrongShare(f"round {r.number}, sketches by site {member}: {error}", member=member) from error
+        if tuple(about) != asked.members:
+            raise ProtocolError(f"site {member} answered about sites {list(about)}, sound here are {list(asked.members)}")
+        shares[position] = share.values
+    return combine_sketches(sketches, shares, positions, asked.plan)
+
+
+def _sealed_answer(site: Site, view: LedgerView, r: RoundRecord, asked: Question, quorum: int) -> bytes:
+    params = security_params(site.settings, view.epoch)
+    committee = members_in(view.epoch.committee)
+    positions = tuple(committee.index(m) for m in members_in(quorum))
+    c1 = _sketches(site, r, asked, params)[:, 1]  # (sites, primes, N)
+    share = open_sketches(c1, asked.plan, load_key_share(site, view.epoch), positions)
+    answer = encode_sketch_share(share, asked.members, params)
+    return seal(answer, share_recipients(site, view, r), _context(view, r, site.address))
+
+
+def _context(view: LedgerView, r: RoundRecord, sender: str) -> bytes:
+    return sealing_context(kind=ObjectKind.SKETCH, run=view.task.run_digest, round=r.number, epoch=r.epoch, sender=sender)
+
+
+def _answer_once(site: Site, view: LedgerView, r: RoundRecord, asked: Question) -> None:
+    """DESIGN rule 4: of one update this site opens one sketch, and no second one, whatever the ledger says later.
+
+    Raises:
+      ProtocolError: it has answered another question of this kind in this round.
+    """
+    key = (view.task.run_digest.hex(), r.number, asked.name.partition("-")[0])
+    recorded = site.journal.get(key)
+    if recorded is not None and recorded["question"] != asked.name:
+        raise ProtocolError(
+            f"round {r.number}: this site already answered {recorded['question']}; it does not answer {asked.name}"
+        )
+    site.journal.put(key, {"question": asked.name})
+
+
+def _sketches(site: Site, r: RoundRecord, asked: Question, params: SecurityParams) -> Sketches:
+    """Ciphertexts of all sketches, shape (sites, 2, primes, N)."""
+    return np.stack([_sketch(site, r, asked, m, manifest, params) for m, manifest in asked.sources.items()])
+
+
+def _sketch(site: Site, r: RoundRecord, asked: Question, member: int, manifest: Manifest, params: SecurityParams) -> Sketches:
+    """Kept at the site: a key holder needs it again as a judge."""
+    path = site.round_folder(r.number) / f"{asked.name}-of-{manifest.digest.hex()}.npy"
+    if path.exists():
+        with path.open("rb") as file:
+            known: Sketches = np.load(file, allow_pickle=False)
+        return known
+    made = sketch(_parts(site, member, manifest, asked.part_blocks, params), asked.plan)
+    buffer = io.BytesIO()
+    np.save(buffer, made)
+    atomic_write(path, buffer.getvalue())
+    return made
+
+
+def _parts(site: Site, member: int, manifest: Manifest, blocks: tuple[int, ...], params: SecurityParams) -> Iterator[Sketches]:
+    for i, count in enumerate(blocks):
+        yield ciphertexts(site, member, manifest, i, count, params)
+
+
+def _accuse(site: Site, view: LedgerView, member: int) -> None:
+    me = site.me().index
+    if view.epoch.committee >> me & 1 and member != me:
+        accuse(site, view, site.addresses()[member], "its opening of the sketches is wrong")

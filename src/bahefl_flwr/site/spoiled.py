@@ -1,0 +1,91 @@
+"""A spoiled aggregate: verified and rightly opened, yet out of range, so that one of its updates must be.
+
+Here a site notes down what it saw, and later says whose update it was. The audit's openings themselves are made in `sketches`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bahefl_flwr.errors import ProtocolError, SpoiledSum
+from bahefl_flwr.he.params import SecurityParams
+from bahefl_flwr.he.sketch import Opened
+from bahefl_flwr.he.spoiled_sum import Position, outside_range, positions_digest
+from bahefl_flwr.records import LedgerView, RoundOutcome, RoundRecord
+from bahefl_flwr.screening.record import Record, decode_record
+from bahefl_flwr.site.aggregates import aggregate_name
+from bahefl_flwr.site.objects import kept_parts
+from bahefl_flwr.site.state import Outcome, Site
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spoiled:
+    """What this site saw when it opened a round's spoiled aggregate.
+
+    Attributes:
+      included: mask of the updates in it. positions: (block, coefficient) pairs that are out of range, the first few.
+      record: what screening had decided of them.
+    """
+
+    included: int
+    positions: tuple[Position, ...]
+    record: Record
+
+
+def report_spoiled(site: Site, view: LedgerView, r: RoundRecord, spoiled: SpoiledSum, outcome: Outcome) -> None:
+    """Note what was found, and say that no model follows from this aggregate, if this site has a say in the round.
+
+    A majority of the same word has the updates audited and the aggregate made again.
+    """
+    outcome.notes.append(f"round {r.number}: {spoiled}")
+    me = site.me().index
+    if r.confirmed >> me & 1:
+        return
+    digest = positions_digest(spoiled.positions)
+    name = aggregate_name(r.included, r.split)
+    seen = {
+        "included": f"{r.included:x}",
+        "positions": [list(p) for p in spoiled.positions],
+        "aggregate": r.aggregate.hex(),
+        "name": name,
+    }
+    site.journal.put(_key(view, r, digest), seen)
+    if r.committed >> me & 1:
+        outcome.gas += site.ledger.confirm_opening(r.number, r.open_quorum, digest, RoundOutcome.SPOILED).gas_used
+
+
+def spoiled_aggregate(site: Site, view: LedgerView, r: RoundRecord) -> Spoiled:
+    """What this site saw of the aggregate that the ledger calls spoiled.
+
+    Raises:
+      ProtocolError: it did not open it, or found something else.
+    """
+    seen = site.journal.get(_key(view, r, r.spoiled))
+    if seen is None:
+        raise ProtocolError(
+            f"round {r.number}: the ledger calls its aggregate spoiled ({r.spoiled.hex()[:16]}), which this site "
+            "did not see; it takes no further part in the round"
+        )
+    record = list(kept_parts(site, r.number, str(seen["name"])))[-1]
+    positions = tuple((int(block), int(coefficient)) for block, coefficient in seen["positions"])
+    return Spoiled(included=int(str(seen["included"]), 16), positions=positions, record=decode_record(record))
+
+
+def saw_spoiled(site: Site, view: LedgerView, r: RoundRecord, aggregate: str) -> bool:
+    """Whether this site itself found `aggregate` (hex) spoiled, which is why the ledger asks for another one."""
+    seen = site.journal.get(_key(view, r, r.spoiled)) if any(r.spoiled) else None
+    return seen is not None and seen["aggregate"] == aggregate
+
+
+def out_of_range(opened: Opened, members: tuple[int, ...], shares: Mapping[int, float], params: SecurityParams) -> list[int]:
+    """Members of whose update an opened coefficient is none that its site could have encrypted honestly.
+
+    Args:
+      shares: each site's part of the round's total weight.
+    """
+    return [m for i, m in enumerate(members) if outside_range(opened.packed[i], shares[m], params)]
+
+
+def _key(view: LedgerView, r: RoundRecord, digest: bytes) -> tuple[str, int, str]:
+    return view.task.run_digest.hex(), r.number, f"spoiled-{digest.hex()}"

@@ -1,0 +1,126 @@
+"""What can be asked of a site, and what the driver itself can do: the vocabulary of `round.next_step`. Data only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Action(StrEnum):
+    """What a site can be asked to do; the values are Flower message types (DESIGN section 4)."""
+
+    HELLO = "query.hello"
+    COMMIT_SEEDS = "query.commit_seeds"
+    REVEAL_SEEDS = "query.reveal_seeds"
+    PUBLISH_KEY_PARTS = "query.publish_key_parts"
+    UPLOAD_KEY_PARTS = "query.upload_key_parts"
+    CONFIRM_KEY = "query.confirm_key"
+    JUDGE = "query.judge"
+    TRAIN = "train"
+    UPLOAD = "query.upload"
+    SCREEN = "query.screen"
+    AGGREGATE = "query.aggregate"
+    OPEN = "query.open"
+    CAST_BALLOT = "query.cast_ballot"
+    REVEAL_BALLOT = "query.reveal_ballot"
+    CONFIRM = "query.confirm"
+    EVALUATE = "evaluate"
+
+
+class Step(StrEnum):
+    """What the driver itself can send to the ledger. Anybody may send these; the contract checks the time."""
+
+    EXPIRE_EPOCH = "expire_epoch"
+    CLOSE_COMMITS = "close_commits"
+    DRAW_SEED = "draw_seed"
+    REPLACE_COORDINATOR = "replace_coordinator"
+    CLOSE_BALLOTS = "close_ballots"
+    FINALIZE = "finalize"
+    ABANDON = "abandon"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One thing asked of one member; the fields mean what they mean in `Ask`."""
+
+    action: Action
+    number: int
+    attempt: int
+    member: int
+    quorum: int = 0
+    repairs: Action | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the driver remembers of its own questions. Losing it costs repeats of idempotent requests, nothing else.
+
+    Attributes:
+      times: how often each request was put.
+      answered: requests that were carried out. failed: requests that were answered with an error.
+    """
+
+    times: Mapping[Request, int] = field(default_factory=dict)
+    answered: Collection[Request] = frozenset()
+    failed: Collection[Request] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """Send `action` to `members` and wait for their replies, at most until `deadline` or until it `is_over`.
+
+    Attributes:
+      number: round, or key epoch in a ceremony. attempt: the round's aggregation attempt.
+      deadline: chain seconds; this question's share of the ledger's window (see `_share_of_window`).
+      quorum: mask of the members asked to release shares, with OPEN and SCREEN; that have released them, with the actions that
+        use those shares.
+      repairs: with UPLOAD, the action that failed and is to be tried again once objects are put again.
+    """
+
+    action: Action
+    number: int
+    attempt: int
+    members: tuple[int, ...]
+    deadline: int
+    quorum: int = 0
+    repairs: Action | None = None
+
+    def request(self, member: int) -> Request:
+        """What this asks of one member."""
+        return Request(
+            action=self.action, number=self.number, attempt=self.attempt, member=member, quorum=self.quorum, repairs=self.repairs
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advance:
+    """Send a transaction that moves the ledger on because a deadline passed or everything is there."""
+
+    step: Step
+    number: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Nothing to ask: wait for `members`, at most until `deadline` (chain seconds)."""
+
+    deadline: int
+    members: tuple[int, ...]
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """The task is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stuck:
+    """The ledger stays in a state that the contract leaves by itself: no honest ledger of ours, so there is nothing to do."""
+
+    why: str
+
+
+Command = Ask | Advance | Wait | Done | Stuck

@@ -1,0 +1,243 @@
+"""Whole secure runs with poisoned updates: who is left out, why, and that the model learns on. Every claim on the real parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bahefl_flwr.he.params import SecurityParams
+from bahefl_flwr.he.sketch import SketchShare, open_sketches
+from bahefl_flwr.records import ExclusionReason, RoundOutcome, RoundPhase
+from bahefl_flwr.screening.record import decode_record
+from bahefl_flwr.site import coordination, sketches, training
+from bahefl_flwr.site.model import MODEL_FILE, load_model
+from federation_run import Arrays, Run, Update, common_update, distance, federated_run, known_update
+
+SIX = ("federation.sites=6", "federation.min_sites=3", "federation.rounds=1")
+BADLY = 2
+MARK = np.float32(0.123)
+
+
+def poisoned(change: Callable[[NDArray[np.float32]], NDArray[np.float32]], *bad: int, start: int = 1) -> Update:
+    """Honest updates, but for the changed ones of some sites from a round on."""
+
+    def update(site: int, number: int) -> Arrays:
+        arrays = known_update(site, number)
+        return [np.asarray(change(a), np.float32) for a in arrays] if site in bad and number >= start else arrays
+
+    return update
+
+
+def members(run: Run, *sites: int) -> set[int]:
+    """Member indices of sites."""
+    index = {member.address: member.index for member in run.members}
+    return {index[run.address(site)] for site in sites}
+
+
+def reasons(run: Run, number: int) -> dict[int, ExclusionReason]:
+    """Who was left out of a round, and why, as the ledger has it."""
+    r = run.rounds[number]
+    left_out = [m for m in range(16) if (r.committed & ~r.included) >> m & 1]
+    return dict(zip(left_out, map(ExclusionReason, r.reasons), strict=True))
+
+
+def improved(run: Run) -> bool:
+    """The final model is nearer to the goal of the honest sites than the initial one."""
+    start = [np.full_like(a, 0.5) for a in common_update()]
+    return distance(list(load_model(run.site_folder(0) / MODEL_FILE).arrays)) < 0.97 * distance(start)
+
+
+def test_nobody_is_left_out_of_an_honest_run(tmp_path: Path) -> None:
+    """Every site is included in every round, and the record of the decision is the aggregate's last part."""
+    run = federated_run(tmp_path, "federation.rounds=3")
+    assert all(run.rounds[n].included == 0b1111 and not run.rounds[n].split for n in (1, 2, 3))
+    manifest = run.store.manifest(run.rounds[2].aggregate)
+    record = decode_record(run.store.part(manifest.parts[-1], of=manifest))
+    assert record.figures.members == (0, 1, 2, 3)
+    assert record.history.rounds == 1
+
+
+def test_the_figures_of_a_round_are_logged(tmp_path: Path) -> None:
+    """metrics.jsonl gets norms, cosines and weights of all sites, as the coordinator saw them."""
+    run = federated_run(tmp_path, "federation.rounds=2")
+    shown = run.lines[1]["screening"]
+    assert set(shown["norms"]) == set(shown["cosines"]) == set(shown["weights"]) == {"0", "1", "2", "3"}
+    assert all(0.8 < norm < 1.3 for norm in shown["norms"].values())
+    assert run.lines[1]["outcome"] == "whole"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda a: 1e-4 * a, ExclusionReason.ZERO),
+        (lambda a: 0.25 * np.sign(a) * 1e6, ExclusionReason.OVERSIZED),
+        (lambda a: -a, ExclusionReason.UNDOING),
+    ],
+    ids=["zero", "oversized", "sign flip"],
+)
+def test_one_poisoned_update_is_left_out_with_its_reason(
+    tmp_path: Path, change: Callable[[NDArray[np.float32]], NDArray[np.float32]], reason: ExclusionReason
+) -> None:
+    """After an honest round, an update of no size, of too much, or against the history is excluded, and the ledger says why."""
+    overrides = ("federation.rounds=2", "he.update_range=4", "screening.largest_norm=3")
+    run = federated_run(tmp_path, *overrides, update=poisoned(change, BADLY, start=2))
+    assert reasons(run, 1) == {}
+    assert reasons(run, 2) == dict.fromkeys(members(run, BADLY), reason)
+    assert run.lines[1]["excluded"] == {str(m): reason.name.lower() for m in members(run, BADLY)}
+    assert improved(run)
+
+
+def test_copies_are_all_left_out(tmp_path: Path) -> None:
+    """Two of six sites send the same update: neither counts."""
+
+    def update(site: int, number: int) -> Arrays:
+        return known_update(0 if site == 1 else site, number)
+
+    run = federated_run(tmp_path, *SIX, update=update)
+    assert reasons(run, 1) == dict.fromkeys(members(run, 0, 1), ExclusionReason.DUPLICATE)
+
+
+def test_half_of_the_sites_hostile_from_the_start_are_outvoted(tmp_path: Path) -> None:
+    """Three of six flip the sign in the very first round: two sums are opened, the sites vote, and the honest half is taken."""
+    run = federated_run(tmp_path, *SIX, update=poisoned(lambda a: -a, 0, 1, 2))
+    r = run.rounds[1]
+    assert r.phase is RoundPhase.FINALIZED
+    winners = r.split if r.outcome is RoundOutcome.SECOND else r.included & ~r.split
+    assert {m for m in range(6) if winners >> m & 1} == members(run, 3, 4, 5)
+    assert set(run.lines[0]["excluded"].values()) == {"outvoted"}
+    assert improved(run)
+
+
+def test_two_halves_that_vote_for_themselves_are_told_apart_by_the_anchor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three hostile sites vote for their own half: the public anchor data, the same at every site, decide."""
+    run = federated_run(tmp_path, *SIX, update=poisoned(lambda a: -a, 0, 1, 2), ballots_reversed=(0, 1, 2))
+    r = run.rounds[1]
+    winners = r.split if r.outcome is RoundOutcome.SECOND else r.included & ~r.split
+    assert {m for m in range(6) if winners >> m & 1} == members(run, 3, 4, 5)
+
+
+def test_a_contested_round_without_anchor_leaves_the_model(tmp_path: Path) -> None:
+    """With policy `hold` the round is finalised, and the model stays as it was."""
+    run = federated_run(
+        tmp_path, *SIX, "screening.policy=hold", update=poisoned(lambda a: -a, 0, 1, 2), ballots_reversed=(0, 1, 2)
+    )
+    r = run.rounds[1]
+    assert (r.phase, r.outcome, r.opened) == (RoundPhase.FINALIZED, RoundOutcome.NONE, r.base)
+
+
+def test_a_wrong_opening_of_sketches_is_found_and_others_open_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key holder that alters one number is accused by another one, and the round is decided from another quorum."""
+    liars: list[int] = []
+
+    def lying(c1: NDArray[np.uint32], plan: Any, share: Any, quorum: Any) -> SketchShare:
+        honest = open_sketches(c1, plan, share, quorum)
+        if not liars:
+            liars.append(share.position)
+        if share.position != liars[0]:
+            return honest
+        values = honest.values.copy()
+        values[0, 0, 0] ^= 1
+        return SketchShare(values=values, tags=honest.tags)
+
+    monkeypatch.setattr(sketches, "open_sketches", lying)
+    run = federated_run(tmp_path, "federation.rounds=1", "federation.sites=5")
+    assert (run.rounds[1].phase, run.rounds[1].included) == (RoundPhase.FINALIZED, 0b11111)
+    assert run.epochs[1].accused == 1 << liars[0]
+
+
+def test_a_spoiled_aggregate_is_audited_and_made_again_without_the_culprit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One value far out of its site's range passes the sketch and spoils the sum: the site is named, and the round is finished.
+
+    The same coordinator makes the sum again without it, and its later updates are not even screened.
+    """
+    spoil_marked(monkeypatch)
+
+    def update(site: int, number: int) -> Arrays:
+        arrays = known_update(site, number)
+        if site == BADLY:
+            arrays[-1] = np.asarray(MARK)
+        return arrays
+
+    run = federated_run(tmp_path, "federation.rounds=2", update=update)
+    r = run.rounds[1]
+    assert (r.phase, r.attempt) == (RoundPhase.FINALIZED, 1)
+    assert reasons(run, 1) == dict.fromkeys(members(run, BADLY), ExclusionReason.GARBAGE)
+    assert r.failed == 0
+    assert reasons(run, 2) == dict.fromkeys(members(run, BADLY), ExclusionReason.GARBAGE)
+    assert improved(run)
+
+
+def spoil_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An update whose last value is MARK gets one coefficient that no honest one has."""
+    pack = training.pack
+
+    def packed(update: NDArray[np.float32], share: float, params: SecurityParams) -> NDArray[np.int64]:
+        result = pack(update, share, params)
+        if update[-1] == MARK - np.float32(0):
+            result[0, 0] += 20_000 << (2 * params.field_bits)
+        return result
+
+    monkeypatch.setattr(training, "pack", packed)
+
+
+def test_a_coordinator_that_favours_a_poisoned_update_is_voted_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It submits a sum with everybody in it; the others judge themselves, and its successor leaves the update out."""
+    lied: list[int] = []
+    judge = coordination.judge
+
+    def partial_judge(site: Any, view: Any, r: Any, outcome: Any) -> Any:
+        verdict = judge(site, view, r, outcome)
+        if verdict.reasons and not lied:
+            lied.append(site.me().index)
+            everybody = sorted({*verdict.weights, *verdict.reasons})
+            return type(verdict)(
+                updates=verdict.updates,
+                weights=dict.fromkeys(everybody, 8),
+                reasons={},
+                record=verdict.record,
+                shown=verdict.shown,
+            )
+        return verdict
+
+    monkeypatch.setattr(coordination, "judge", partial_judge)
+    run = federated_run(tmp_path, "federation.rounds=2", update=poisoned(lambda a: -a, BADLY, start=2))
+    r = run.rounds[2]
+    assert (r.phase, r.attempt) == (RoundPhase.FINALIZED, 1)
+    assert reasons(run, 2) == dict.fromkeys(members(run, BADLY), ExclusionReason.UNDOING)
+    assert r.failed == 1 << lied[0]
+
+
+def test_an_update_without_proof_is_left_out_as_malformed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ciphertext that was shaped to give the key away has no valid proof, so no key holder sketches or opens it."""
+    honest = training.encrypt_with_proof
+    shaped: list[int] = []
+
+    def encrypt(packed: NDArray[np.int64], key: Any, params: SecurityParams, context: bytes) -> Any:
+        ciphertext, proof = honest(packed, key, params, context)
+        if not shaped:
+            shaped.append(1)
+            for l, q in enumerate(params.data_primes):  # c1 + 2^49: the constant is the same in all slots
+                ciphertext[0, 1, l] = ((ciphertext[0, 1, l].astype(np.int64) + (1 << 49)) % q).astype(np.uint32)
+        return ciphertext, proof
+
+    monkeypatch.setattr(training, "encrypt_with_proof", encrypt)
+    run = federated_run(tmp_path, "federation.rounds=1")
+    assert list(reasons(run, 1).values()) == [ExclusionReason.MALFORMED]
+    assert run.rounds[1].included.bit_count() == 3
+
+
+def test_without_screening_a_poisoned_update_is_added(tmp_path: Path) -> None:
+    """`screening=off` opens no sketch, draws no seed, and adds whatever is well-formed."""
+    run = federated_run(tmp_path, "screening=off", "federation.rounds=2", update=poisoned(lambda a: -a, BADLY, start=2))
+    assert run.rounds[2].included == 0b1111
+    assert run.rounds[2].screen_seed == bytes(32)
+    assert run.lines[1]["screening"] == {}

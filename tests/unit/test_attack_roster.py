@@ -1,0 +1,157 @@
+"""Who attacks, and that nobody does outside a simulation."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_args
+from unittest.mock import Mock
+
+import pytest
+from flwr.app import Context, RecordDict
+
+from bahefl_flwr import app
+from bahefl_flwr.attack.catalogue import ATTACKS
+from bahefl_flwr.attack.client import attacking
+from bahefl_flwr.attack.roster import attackers, attacking_members
+from bahefl_flwr.composition import conf_folder
+from bahefl_flwr.errors import SettingsError
+from bahefl_flwr.identity import Identity
+from bahefl_flwr.key_files import Passphrase
+from bahefl_flwr.settings import AttackName, Settings, compose, validate
+from bahefl_flwr.site import state
+
+NODE = {"partition-id": 0, "num-partitions": 10}
+
+
+@pytest.fixture(scope="module")
+def ten_sites() -> Settings:
+    """Ten sites, of which three turn their updates round."""
+    return compose(["federation.sites=10", "attack=sign_flip"])
+
+
+def told(settings: Settings, **attack: Any) -> Settings:
+    """The same settings with another attack."""
+    return settings.model_copy(update={"attack": settings.attack.model_copy(update=attack)})
+
+
+def test_conf_settings_and_code_know_the_same_attacks() -> None:
+    """A file of conf/attack/ for every name, and an implementation for every name but none."""
+    names = set(get_args(AttackName))
+    assert {path.stem for path in (conf_folder() / "attack").glob("*.yaml")} == names
+    assert set(ATTACKS) == names - {"none"}
+
+
+@pytest.mark.parametrize("name", get_args(AttackName))
+def test_a_file_of_conf_changes_the_name_only(name: str) -> None:
+    """Fraction and first round come from attack=none, or from the command line."""
+    text = (conf_folder() / "attack" / f"{name}.yaml").read_text()
+    assert text.startswith("# ")
+    assert f"name: {name}\n" in text
+    assert name == "none" or text.split("\n\n")[0].endswith("defaults:\n  - none\n  - _self_")
+
+
+def test_an_attack_is_chosen_by_name_fraction_and_first_round() -> None:
+    """Overrides win over the chosen file."""
+    attack = compose(["attack=alie_noise", "attack.fraction=0.5", "attack.start_round=3"]).attack
+    assert (attack.name, attack.fraction, attack.start_round) == ("alie_noise", 0.5, 3)
+
+
+@pytest.mark.parametrize("override", ["attack=mask_invertion", "attack.name=mask_invertion"])
+def test_an_unknown_attack_is_refused_with_the_list(override: str) -> None:
+    """As a choice of conf/ and as a value alike."""
+    with pytest.raises(SettingsError, match="mask_invertion") as refused:
+        compose([override])
+    assert all(name in str(refused.value) for name in get_args(AttackName))
+
+
+@pytest.mark.parametrize(("fraction", "count"), [(0.0, 0), (0.04, 0), (0.3, 3), (0.5, 5), (0.96, 9), (1.0, 10)])
+def test_a_fraction_is_rounded_to_sites_but_never_to_all_of_them(ten_sites: Settings, fraction: float, count: int) -> None:
+    """All sites attack at a fraction of 1 only."""
+    assert len(attackers(told(ten_sites, fraction=fraction))) == count
+
+
+def test_who_attacks_follows_from_the_seed(ten_sites: Settings) -> None:
+    """The same sites in every process; others under another seed; more of them are the same and further ones."""
+    reseeded = ten_sites.model_copy(update={"run": ten_sites.run.model_copy(update={"seed": 2})})
+    assert attackers(ten_sites) == attackers(told(ten_sites, name="zero"))
+    assert attackers(ten_sites) != attackers(reseeded)
+    assert set(attackers(ten_sites)) < set(attackers(told(ten_sites, fraction=0.5)))
+
+
+def test_nobody_attacks_without_an_attack(ten_sites: Settings) -> None:
+    """Whatever the fraction."""
+    assert attackers(told(ten_sites, name="none", fraction=1)) == ()
+
+
+def test_attackers_are_found_among_the_members_by_their_addresses(ten_sites: Settings, tmp_path: Path) -> None:
+    """The ledger's order of registration is another than that of the partitions; who never registered has no index."""
+    sites = attackers(ten_sites)
+    addresses = [Identity.create_or_load(tmp_path / "sites" / f"{k:03d}" / "identity").address for k in sites]
+    members: list[Any] = [SimpleNamespace(index=7, address=addresses[0]), SimpleNamespace(index=3, address=addresses[2])]
+    members.append(SimpleNamespace(index=0, address="0x" + "11" * 20))
+    assert attacking_members(ten_sites, tmp_path, members) == (3, 7)
+
+
+# --- What is not a simulation ---------------------------------------------------------------------------------------
+
+
+def test_a_run_on_a_chain_of_its_own_takes_no_attack() -> None:
+    """First barrier: such settings do not exist."""
+    with pytest.raises(SettingsError, match="for simulations on the embedded ledger only: add attack=none"):
+        compose(["ledger=rpc", "ledger.url=http://127.0.0.1:8545", "attack=zero"])
+
+
+@pytest.mark.parametrize(
+    ("node_config", "reason"),
+    [
+        ({}, "has no partition-id"),
+        ({"partition-id": 0}, "has no partition-id"),
+        ({"num-partitions": 10}, "has no partition-id"),
+        ({**NODE, "data.root": "/data/ct"}, r"has data\.root of its own"),
+        ({**NODE, "ledger-url": "http://127.0.0.1:8545"}, "has ledger-url of its own"),
+        ({**NODE, "num-partitions": 9}, "9 nodes, but federation.sites=10"),
+    ],
+)
+def test_a_node_that_is_no_simulated_one_refuses(ten_sites: Settings, node_config: dict[str, Any], reason: str) -> None:
+    """Second barrier, also at nodes that the draw makes honest: no client is built, neither directly nor by the application."""
+    context = Context(run_id=1, node_id=1, node_config=node_config, state=RecordDict(), run_config=dict(ten_sites.flat()))
+
+    def build(context: Context) -> Any:
+        raise AssertionError("built a client")
+
+    with pytest.raises(SettingsError, match=reason):
+        attacking(build)(context)
+    with pytest.raises(SettingsError, match=reason):
+        app._client_fn(context)
+
+
+def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: Settings) -> None:
+    """Answer a message at a site whose keys are its own, and go no farther than the keys."""
+    keys = Identity.create_or_load(tmp_path / "keys", Passphrase("five random words are good"))
+    monkeypatch.setattr(Identity, "create_or_load", Mock(return_value=keys))
+    monkeypatch.setattr(state, "find", Mock(return_value=SimpleNamespace(path=tmp_path)))
+    monkeypatch.setattr(state, "ledger_address", Mock(side_effect=RuntimeError("past the keys")))
+    context = Context(run_id=1, node_id=1, node_config=dict(NODE), state=RecordDict(), run_config=dict(settings.flat()))
+    with state.open_site(context, settings, 0):
+        raise AssertionError("opened")
+
+
+def test_a_site_with_keys_of_its_own_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ten_sites: Settings) -> None:
+    """Third barrier: a site whose key file is encrypted answers no message of a run that attacks."""
+    with pytest.raises(SettingsError, match="holds a site's own keys: add attack=none"):
+        opened(monkeypatch, tmp_path, ten_sites)
+
+
+def test_a_site_with_keys_of_its_own_serves_honest_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ten_sites: Settings
+) -> None:
+    """Only the attack is what it refuses."""
+    with pytest.raises(RuntimeError, match="past the keys"):
+        opened(monkeypatch, tmp_path, told(ten_sites, name="none"))
+
+
+def test_the_settings_of_a_run_are_checked_as_a_whole() -> None:
+    """A run-config that names an attack and another ledger is refused as well."""
+    tree = compose(["attack=zero"]).model_dump()
+    ledger = {**tree["ledger"], "kind": "rpc", "url": "http://127.0.0.1:8545", "administrator": "/keys"}
+    with pytest.raises(SettingsError, match="embedded ledger only"):
+        validate({**tree, "ledger": ledger})
