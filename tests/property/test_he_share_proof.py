@@ -65,9 +65,9 @@ def random_challenge(seed: int, blocks: int, params: SecurityParams = PARAMS) ->
 
 
 @settings(max_examples=20)
-@given(seed=seeds, blocks=st.sampled_from([1, 20, 21, 45]), fill=st.sampled_from([-(2**41) + 1, -1, 0, 1, 2**41 - 1]))
+@given(seed=seeds, blocks=st.sampled_from([1, 20, 21, 45]), fill=st.sampled_from([-(2**49) + 1, -1, 0, 1, 2**49 - 1]))
 def test_the_largest_noise_is_still_exact(seed: int, blocks: int, fill: int) -> None:
-    """Up to 2^41, twice the flooding of any committee, for more blocks than one product of BLAS takes."""
+    """Up to 2^49, sixteen times the widest flooding, for more blocks than one product of BLAS takes."""
     asked = random_challenge(seed, blocks)
     signs = np.random.default_rng(seed).choice([-1, 1], (1, blocks, 16))
     found = asked.of_noise(fill * signs)[0]

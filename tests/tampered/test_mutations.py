@@ -1,4 +1,4 @@
-"""A hundred and sixty-five thousand mutated inputs over every parser of bytes that travel or lie on disk (slow suite).
+"""A hundred and eighty thousand mutated inputs over every parser of bytes that travel or lie on disk (slow suite).
 
 A parser answers with a value in its one form or with its own error; it never crashes, and never takes more than twice the memory
 that the honest input is, or takes to read.
@@ -19,9 +19,11 @@ from bahefl_flwr.errors import BaheflError, CeremonyError, KeysError, MalformedC
 from bahefl_flwr.he import ceremony, seal_format
 from bahefl_flwr.he.ckks import encrypt
 from bahefl_flwr.he.keys import KeyShare
+from bahefl_flwr.he.proof_format import decode_proof, encode_proof
 from bahefl_flwr.he.seal_format import PartKind, decode_part, encode_part
 from bahefl_flwr.he.share_format import decode_share, encode_share
 from bahefl_flwr.he.sketch import decode_sketch_share, encode_sketch_share, open_sketches, sketch_plan
+from bahefl_flwr.he.update_proof import encrypt_with_proof
 from bahefl_flwr.records import ObjectKind
 from bahefl_flwr.sealing import seal, unseal
 from bahefl_flwr.store.manifest import Manifest, PartRef
@@ -83,6 +85,12 @@ PARSERS = {
         read=lambda data: decode_share(data, 1, QUORUM, PARAMS),
         error=ShareError,
         write=lambda value: encode_share(value, PARAMS),
+    ),
+    "update proof": Parser(
+        honest=encrypt_with_proof(np.arange(256)[None], ALL.key, PARAMS, b"context")[1],
+        read=lambda data: decode_proof(data, PARAMS),
+        error=MalformedCiphertext,
+        write=lambda value: encode_proof(value, PARAMS),
     ),
     "sketch share": Parser(
         honest=encode_sketch_share(open_sketches(CIPHERTEXT[:, 1], SKETCH, ALL.shares[1], QUORUM), range(4), PARAMS),

@@ -35,6 +35,7 @@ from bahefl_flwr.he.sketch import (
     sketch_plan,
 )
 from bahefl_flwr.he.threshold import combine, partial_decrypt
+from bahefl_flwr.he.update_proof import encrypt_with_proof
 from he_committee import committee, real_params, toy_params
 
 QUORUM, WEIGHTS = (0, 2, 4), (1, 3, 2)
@@ -97,10 +98,13 @@ def _scheme(params: SecurityParams) -> dict[str, object]:
     shares = {p: partial_decrypt(total[:, 1], members.shares[p], QUORUM) for p in QUORUM}
     residues = {p: share.residues for p, share in shares.items()}
     opened = combine(total, residues, QUORUM, params)
+    proof = encrypt_with_proof(packed[0], members.key, params, b"run|round|site", SecretSeed(bytes(32)))[1]
     return _ceremony(params) | {
         "packed": _sha256(packed[0].astype("<i8").tobytes()),
         "ciphertext": _sha256(encode_part(ciphertexts[0], PartKind.CIPHERTEXT, params)),
         "first residues": ciphertexts[0][0, 1, :, :4].tolist(),
+        "challenge of the proof": proof[12:44].hex(),
+        "proof": _sha256(proof),
         "sum": _sha256(encode_part(total, PartKind.CIPHERTEXT, params)),
         "residues of 2": _sha256(encode_part(shares[2].residues, PartKind.SHARE, params)),
         "tags of 2": shares[2].tags[:, 0].tolist(),

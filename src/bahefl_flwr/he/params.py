@@ -28,15 +28,17 @@ WIRE_VERSION: Final = 1
 # Bits of a plaintext coefficient: noise below, three fields above. Just under log2 of the product of the data primes.
 _COEFFICIENT_BITS: Final = 90
 _FIELD_BITS: Final = (19, 18, 17, 16, 15, 14)
-# Fields are filled to 31/32 at most; the rest absorbs the rounding of every site and the noise that reaches the lowest field.
+# Fields are filled to 31/32 of what the rounding of every site leaves; the rest is for the noise that reaches the lowest field.
 _HEADROOM: Final = 32
 _LARGEST_FAILURE_LOG2: Final = -1000
 _FLOODING_STATISTICAL_BITS: Final = 30
 # What flooding allows for cheats within the proof's bounds: a minority of the sites in league, each with 2^32 hashes per update
 # of a million parameters, in an epoch of 50 rounds with two different sums opened in each, learns at most one nat of the key.
+# From the sketches of their updates they learn at most one more.
 _CHEAT_BLOCKS: Final = 82
 _CHEAT_WORK_LOG2: Final = 32
-_CHEAT_OPENINGS: Final = 100
+_EPOCH_ROUNDS: Final = 50
+_SUMS_PER_ROUND: Final = 2
 _CHEAT_NATS: Final = 1.0
 
 
@@ -125,7 +127,7 @@ class SecurityParams:
     @property
     def field_scale(self) -> int:
         """Integer that the value `update_range` of a site with the whole weight becomes."""
-        return _field_scale(self.field_bits, self.weight_bits)
+        return _field_scale(self, self.field_bits)
 
     @property
     def parameters_per_block(self) -> int:
@@ -179,7 +181,7 @@ def flooding_sigma_log2(params: SecurityParams) -> int:
 
     1. sigma >= sqrt(12) * 2^(30/2) * B, with B five standard deviations of the aggregate's noise;
     2. `epoch_divergence` is at most one nat. This one decides by far: the proof of an update lets through a thousand times
-       what an honest site draws, and cheats of several sites add up (docs/security.md, section 6).
+       what an honest site draws, and the cheats of several sites add up (docs/security.md, section 6).
 
     Every subset key floods with the full sigma, because t-1 colluding members know the noise of all subsets but one.
 
@@ -199,10 +201,14 @@ def sketch_noise_std(params: SecurityParams, blocks: int, groups: int) -> float:
 def sketch_sigma_log2(params: SecurityParams, blocks: int, groups: int) -> int:
     """Log2 of the standard deviation of the noise each subset key adds to a group sum of one update's sketch.
 
-    By the rule of `flooding_sigma_log2`, with B five standard deviations of the sketch's noise. One update is opened, so that
-    neither the number of sites nor a weight enters.
+    By the rules of `flooding_sigma_log2`:
+      1. with B five standard deviations of the sketch's noise; one update is opened, so that no weight enters;
+      2. the sketches of an epoch, one a round of each colluding site, tell at most one nat. A sketch takes every coefficient
+         with a sign, so that a cheat's share of its sums is as long as of an opening's coefficients.
     """
-    return _flooding_over(sketch_noise_std(params, blocks, groups))
+    honest = _flooding_over(sketch_noise_std(params, blocks, groups))
+    cheats = 0.5 * math.log2(_sketches_divergence(params, 0, _CHEAT_WORK_LOG2) / _CHEAT_NATS)
+    return math.ceil(max(honest, cheats))
 
 
 def sketch_divergence(params: SecurityParams, blocks: int, groups: int) -> float:
@@ -228,7 +234,7 @@ def sketch_error_std(params: SecurityParams, blocks: int, groups: int) -> float:
 
 def largest_field_sum(params: SecurityParams) -> int:
     """Largest magnitude of a field of an opened group sum that counts as in range: 31/32 of what the field holds."""
-    return _field_scale(params.field_bits, 0)
+    return ((_HEADROOM - 1) << (params.field_bits - 1)) // _HEADROOM
 
 
 def epoch_divergence(params: SecurityParams, blocks: int = _CHEAT_BLOCKS, work_log2: float = _CHEAT_WORK_LOG2) -> float:
@@ -241,6 +247,11 @@ def epoch_divergence(params: SecurityParams, blocks: int = _CHEAT_BLOCKS, work_l
     return _epoch_divergence(params, params.flooding_sigma_log2, blocks, work_log2)
 
 
+def epoch_sketch_divergence(params: SecurityParams, blocks: int, groups: int, work_log2: float = _CHEAT_WORK_LOG2) -> float:
+    """The same for the opened sketches of colluding sites, of updates of a million parameters."""
+    return _sketches_divergence(params, sketch_sigma_log2(params, blocks, groups), work_log2)
+
+
 def colluding_sites(params: SecurityParams) -> int:
     """Sites in league that the flooding allows for: a minority. A majority confirms and screens, and must be honest anyway."""
     return max(1, (params.sites - 1) // 2)
@@ -248,7 +259,13 @@ def colluding_sites(params: SecurityParams) -> int:
 
 def _epoch_divergence(params: SecurityParams, sigma_log2: int, blocks: int, work_log2: float) -> float:
     weight = colluding_sites(params) << params.weight_bits
-    return cheat_divergence(params.ring_degree, blocks, sigma_log2, weight=weight, openings=_CHEAT_OPENINGS, work_log2=work_log2)
+    openings = _EPOCH_ROUNDS * _SUMS_PER_ROUND
+    return cheat_divergence(params.ring_degree, blocks, sigma_log2, weight=weight, openings=openings, work_log2=work_log2)
+
+
+def _sketches_divergence(params: SecurityParams, sigma_log2: int, work_log2: float) -> float:
+    openings = _EPOCH_ROUNDS * colluding_sites(params)
+    return cheat_divergence(params.ring_degree, _CHEAT_BLOCKS, sigma_log2, weight=1, openings=openings, work_log2=work_log2)
 
 
 def opening_divergence(params: SecurityParams, blocks: int) -> float:
@@ -298,26 +315,27 @@ def security_bits(degree: int, modulus_bits: float) -> float:
     return min(cost(samples) for samples in range(degree // 2, 2 * degree, degree // 64))
 
 
-def _flooding_over(noise_std: float) -> int:
-    return math.ceil(math.log2(math.sqrt(12) * 5 * noise_std) + _FLOODING_STATISTICAL_BITS / 2)
+def _flooding_over(noise_std: float) -> float:
+    return math.log2(math.sqrt(12) * 5 * noise_std) + _FLOODING_STATISTICAL_BITS / 2
 
 
 def _opening_noise_std(params: SecurityParams) -> float:
     return math.hypot(2.0**params.flooding_sigma_log2 * math.sqrt(subset_count(params)), aggregate_noise_std(params))
 
 
-def _field_scale(field_bits: int, weight_bits: int) -> int:
-    return ((_HEADROOM - 1) << (field_bits - 1 - weight_bits)) // _HEADROOM
+def _field_scale(params: SecurityParams, field_bits: int) -> int:
+    room = (1 << (field_bits - 1 - params.weight_bits)) - (params.sites + 1) // 2
+    return room * (_HEADROOM - 1) // _HEADROOM
 
 
 def _error_std(params: SecurityParams, field_bits: int) -> float:
     noise = _opening_noise_std(params) / 2.0 ** (_COEFFICIENT_BITS - FIELDS * field_bits)
     rounding = math.sqrt(params.sites / 12)
-    return math.hypot(noise, rounding) * params.update_range / _field_scale(field_bits, params.weight_bits)
+    return math.hypot(noise, rounding) * params.update_range / _field_scale(params, field_bits)
 
 
 def _failure_log2(params: SecurityParams, field_bits: int) -> float:
-    scale = _field_scale(field_bits, params.weight_bits)
+    scale = _field_scale(params, field_bits)
     fill = scale * 2**params.weight_bits + params.sites * 2**params.weight_bits / 2
     room = (2 ** (field_bits - 1) - fill) * 2.0 ** (_COEFFICIENT_BITS - FIELDS * field_bits)
     return float(1 - 0.5 * (max(room, 0) / _opening_noise_std(params)) ** 2 / math.log(2))
@@ -325,6 +343,6 @@ def _failure_log2(params: SecurityParams, field_bits: int) -> float:
 
 @lru_cache(maxsize=64)
 def _field_bits(params: SecurityParams) -> int:
-    # With 255 sites the width of least error would leave the noise no room above the sum.
+    # With very many sites the width of least error would leave the noise no room above the sum.
     roomy = [bits for bits in _FIELD_BITS if _failure_log2(params, bits) < _LARGEST_FAILURE_LOG2]
     return min(roomy or _FIELD_BITS[-1:], key=lambda bits: _error_std(params, bits))
