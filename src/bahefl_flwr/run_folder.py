@@ -202,6 +202,13 @@ def attack_facts(lines: Sequence[RoundLine], name: str, members: Sequence[int], 
     }
 
 
+def attack_told(attack: AttackFacts) -> str:
+    """One line for people."""
+    who = ", ".join(map(str, attack["members"])) or "no site"
+    left_out = f"{attack['attackers_excluded']:.2f} of them and {attack['honest_excluded']:.2f} honest ones left out a round"
+    return f"simulated: {attack['name']} by {who}; {left_out}"
+
+
 def _best(line: RoundLine) -> Best:
     validation = line["validation"]
     return {

@@ -11,7 +11,7 @@ from bahefl_flwr.report.facts import Facts, Figure
 from bahefl_flwr.report.progress import BYTES, PHASES
 from bahefl_flwr.report.style import DPI
 from bahefl_flwr.report.tables import SITES_HEAD, TABLE_1_HEAD, Row, counts_of, site_rows, table_1
-from bahefl_flwr.run_folder import RoundLine
+from bahefl_flwr.run_folder import RoundLine, attack_told
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a }
@@ -64,6 +64,8 @@ def _facts(facts: Facts) -> list[Row]:
         if (best := summary["best"]) is not None:
             figures = f"score {best['score']:.4f}, pooled Dice {best['dice']:.4f}, recall {best['recall']:.4f}"
             rows.append(("best round on validation", f"round {best['round']}: {figures}"))
+        if attack := summary.get("attack"):
+            rows.append(("attack", attack_told(attack)))
         if ledger := summary.get("ledger"):
             where = f"contract {ledger['contract']} on chain {ledger['chain_id']}, block {ledger['block_number']}"
             rows += [("ledger", where), ("final model, SHA-256", ledger["model_digest"])]
