@@ -93,6 +93,7 @@ def _summary(federation: Federation, strategy: BaheflStrategy, folder: RunFolder
         test=strategy.test_metrics,
         reason=view.task.end_reason,
     )
+    summary["chosen"] = {"round": strategy.best_round or view.last_finalized, "model_digest": strategy.chosen_model}
     summary["ledger"] = {
         "contract": federation.ledger.address,
         "chain_id": federation.ledger.chain_id,

@@ -1,4 +1,4 @@
-"""Figures of what the final model does: pixel confusion matrix (the paper's figure 4), per-site results, samples (figure 6)."""
+"""Figures of what a run's model does: pixel confusion matrix (the paper's figure 4), per-site results, samples (figure 6)."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FinalModel:
-    """The final model on the test parts of all sites, measured again.
+class ChosenModel:
+    """The model that a run chose, on the test parts of all sites, measured again.
 
     Attributes:
       sites: evaluation by site. samples: slices to show.

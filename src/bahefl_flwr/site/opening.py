@@ -20,6 +20,7 @@ from bahefl_flwr.site.coordination import aggregate_name
 from bahefl_flwr.site.keys import forget_epochs_before
 from bahefl_flwr.site.model import CONFIRMED_FILE, MODEL_FILE, Array, Model, checked, load_model, save_model
 from bahefl_flwr.site.objects import forget_before, kept, put_kept
+from bahefl_flwr.site.selection import keep_if_best
 from bahefl_flwr.site.state import Outcome, Site, security_params
 from bahefl_flwr.store.manifest import Manifest
 
@@ -33,8 +34,11 @@ def initial_model(client: NumPyClient) -> Model:
     return checked(client.get_parameters({}), getattr(client, "parameter_names", ()), 0)
 
 
-def current_model(site: Site, view: LedgerView, client: NumPyClient, outcome: Outcome) -> Model:
+def current_model(site: Site, view: LedgerView, client: NumPyClient, outcome: Outcome, best: int = 0) -> Model:
     """The model after the newest finalised round, opening whatever this site has not opened yet.
+
+    Args:
+      best: finalised round whose model is to be kept, too; 0 for none.
 
     Raises:
       ProtocolError: the initial model, or one that this site opened, is not the one the ledger names.
@@ -47,10 +51,12 @@ def current_model(site: Site, view: LedgerView, client: NumPyClient, outcome: Ou
             f"this site starts from model {model.digest().hex()[:16]}, the ledger names {view.task.initial_model.hex()[:16]}: "
             "seed the NumPyClient's get_parameters so that all sites start from the same weights"
         )
+    keep_if_best(site, model, best)
     with outcome.timed("open"):
         for number in _unopened(site, view, model.round):
             model = _model_after(site, view, site.ledger.round(number), model, outcome)
             save_model(model, path)
+            keep_if_best(site, model, best)
     if not path.exists():
         save_model(model, path)
     forget_before(site, view.last_finalized)
