@@ -83,7 +83,9 @@ def per_site(sites: Mapping[int, Evaluation]) -> bytes:
         axes.bar(places + 0.2, recall, 0.38, color=ORANGE, label="pooled recall")
         for place, (_, e) in enumerate(rows):
             if not e.positive_slices:
-                axes.text(place, 0.03, "no lesion", ha="center", va="bottom", rotation=90, fontsize=7)
+                axes.text(
+                    place, 0.03, "no lesion" if e.slices else "no slices", ha="center", va="bottom", rotation=90, fontsize=7
+                )
         axes.set_xticks(places, [f"{site}\n{e.positive_slices}+{e.slices - e.positive_slices}" for site, e in rows])
         axes.set_xlabel("data partition, and its test slices with + without lesion")
         axes.set_ylabel("on the test part")
