@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 from logging import INFO
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from bahefl_flwr.lesion.sites import SiteData, site_data
 from bahefl_flwr.settings import Settings, from_run_config
 
 NDArrays = list[npt.NDArray[np.float32]]
+_CHECKPOINT = "fit.pt"
 
 
 class LesionClient(NumPyClient):
@@ -31,7 +33,10 @@ class LesionClient(NumPyClient):
     Attributes:
       parameter_names: names of the parameter arrays, in the order they travel in.
       engine: device and precision in use; `str(engine)` says why.
+      work_folder: where `fit` may keep a checkpoint of this round; None keeps none. A secure site sets it.
     """
+
+    work_folder: Path | None = None
 
     def __init__(self, settings: Settings, site_data: SiteData, *, site: int) -> None:
         """Build the model; no training state is kept in it between calls.
@@ -63,7 +68,8 @@ class LesionClient(NumPyClient):
           config: "server-round" (from 1) and "rounds" (of the task): they place these epochs in the schedule.
 
         Returns:
-          The trained parameters, the number of training slices, and {"loss", "lr", "steps", "seconds", "precision"}.
+          The trained parameters, the number of training slices, and {"loss", "lr", "steps", "seconds", "cpu-seconds",
+          "resumed-epochs", "precision"}.
 
         Raises:
           ProtocolError: the round is missing or below 1. UpdateError: unfit parameters. TrainingError: the loss diverged.
@@ -73,12 +79,17 @@ class LesionClient(NumPyClient):
         clock = training.Clock(first_epoch=(round_number - 1) * train.local_epochs, total_epochs=rounds * train.local_epochs)
         training.load_weights(self._model, parameters)
         seed = self._settings.run.seed * 1000 + self._site
-        report = training.fit(self._model, self._data["train"], train, clock=clock, seed=seed, engine=self.engine)
+        file = self.work_folder / _CHECKPOINT if self.work_folder else None
+        report = training.fit(
+            self._model, self._data["train"], train, clock=clock, seed=seed, engine=self.engine, checkpoint_file=file
+        )
         metrics: dict[str, Scalar] = {
             "loss": report.loss,
             "lr": report.last_lr,
             "steps": report.steps,
             "seconds": report.seconds,
+            "cpu-seconds": report.cpu_seconds,
+            "resumed-epochs": report.resumed_epochs,
             "precision": str(self.engine),
         }
         return training.weights_of(self._model), len(self._data["train"]), metrics
