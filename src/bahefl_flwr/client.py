@@ -20,6 +20,7 @@ from flwr.common.typing import Scalar
 from bahefl_flwr.errors import DataError, ProtocolError
 from bahefl_flwr.lesion import model, training
 from bahefl_flwr.lesion.metrics import to_metrics
+from bahefl_flwr.lesion.sampling import epoch_counts
 from bahefl_flwr.lesion.sites import SiteData, site_data
 from bahefl_flwr.settings import Settings, from_run_config
 
@@ -51,10 +52,11 @@ class LesionClient(NumPyClient):
         self._model = model.build(settings.model, settings.data.image_size_px)
         self.engine = training.pick_engine(settings.train)
         self.parameter_names = tuple(self._model.state_dict())
+        self._examples = sum(epoch_counts(site_data["train"].has_lesion, settings.train.positive_fraction))
 
     def get_properties(self, config: dict[str, Scalar]) -> dict[str, Scalar]:
-        """How many training slices there are: what `weighting: examples` weighs by."""
-        return {"num-examples": len(self._data["train"])}
+        """How many slices an epoch has: what `weighting: examples` weighs by."""
+        return {"num-examples": self._examples}
 
     def get_parameters(self, config: dict[str, Scalar]) -> NDArrays:
         """The first weights of the task, equal at every site: float32, in state_dict order."""
@@ -68,7 +70,7 @@ class LesionClient(NumPyClient):
           config: "server-round" (from 1) and "rounds" (of the task): they place these epochs in the schedule.
 
         Returns:
-          The trained parameters, the number of training slices, and {"loss", "lr", "steps", "seconds", "cpu-seconds",
+          The trained parameters, the number of slices of an epoch, and {"loss", "lr", "steps", "seconds", "cpu-seconds",
           "resumed-epochs", "precision"}.
 
         Raises:
@@ -92,7 +94,7 @@ class LesionClient(NumPyClient):
             "resumed-epochs": report.resumed_epochs,
             "precision": str(self.engine),
         }
-        return training.weights_of(self._model), len(self._data["train"]), metrics
+        return training.weights_of(self._model), self._examples, metrics
 
     def evaluate(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[float, int, dict[str, Scalar]]:
         """Evaluate the given model on one part of the site's slices.
