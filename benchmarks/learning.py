@@ -37,7 +37,7 @@ from bahefl_flwr.settings import Settings, compose
 Row = dict[str, Any]
 SEEDS = (1, 2, 3)
 # 5 sites, Dirichlet 0.5, 128 px: the default experiment, for longer and with an average after every epoch.
-RECIPE = ("federation.rounds=40", "train.local_epochs=1", "train.device=cpu")
+RECIPE = ("federation.rounds=50", "train.local_epochs=1", "train.device=cpu")
 _ROOT = Path(__file__).parents[1]
 _KEPT = _ROOT / "build" / "learning"
 _DOCUMENT = _ROOT / "docs" / "benchmarks.md"
