@@ -64,7 +64,7 @@ def _facts(facts: Facts) -> list[Row]:
         if (best := summary["best"]) is not None:
             figures = f"score {best['score']:.4f}, pooled Dice {best['dice']:.4f}, recall {best['recall']:.4f}"
             rows.append(("best round on validation", f"round {best['round']}: {figures}"))
-        if chosen := summary.get("chosen"):
+        if (chosen := summary.get("chosen")) and chosen["model_digest"]:
             rows.append(("model, SHA-256", f"{chosen['model_digest']}, after round {chosen['round']}"))
         if ledger := summary.get("ledger"):
             where = f"contract {ledger['contract']} on chain {ledger['chain_id']}, block {ledger['block_number']}"
