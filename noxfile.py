@@ -148,3 +148,11 @@ def bench_ledger(session: nox.Session) -> None:
         "--write",
         *session.posargs,
     )
+
+
+@nox.session
+def bench_learning(session: nox.Session) -> None:
+    """What the application learns, 3 seeds; `-- --data FOLDER` names the slices; writes docs/benchmarks.md. About two hours."""
+    _install(session)
+    session.run("python", "benchmarks/learning.py", "measure", *session.posargs)
+    session.run("python", "benchmarks/learning.py", "tables", "--write")
