@@ -108,7 +108,7 @@ def test_half_that_undoes_is_out() -> None:
 
 
 def test_site_with_other_data_undoes_nothing() -> None:
-    """Rule d, its first condition: an update across the history and unlike the others comes from other data, not from an attack."""
+    """Rule d, its first condition: an update across the history and unlike the others comes from other data, not an attack."""
     across = STRANGER - (STRANGER * CENTRE).sum() * CENTRE
     decision = decided(with_last(across - 0.05 * CENTRE), recent=CENTRE, history=usual_history())
     assert decision.reasons == {}
