@@ -240,12 +240,22 @@ def evaluate_model(model: Model, client: NumPyClient, config: ClientConfig, outc
     Raises:
       TrainingError: `evaluate` raised.
     """
-    with outcome.timed("evaluate"), _named_failure("evaluate"):
-        loss, examples, metrics = client.evaluate([a.copy() for a in model.arrays], config)
+    with outcome.timed("evaluate"):
+        loss, examples, metrics = evaluated(client, model, config)
     if examples:
         outcome.evaluation.update(numbers({**metrics, "loss": loss}) | {"num-examples": int(examples)})
         outcome.evaluation["model-round"] = model.round
     outcome.facts["model"] = model.digest().hex()
+
+
+def evaluated(client: NumPyClient, model: Model, config: ClientConfig) -> tuple[float, int, Mapping[str, Any]]:
+    """What the NumPyClient says of a model: loss, number of examples, further figures.
+
+    Raises:
+      TrainingError: `evaluate` raised.
+    """
+    with _named_failure("evaluate"):
+        return client.evaluate([a.copy() for a in model.arrays], config)
 
 
 def evaluate(site: Site, request: Request, client: NumPyClient, config: ClientConfig) -> Outcome:
