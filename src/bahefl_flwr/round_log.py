@@ -5,7 +5,6 @@ The line of a round waits for the evaluation of its model, which sites do at the
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 
 from bahefl_flwr.records import ExclusionReason, Member, RoundPhase, RoundRecord, UpdateRecord, mask_of, members_in, members_of
 from bahefl_flwr.replies import Numbers, Reply
+from bahefl_flwr.untrusted_json import read_json
 
 _TRAIN_PHASES = ("open", "evaluate", "train", "encrypt", "commit")
 
@@ -54,8 +54,8 @@ class RoundFigures:
     def _read_screening(self, reply: Reply) -> None:
         """A claim for people to look at: what does not parse is left out."""
         try:
-            shown = json.loads(str(reply.facts.get("screening", "{}")))
-        except (ValueError, RecursionError):
+            shown = read_json(str(reply.facts.get("screening", "{}")).encode())
+        except ValueError:
             return
         if isinstance(shown, dict) and shown:
             self.screening = shown

@@ -16,6 +16,7 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from bahefl_flwr.durable import atomic_write
 from bahefl_flwr.errors import RunFailed, StoreError
+from bahefl_flwr.untrusted_json import read_json
 
 # Where a run keeps the address and, if it is the embedded one, the database of its ledger.
 LEDGER_FILE = "ledger.json"
@@ -262,6 +263,6 @@ def _finite(value: Any) -> Any:
 
 def _parse(text: str, where: str) -> object:
     try:
-        return json.loads(text)
+        return read_json(text.encode())
     except ValueError as error:
         raise StoreError(f"{where} is damaged ({error}); the run folder was edited or the disk failed") from None

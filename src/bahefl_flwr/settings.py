@@ -171,7 +171,9 @@ class ScreeningSettings(_Group):
       replay: an update with this cosine to a public vector is a replay.
       undoing: an update aligned with the accepted history by less than this part of what is usual (negative: against it) ...
       undoing_common: ... and whose mean cosine to the others is below this part of theirs undoes it.
-      largest_norm: an update above this multiple of the usual norm is out; between 1 and it, clipped by an integer weight.
+      largest_norm: an update above this multiple of the usual norm is out.
+      clip_norm: one above this multiple is clipped to it by an integer weight. Sites with more data take more steps and so send
+        longer updates: at 1 they would be halved.
       split: least difference of mean cosines, within minus between two halves, that is a conflict.
       split_margin: by how much it must exceed its own running mean, too.
       smallest_side: fewest sites whose sum may be opened by itself.
@@ -191,6 +193,7 @@ class ScreeningSettings(_Group):
     undoing: float = Field(gt=-1, lt=1)
     undoing_common: float = Field(ge=0, le=1)
     largest_norm: float = Field(gt=1)
+    clip_norm: float = Field(ge=1)
     split: float = Field(gt=0, le=2)
     split_margin: float = Field(ge=0, le=2)
     smallest_side: int = Field(ge=3, le=127)
@@ -201,6 +204,15 @@ class ScreeningSettings(_Group):
     clear_history: float = Field(gt=0)
     policy: Literal["anchor", "hold"]
     anchor_slices: int = Field(ge=4, le=1000)
+
+    @model_validator(mode="after")
+    def _clips_before_it_excludes(self) -> Self:
+        if self.clip_norm > self.largest_norm:
+            raise ValueError(
+                f"screening.clip_norm={self.clip_norm:g} exceeds screening.largest_norm={self.largest_norm:g}: what is to be "
+                "clipped would be left out before"
+            )
+        return self
 
     @model_validator(mode="after")
     def _groups_are_a_power_of_two(self) -> Self:

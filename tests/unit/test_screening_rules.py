@@ -126,9 +126,9 @@ def test_oversized_is_out() -> None:
     assert decided(with_last(HONEST[9] * 4.5), recent=CENTRE, history=usual_history()).reasons == {9: REASON.OVERSIZED}
 
 
-@pytest.mark.parametrize(("length", "weight"), [(1.0, 8), (1.3, 6), (2.0, 4), (3.9, 2)])
+@pytest.mark.parametrize(("length", "weight"), [(1.0, 8), (1.9, 8), (2.6, 6), (3.9, 4)])
 def test_long_update_is_clipped_by_its_weight(length: float, weight: int) -> None:
-    """Rule e: up to four times the usual norm, the integer weight makes it about as long as the others."""
+    """Rule e: from two to four times the usual norm, the integer weight makes it about twice as long as the others."""
     same = [v / np.linalg.norm(v) for v in HONEST]
     decision = decided([*same[:9], same[9] * length], recent=CENTRE, history=usual_history())
     assert decision.weights[9] == weight

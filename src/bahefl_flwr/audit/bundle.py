@@ -21,6 +21,7 @@ from eth_utils.address import to_checksum_address
 from bahefl_flwr.errors import LedgerError, ObjectCorrupt, StoreError
 from bahefl_flwr.ledger.replay import RecordedBlock
 from bahefl_flwr.store.manifest import MAX_PART_BYTES
+from bahefl_flwr.untrusted_json import read_json
 
 FORMAT = 1
 ABOUT = "about.json"
@@ -167,7 +168,7 @@ def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
 
 def _about(path: Path, file: zipfile.ZipFile) -> About:
     try:
-        found: dict[str, Any] = json.loads(file.read(ABOUT))
+        found: dict[str, Any] = read_json(file.read(ABOUT))
         if found.pop("format") != FORMAT:
             raise ValueError(f"it is of another format than {FORMAT}")
         about = About(**found)
@@ -188,9 +189,9 @@ def _line(block: RecordedBlock) -> bytes:
 
 def _block(line: bytes, number: int) -> RecordedBlock:
     try:
-        found = json.loads(line)
+        found = read_json(line)
         return RecordedBlock(
             header=bytes.fromhex(found["header"]), transactions=tuple(bytes.fromhex(raw) for raw in found["transactions"])
         )
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise LedgerError(f"block {number} of the bundle's chain is not in its form: {error!r}") from error

@@ -6,7 +6,6 @@ A model's numbers are read here only to be hashed.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import struct
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from bahefl_flwr.audit.evidence import Evidence, RoundEvidence
 from bahefl_flwr.audit.finding import Finding
 from bahefl_flwr.errors import StoreError
 from bahefl_flwr.records import RoundPhase
+from bahefl_flwr.untrusted_json import read_json
 
 _DOMAIN = b"bahefl-model-1"
 _MOST_HEADER_BYTES = 16 << 20
@@ -81,11 +81,11 @@ def model_file_claim(path: Path) -> Claim:
             (size,) = struct.unpack("<Q", file.read(8))
             if size > _MOST_HEADER_BYTES:
                 raise ValueError(f"its header claims {size} bytes")
-            header = json.loads(file.read(size))
+            header = read_json(file.read(size))
             data = file.read()
-        stated = json.loads(header["__metadata__"]["bahefl"])
+        stated = read_json(header["__metadata__"]["bahefl"].encode())
         return Claim(who=str(path), digest=_digest(header, stated["order"], data), round=int(stated["round"]))
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, struct.error) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, OverflowError, struct.error) as error:
         raise StoreError(f"{path} is not a model file of bahefl ({error}); give the model.safetensors of a site") from None
 
 

@@ -6,7 +6,6 @@ The chain of a run folder is copied to a temporary folder and opened there; a bu
 from __future__ import annotations
 
 import fcntl
-import json
 import shutil
 import sqlite3
 import tempfile
@@ -31,6 +30,7 @@ from bahefl_flwr.ledger.database import ChainDatabase
 from bahefl_flwr.ledger.history import in_process
 from bahefl_flwr.ledger.replay import altered_nodes, chain_id_of, compare, rebuild, recorded_blocks
 from bahefl_flwr.run_folder import LEDGER_DATABASE, LEDGER_FILE, RunFolder
+from bahefl_flwr.untrusted_json import read_json
 
 MODELS = ("sites/*/model.safetensors", "sites/*/best.safetensors")
 _STORE = "store"
@@ -173,11 +173,11 @@ def _endpoint(url: str) -> str:
 def _where(run: Path) -> _Where:
     path = run / LEDGER_FILE
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path.read_bytes())
         # Addresses are compared as text, also with those in manifests: one form only.
         contract = to_checksum_address(found["contract"])
         return _Where(url=str(found["url"]), chain_id=int(found["chain_id"]), contract=contract)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise LedgerError(f"{path} does not say where the ledger is ({error!r}); restore it, or audit a bundle") from error
 
 

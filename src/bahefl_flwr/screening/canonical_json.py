@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping
 from itertools import pairwise
 from typing import Any, Never
 
+from bahefl_flwr.untrusted_json import read_json
+
 
 class NotCanonical(ValueError):
     """The bytes are not the one spelling of anything."""
@@ -24,10 +26,8 @@ def decode(data: bytes) -> Any:
       NotCanonical: they do, or are no ASCII JSON, or are nested beyond measure.
     """
     try:
-        return json.loads(
-            data.decode("ascii"), object_pairs_hook=_unique, parse_float=_refuse_number, parse_constant=_refuse_number
-        )
-    except (ValueError, RecursionError) as error:
+        return read_json(data, object_pairs_hook=_unique, parse_float=_refuse_number, parse_constant=_refuse_number)
+    except ValueError as error:
         raise NotCanonical(str(error)) from error
 
 

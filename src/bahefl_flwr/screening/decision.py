@@ -44,7 +44,7 @@ class Decision:
     Attributes:
       weights: integer weight of every accepted site, 1..full_weight.
       reasons: of every site left out.
-      norm: what longer updates were clipped to, as `Figures.norms`; 0 where nobody is left.
+      norm: the usual one, as `Figures.norms`; 0 where nobody is left.
       scores: alignment of each screened site with the accepted history; empty without one.
       separation: of the best split, units of 2^-20; None where there are too few sites to split.
       threshold: separation above which it is a conflict.
@@ -91,7 +91,9 @@ def decide(figures: Figures, history: History, rules: Rules, unusable: Mapping[i
     separation, second = (None, large) if rival else _separate(figures, left, rules)
     conflict = rival or (separation is not None and separation > threshold)
     return Decision(
-        weights={figures.members[p]: clipped_weight(figures.norms[p], norm, rules.full_weight) for p in left},
+        weights={
+            figures.members[p]: clipped_weight(figures.norms[p], norm * rules.clip_norm // ONE, rules.full_weight) for p in left
+        },
         reasons=dict(sorted({**unusable, **{figures.members[p]: reason for p, reason in taken.items()}}.items())),
         norm=norm,
         scores=dict(zip(figures.members, figures.scores(), strict=False)),

@@ -29,6 +29,7 @@ class Rules:
     undoing: int
     undoing_common: int
     largest_norm: int
+    clip_norm: int
     split: int
     split_margin: int
     smallest_side: int

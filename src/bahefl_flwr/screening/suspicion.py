@@ -80,7 +80,7 @@ def undoing(figures: Figures, left: Positions, history: History, rules: Rules) -
 
 
 def reference_norm(figures: Figures, left: Positions, history: History) -> int:
-    """Rule e: the norm that longer updates are clipped to: the lower median, within a factor of two of the accepted ones."""
+    """Rule e: the usual norm, by which too long ones are told: the lower median, within a factor of two of the accepted ones."""
     usual = lower_median(figures.norms[p] for p in left)
     return usual if history.norm is None else within(usual, history.norm // 2, 2 * history.norm)
 
@@ -90,11 +90,11 @@ def oversized(figures: Figures, left: Positions, norm: int, rules: Rules) -> set
     return {p for p in left if figures.norms[p] * ONE > rules.largest_norm * norm}
 
 
-def clipped_weight(norm: int, reference: int, full_weight: int) -> int:
-    """Rule e: the nearest integer weight to full_weight * reference / norm, 1..full_weight."""
-    if norm <= reference:
+def clipped_weight(norm: int, limit: int, full_weight: int) -> int:
+    """Rule e: the nearest integer weight to full_weight * limit / norm, 1..full_weight."""
+    if norm <= limit:
         return full_weight
-    return max(1, (2 * full_weight * reference + norm) // (2 * norm))
+    return max(1, (2 * full_weight * limit + norm) // (2 * norm))
 
 
 BEFORE_CLIPPING: Final[tuple[tuple[ExclusionReason, Rule], ...]] = (
