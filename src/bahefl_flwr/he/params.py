@@ -215,7 +215,7 @@ def sketch_sigma_log2(params: SecurityParams, blocks: int, groups: int) -> int:
 def sketch_divergence(params: SecurityParams, blocks: int, groups: int) -> float:
     """Kullback-Leibler divergence between the opened sketch of one honest update and one independent of ciphertext noise.
 
-    For 1 M parameters and 256 groups about 2^-31; the samples are `groups` per update, not N per block as in an opening.
+    For 1 M parameters and 256 groups 2^-33 or less; the samples are `groups` per update, not N per block as in an opening.
     """
     shift = sketch_noise_std(params, blocks, groups) / 2.0 ** sketch_sigma_log2(params, blocks, groups)
     return float(shift**2 * groups / 2)
@@ -272,7 +272,7 @@ def _sketches_divergence(params: SecurityParams, sigma_log2: int, work_log2: flo
 def opening_divergence(params: SecurityParams, blocks: int) -> float:
     """Kullback-Leibler divergence between a flooded opening of `blocks` blocks and one that is independent of ciphertext noise.
 
-    For 1 M parameters and 5 of 5 sites about 2^-22: an attacker after a key gains a factor e^divergence per opening.
+    For 1 M parameters and five honest sites about 2^-33. What dishonest ones add is `epoch_divergence`.
     """
     shift = aggregate_noise_std(params) / 2.0**params.flooding_sigma_log2
     return float(shift**2 * blocks * params.ring_degree / 2)
