@@ -135,6 +135,15 @@ def bench_screening(session: nox.Session) -> None:
     session.run("python", "benchmarks/screening_cost.py", "--write", *session.posargs)
 
 
+def bench_robustness(session: nox.Session) -> None:
+    """Attacks and defences on a toy task; writes docs/robustness.md. About ten minutes, on one core."""
+    _install(session, "scikit-learn==1.9.1")
+    results = Path(session.create_tmp()) / "robustness.jsonl"
+    # Runs of other rules would be taken for those of these.
+    results.unlink(missing_ok=True)
+    session.run("python", "benchmarks/robustness.py", "--results", str(results), "--write", *session.posargs)
+
+
 @nox.session
 def bench_ledger(session: nox.Session) -> None:
     """Gas and CPU per round with 5 to 100 sites; writes docs/benchmarks.md. About ten minutes, on an idle machine."""
@@ -148,3 +157,11 @@ def bench_ledger(session: nox.Session) -> None:
         "--write",
         *session.posargs,
     )
+
+
+@nox.session
+def bench_learning(session: nox.Session) -> None:
+    """What the application learns, 3 seeds; `-- --data FOLDER` names the slices; writes docs/benchmarks.md. About two hours."""
+    _install(session)
+    session.run("python", "benchmarks/learning.py", "measure", *session.posargs)
+    session.run("python", "benchmarks/learning.py", "tables", "--write")

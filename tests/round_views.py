@@ -43,9 +43,18 @@ def view(r: RoundRecord, e: EpochRecord | None = None, *, now: int = NOW, active
 
 
 def asked(
-    action: Action, *members: int, times: int = 1, quorum: int = 0, ok: bool = False, failed: bool = False, number: int = 4
+    action: Action,
+    *members: int,
+    times: int = 1,
+    quorum: int = 0,
+    ok: bool = False,
+    failed: bool = False,
+    number: int = 4,
+    repairs: Action | None = None,
 ) -> Asked:
-    requests = frozenset(Request(action=action, number=number, attempt=0, member=m, quorum=quorum) for m in members)
+    requests = frozenset(
+        Request(action=action, number=number, attempt=0, member=m, quorum=quorum, repairs=repairs) for m in members
+    )
     nobody: frozenset[Request] = frozenset()
     return Asked(times=dict.fromkeys(requests, times), answered=requests if ok else nobody, failed=requests if failed else nobody)
 

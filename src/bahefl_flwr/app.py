@@ -100,6 +100,7 @@ def _summary(federation: Federation, strategy: BaheflStrategy, folder: RunFolder
     )
     if federation.settings.attack.name != "none":
         summary["attack"] = _attack(federation, lines)
+    summary["chosen"] = {"round": strategy.best_round or view.last_finalized, "model_digest": strategy.chosen_model}
     summary["ledger"] = {
         "contract": federation.ledger.address,
         "chain_id": federation.ledger.chain_id,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from logging import INFO
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +21,13 @@ from bahefl_flwr.errors import DataError, ProtocolError
 from bahefl_flwr.lesion import model, training
 from bahefl_flwr.lesion.data import Slices
 from bahefl_flwr.lesion.metrics import to_metrics
+from bahefl_flwr.lesion.sampling import epoch_counts
 from bahefl_flwr.lesion.sites import SiteData, anchor_slices, site_data
 from bahefl_flwr.settings import Settings, from_run_config
 
 NDArrays = list[npt.NDArray[np.float32]]
 _PARTS = ("validation", "ballot", "test", "anchor")
+_CHECKPOINT = "fit.pt"
 
 
 class LesionClient(NumPyClient):
@@ -33,7 +36,10 @@ class LesionClient(NumPyClient):
     Attributes:
       parameter_names: names of the parameter arrays, in the order they travel in.
       engine: device and precision in use; `str(engine)` says why.
+      work_folder: where `fit` may keep a checkpoint of this round; None keeps none. A secure site sets it.
     """
+
+    work_folder: Path | None = None
 
     def __init__(self, settings: Settings, site_data: SiteData, *, site: int) -> None:
         """Build the model; no training state is kept in it between calls.
@@ -48,14 +54,15 @@ class LesionClient(NumPyClient):
         self._model = model.build(settings.model, settings.data.image_size_px)
         self.engine = training.pick_engine(settings.train)
         self.parameter_names = tuple(self._model.state_dict())
+        self._examples = sum(epoch_counts(site_data["train"].has_lesion, settings.train.positive_fraction))
 
     def with_training(self, change: Callable[[Slices], Slices]) -> LesionClient:
         """The same client, with its training slices changed: what a site of an attack simulation trains on (docs/attacks.md)."""
         return LesionClient(self._settings, {**self._data, "train": change(self._data["train"])}, site=self._site)
 
     def get_properties(self, config: dict[str, Scalar]) -> dict[str, Scalar]:
-        """How many training slices there are: what `weighting: examples` weighs by."""
-        return {"num-examples": len(self._data["train"])}
+        """How many slices an epoch has: what `weighting: examples` weighs by."""
+        return {"num-examples": self._examples}
 
     def get_parameters(self, config: dict[str, Scalar]) -> NDArrays:
         """The first weights of the task, equal at every site: float32, in state_dict order."""
@@ -69,7 +76,8 @@ class LesionClient(NumPyClient):
           config: "server-round" (from 1) and "rounds" (of the task): they place these epochs in the schedule.
 
         Returns:
-          The trained parameters, the number of training slices, and {"loss", "lr", "steps", "seconds", "precision"}.
+          The trained parameters, the number of slices of an epoch, and {"loss", "lr", "steps", "seconds", "cpu-seconds",
+          "resumed-epochs", "precision"}.
 
         Raises:
           ProtocolError: the round is missing or below 1. UpdateError: unfit parameters. TrainingError: the loss diverged.
@@ -79,15 +87,20 @@ class LesionClient(NumPyClient):
         clock = training.Clock(first_epoch=(round_number - 1) * train.local_epochs, total_epochs=rounds * train.local_epochs)
         training.load_weights(self._model, parameters)
         seed = self._settings.run.seed * 1000 + self._site
-        report = training.fit(self._model, self._data["train"], train, clock=clock, seed=seed, engine=self.engine)
+        file = self.work_folder / _CHECKPOINT if self.work_folder else None
+        report = training.fit(
+            self._model, self._data["train"], train, clock=clock, seed=seed, engine=self.engine, checkpoint_file=file
+        )
         metrics: dict[str, Scalar] = {
             "loss": report.loss,
             "lr": report.last_lr,
             "steps": report.steps,
             "seconds": report.seconds,
+            "cpu-seconds": report.cpu_seconds,
+            "resumed-epochs": report.resumed_epochs,
             "precision": str(self.engine),
         }
-        return training.weights_of(self._model), len(self._data["train"]), metrics
+        return training.weights_of(self._model), self._examples, metrics
 
     def evaluate(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[float, int, dict[str, Scalar]]:
         """Evaluate the given model on one part of the site's slices, or on the anchor set, which is the same at every site.

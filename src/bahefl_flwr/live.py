@@ -15,7 +15,7 @@ from rich.status import Status
 from rich.text import Text
 
 from bahefl_flwr.lesion.metrics import collapse
-from bahefl_flwr.run_folder import RoundLine, RunSummary
+from bahefl_flwr.run_folder import RoundLine, RunSummary, attack_told
 
 # Heading and width; rows are printed one by one, so that a log file and a terminal show the same columns.
 _COLUMNS = (
@@ -149,6 +149,8 @@ def _result_rows(summary: RunSummary, folder: Path, report: Path | None) -> list
     if test := summary["test"]:
         names = [name for name in ("dice", "precision", "recall", "loss") if name in test]
         rows.append(("test", ", ".join(f"{name} {test[name]:.4f}" for name in names)))
+    if attack := summary.get("attack"):
+        rows.append(("attack", attack_told(attack)))
     if ledger := summary.get("ledger"):
         rows.append(("keys", f"{ledger['key_mode']}; {ledger['account_keys']}"))
         rows.append(("ledger", f"contract {ledger['contract']} on chain {ledger['chain_id']}"))

@@ -165,10 +165,14 @@ def _screen(view: LedgerView, sketches: Collection[ShareRecord], asked: Asked) -
 
 
 def _opened_sketches(view: LedgerView, sketches: Collection[ShareRecord], asked: Asked) -> int:
-    """A quorum whose openings are all there and that the coordinator has not failed on; 0 if there is none."""
+    """A quorum whose openings are all there and that the coordinator has not failed on; 0 if there is none.
+
+    None with an accused member, unless the others are too few: an accusation may be a slander.
+    """
+    able = view.epoch.committee & view.active & ~view.task.excluded
+    accused = view.epoch.accused if (able & ~view.epoch.accused).bit_count() >= view.epoch.threshold else 0
     complete = [q for q in dict.fromkeys(s.quorum for s in sketches) if _released(sketches, q) == q]
-    trusted = [q for q in complete if not q & view.epoch.accused]
-    left = [q for q in trusted or complete if not _is_spent(q, view.round, asked)]
+    left = [q for q in complete if not q & accused and not _is_spent(q, view.round, asked)]
     return left[0] if left else 0
 
 

@@ -43,7 +43,8 @@ class Best(TypedDict):
 class LedgerFacts(TypedDict):
     """Where the ledger stands at the end of a run, and which keys it used.
 
-    `model_digest` names the final model at every site; `key_mode` says how many key holders open an aggregate.
+    `model_digest` names the model after the last finalised round at every site; `key_mode` says how many key holders open an
+    aggregate.
     """
 
     contract: str
@@ -67,8 +68,15 @@ class AttackFacts(TypedDict):
     honest_excluded: float
 
 
+class Chosen(TypedDict):
+    """The run's model: after the best round, or after the last one where no round had a score. It was tested, and is exported."""
+
+    round: int
+    model_digest: str
+
+
 class RunSummary(TypedDict):
-    """`summary.json`. `reason` says why the run ended early, "" if it did not; `test` is the final model's on the test parts."""
+    """`summary.json`. `reason` says why the run ended early, "" if it did not; `test` is the chosen model's on the test parts."""
 
     experiment: str
     outcome: Literal["completed", "failed"]
@@ -78,6 +86,7 @@ class RunSummary(TypedDict):
     best: Best | None
     test: Mapping[str, float]
     seconds: float
+    chosen: NotRequired[Chosen]
     ledger: NotRequired[LedgerFacts]
     attack: NotRequired[AttackFacts]
 
@@ -200,6 +209,13 @@ def attack_facts(lines: Sequence[RoundLine], name: str, members: Sequence[int], 
         "attackers_excluded": caught / max(1, len(attacked)),
         "honest_excluded": (len(excluded) - caught) / max(1, len(attacked)),
     }
+
+
+def attack_told(attack: AttackFacts) -> str:
+    """One line for people."""
+    who = ", ".join(map(str, attack["members"])) or "no site"
+    left_out = f"{attack['attackers_excluded']:.2f} of them and {attack['honest_excluded']:.2f} honest ones left out a round"
+    return f"simulated: {attack['name']} by {who}; {left_out}"
 
 
 def _best(line: RoundLine) -> Best:

@@ -169,7 +169,7 @@ class ScreeningSettings(_Group):
       duplicate, duplicate_share: two updates are copies if 1 - cosine is below the first, and below the second part of what is
         usual between the others.
       replay: an update with this cosine to a public vector is a replay.
-      undoing: an update aligned with the accepted history by less than this part of what is usual ...
+      undoing: an update aligned with the accepted history by less than this part of what is usual (negative: against it) ...
       undoing_common: ... and whose mean cosine to the others is below this part of theirs undoes it.
       largest_norm: an update above this multiple of the usual norm is out; between 1 and it, clipped by an integer weight.
       split: least difference of mean cosines, within minus between two halves, that is a conflict.
@@ -188,7 +188,7 @@ class ScreeningSettings(_Group):
     duplicate: float = Field(ge=0, lt=1)
     duplicate_share: float = Field(ge=0, lt=1)
     replay: float = Field(gt=0, le=1)
-    undoing: float = Field(ge=0, lt=1)
+    undoing: float = Field(gt=-1, lt=1)
     undoing_common: float = Field(ge=0, le=1)
     largest_norm: float = Field(gt=1)
     split: float = Field(gt=0, le=2)

@@ -22,6 +22,7 @@ from bahefl_flwr.records import LedgerView, RoundPhase, RoundRecord
 from bahefl_flwr.replies import Numbers, Reply, ask, request_config
 from bahefl_flwr.round_log import RoundFigures, round_line
 from bahefl_flwr.settings import Scalar
+from bahefl_flwr.site.selection import BEST_ROUND
 from bahefl_flwr.steps import Action, Ask
 from bahefl_flwr.task import gather
 
@@ -87,6 +88,7 @@ class BaheflStrategy(Strategy):
         self.result = Result()
         self.test_metrics: dict[str, float | int] = {}
         self.final_model = ""
+        self.chosen_model = ""
         self._nodes: dict[int, int] = {}
         self._rounds = 0
         self._configs = (ConfigRecord(), ConfigRecord())
@@ -94,6 +96,11 @@ class BaheflStrategy(Strategy):
         self._unevaluated: RoundRecord | None = None
         self._best: tuple[float, int] = (float("-inf"), 0)
         self._worse_in_a_row = 0
+
+    @property
+    def best_round(self) -> int:
+        """The finalised round whose model has the best pooled validation score so far; 0 before the first."""
+        return self._best[1]
 
     def summary(self) -> None:
         """Log what this strategy is configured for."""
@@ -138,7 +145,7 @@ class BaheflStrategy(Strategy):
         return self.result
 
     def _client_config(self, view: LedgerView, action: Action) -> Mapping[str, Scalar]:
-        config = self._configs[0] if action is Action.TRAIN else {}
+        config = {**self._configs[0], BEST_ROUND: self.best_round} if action is Action.TRAIN else {}
         return {**config, "server-round": view.finalized_count + 1, "rounds": view.task.rounds}  # type: ignore[dict-item]
 
     def _on_replies(self, view: LedgerView, command: Ask, replies: Mapping[int, Reply], wall_s: float) -> None:
@@ -199,24 +206,27 @@ class BaheflStrategy(Strategy):
             self.on_round(round_line(r, figures, members, ledger.updates(r.number), evaluation, by_site))
 
     def _evaluate_final(self, grid: Grid, timeout_s: float) -> None:
-        """Every site opens the last aggregate and evaluates it, first on its validation part, then on its test part."""
+        """Every site opens the last aggregate and validates it; then it tests the model of the best round, once."""
         view = self.federation.ledger.view()
         if not view.finalized_count:
             why = view.round.abort_reason or view.task.end_reason
             raise RunFailed(f"no round was finalised; round {view.round.number} ended with: {why}")
         replies = self._evaluate_part(grid, view, "validation", timeout_s)
-        models = Counter(str(r.facts["model"]) for r in replies.values() if r.ok and r.facts.get("model"))
-        if not models:
+        self.final_model = _named_model(replies)
+        if not self.final_model:
             why = "; ".join(f"site {m}: {r.error or 'named no model'}" for m, r in sorted(replies.items()))
             raise RunFailed(f"no site could open and evaluate the final model, of round {view.last_finalized}. {why}")
         self._on_evaluation(replies)
-        self.final_model = models.most_common(1)[0][0]
         replies = self._evaluate_part(grid, view, "test", timeout_s)
+        self.chosen_model = _named_model(replies)
         evaluations = {m: r.evaluation for m, r in replies.items() if r.ok}
         self.test_metrics = dict(self._aggregated("test", self.evaluate_metrics_aggr_fn, evaluations))
 
     def _evaluate_part(self, grid: Grid, view: LedgerView, part: str, timeout_s: float) -> dict[int, Reply]:
-        told = {**self._configs[1], "part": part, "server-round": view.finalized_count, "rounds": view.task.rounds}
+        told = {
+            **self._configs[1], "part": part, "server-round": view.finalized_count, "rounds": view.task.rounds,
+            BEST_ROUND: self.best_round,
+        }  # fmt: skip
         config = request_config(
             told,  # type: ignore[arg-type]
             run=view.task.run_digest,
@@ -279,3 +289,9 @@ class BaheflStrategy(Strategy):
 
     def _refuse(self) -> NoReturn:
         raise SettingsError("BaheflStrategy drives its rounds itself: call strategy.start(grid=grid, num_rounds=...)")
+
+
+def _named_model(replies: Mapping[int, Reply]) -> str:
+    """Digest of the model that most sites evaluated; "" if none did."""
+    models = Counter(str(r.facts["model"]) for r in replies.values() if r.ok and r.facts.get("model"))
+    return models.most_common(1)[0][0] if models else ""

@@ -9,13 +9,15 @@ from pathlib import Path
 
 from bahefl_flwr.composition import expand_sweep
 from bahefl_flwr.errors import BaheflError
-from bahefl_flwr.run_folder import RunSummary
+from bahefl_flwr.run_folder import RunFolder, RunSummary
 from bahefl_flwr.settings import Settings, check_data_folder, compose
 from bahefl_flwr.simulation import simulate
 
 _RESULT = ("outcome", "rounds", "score", "dice", "recall", "test_dice", "seconds", "folder", "error")
 # Only where a job attacks: the best round may lie before the attack, and who was left out says what screening is worth.
 _ATTACK = ("attackers_out", "honest_out")
+# Only where a job plants one: Dice does not show it.
+_BACKDOOR = "backdoor_success"
 
 
 def run_sweep(app_module: str, overrides: Sequence[str], *, verbose: bool = False) -> int:
@@ -32,8 +34,7 @@ def run_sweep(app_module: str, overrides: Sequence[str], *, verbose: bool = Fals
     for _, settings in jobs:
         check_data_folder(settings.data)
     swept = _varying([job for job, _ in jobs])
-    attacks = any(settings.attack.name != "none" for _, settings in jobs)
-    table = _Table(_new_file(jobs[0][1]), (*swept, *(_ATTACK if attacks else ()), *_RESULT))
+    table = _Table(_new_file(jobs[0][1]), (*swept, *_attack_columns([settings for _, settings in jobs]), *_RESULT))
     code = 0
     try:
         for number, (job, settings) in enumerate(jobs, 1):
@@ -54,7 +55,33 @@ def _run_job(app_module: str, settings: Settings, *, verbose: bool) -> tuple[dic
         print(f"error: {error}", flush=True)
         return {"outcome": "failed", "error": str(error).splitlines()[0]}, error.exit_code
     summary = folder.summary() if folder else None
-    return _result(summary, folder.path if folder else None), 0
+    row = _result(summary, folder.path if folder else None)
+    if folder and _plants_backdoor(settings):
+        row[_BACKDOOR] = _backdoor_success(folder)
+    return row, 0
+
+
+def _attack_columns(runs: Sequence[Settings]) -> tuple[str, ...]:
+    shown = _ATTACK if any(settings.attack.name != "none" for settings in runs) else ()
+    return (*shown, _BACKDOOR) if any(map(_plants_backdoor, runs)) else shown
+
+
+def _plants_backdoor(settings: Settings) -> bool:
+    return settings.attack.name.startswith("backdoor")
+
+
+def _backdoor_success(folder: RunFolder) -> str:
+    """Measured on the final model, which a simulation's sites keep; nothing where the run came to none."""
+    # Both take seconds to import, torch among it.
+    from bahefl_flwr.attack.measuring import backdoor_success
+    from bahefl_flwr.trained import open_trained
+
+    try:
+        trained = open_trained(folder.path)
+        return f"{backdoor_success(trained.network(), trained.run.settings):.2f}"
+    except BaheflError as error:
+        print(f"the backdoor cannot be measured: {error}", flush=True)
+        return ""
 
 
 def _result(summary: RunSummary | None, folder: Path | None) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A run and the model it came to, opened from its folder: what `bahefl evaluate`, `predict`, `export` and `report` work on.
+"""A run and the model it chose, opened from its folder: what `bahefl evaluate`, `predict`, `export` and `report` work on.
 
 Reads the files of a simulation's run folder. No torch at the top: the network is built when somebody asks for it.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bahefl_flwr.errors import SettingsError, StoreError
 from bahefl_flwr.run_folder import RoundLine, RunFolder, RunSummary
 from bahefl_flwr.settings import Settings, from_yaml
-from bahefl_flwr.site.model import MODEL_FILE, Model, load_model
+from bahefl_flwr.site.model import BEST_FILE, MODEL_FILE, Model, load_model
 
 if TYPE_CHECKING:
     from bahefl_flwr.lesion.model import LightUNet
@@ -42,7 +42,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """A run and the model after its last finalised round. `file`: where a site keeps it."""
+    """A run and its model: that of the best round. `file`: where a site keeps it."""
 
     run: Run
     model: Model
@@ -84,20 +84,20 @@ def open_run(path: Path) -> Run:
 
 
 def open_trained(path: Path) -> Trained:
-    """Read a run folder and the final model in it; of a run that has not ended, the newest model that a site has.
+    """Read a run folder and the model that it chose; of a run that has not ended, the newest model that a site has.
 
     Raises:
       SettingsError: it is no run folder. StoreError: no site has the model that the summary names, or any at all.
     """
     run = open_run(path)
-    files = sorted(run.folder.path.glob(f"sites/*/{MODEL_FILE}"))
+    files, best = (sorted(run.folder.path.glob(f"sites/*/{name}")) for name in (MODEL_FILE, BEST_FILE))
     if not files:
         raise StoreError(
             f"{path}: no site keeps a {MODEL_FILE} here; the run has not started to train, or its sites run elsewhere"
         )
-    ledger = run.summary.get("ledger") if run.summary else None
-    if ledger and ledger["model_digest"]:
-        return _named(run, files, ledger["model_digest"])
+    chosen = (run.summary.get("chosen") or run.summary.get("ledger")) if run.summary else None
+    if chosen and chosen["model_digest"]:
+        return _named(run, [*files, *best], chosen["model_digest"])
     models = [(load_model(file), file) for file in files]
     model, file = max(models, key=lambda pair: pair[0].round)
     return Trained(run=run, model=model, file=file)
@@ -115,4 +115,4 @@ def _named(run: Run, files: Sequence[Path], digest: str) -> Trained:
         if model.digest().hex() == digest:
             return Trained(run=run, model=model, file=file)
         reasons.append(f"{file} is model {model.digest().hex()[:16]} of round {model.round}")
-    raise StoreError(f"no site has the final model {digest[:16]} of {run.folder.path}: " + "; ".join(reasons))
+    raise StoreError(f"no site has the model {digest[:16]} that was chosen in {run.folder.path}: " + "; ".join(reasons))

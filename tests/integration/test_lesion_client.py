@@ -85,7 +85,7 @@ def test_rounds_of_fedavg_lower_the_validation_loss(cache: Path) -> None:
 
     assert _loss(clients, model) < before - 0.02
     assert weights == [client.get_properties({})["num-examples"] for client in clients]
-    assert set(results[0][2]) == {"loss", "lr", "steps", "seconds", "precision"}
+    assert set(results[0][2]) == {"loss", "lr", "steps", "seconds", "cpu-seconds", "resumed-epochs", "precision"}
 
 
 def _loss(clients: list[LesionClient], model: list[np.ndarray]) -> float:

@@ -188,9 +188,24 @@ def test_no_site_with_the_final_model_is_an_error_that_names_what_there_is(tmp_p
     assert console.main(["export", str(run), str(tmp_path / "m.safetensors")]) == 5
 
     said = capsys.readouterr().err
-    assert "no site has the final model" in said
+    assert "that was chosen in" in said
     assert "of round 1" in said
     assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_the_best_rounds_model_is_the_runs_model(tmp_path: Path, capsys: Said) -> None:
+    """Where the summary chose an earlier round, its model is measured and exported, not the last one."""
+    run = tiny_run(tmp_path)
+    best = tiny_model(-9.0, 1)
+    for site in range(3):
+        save_model(best, run.path / "sites" / f"00{site}" / "best.safetensors")
+    summary = run.summary()
+    assert summary
+    run.write_summary({**summary, "chosen": {"round": 1, "model_digest": best.digest().hex()}})
+
+    facts = evaluated(capsys, run.path, slice_folder(tmp_path / "data"))
+
+    assert (facts["round"], facts["pooled"]["recall"]) == (1, 0.0)
 
 
 def test_a_run_that_goes_on_has_its_newest_model(tmp_path: Path, capsys: Said) -> None:

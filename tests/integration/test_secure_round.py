@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bahefl_flwr.durable import atomic_write
 from bahefl_flwr.he.params import decoding_error_std
 from bahefl_flwr.records import RoundPhase, members_in
-from bahefl_flwr.site.model import MODEL_FILE, load_model
+from bahefl_flwr.site.model import BEST_FILE, MODEL_FILE, load_model
 from bahefl_flwr.site.state import task_params
 from federation_run import SHAPES, Run, examples, federated_run, known_update
 from in_process_grid import Deliver, Tamper
@@ -50,6 +50,16 @@ def test_all_sites_end_with_the_same_bits(run: Run) -> None:
     """Every site holds the same final model, bit for bit, and the summary's digest names it."""
     digests = {load_model(run.site_folder(site) / MODEL_FILE).digest().hex() for site in range(4)}
     assert digests == {run.final_model}
+
+
+def test_the_model_of_the_best_round_is_tested_and_kept(run: Run) -> None:
+    """Round 2 scores no better than round 1: every site keeps round 1's model, which the ledger names, and tests that one."""
+    kept = [load_model(run.site_folder(site) / BEST_FILE) for site in range(4)]
+    assert run.strategy
+    assert run.strategy.best_round == 1
+    assert {model.digest() for model in kept} == {run.rounds[1].opened}
+    assert run.strategy.chosen_model == run.rounds[1].opened.hex()
+    assert run.strategy.test_metrics["loss"] == pytest.approx(float(np.mean(kept[0].arrays[0])))
 
 
 def test_every_round_is_finalised_on_the_ledger(run: Run) -> None:
@@ -122,7 +132,7 @@ def test_single_key_experiment_runs_the_same_protocol(tmp_path: Path) -> None:
     run = federated_run(tmp_path, "he.threshold=1", "federation.rounds=1")
     start = np.concatenate([np.full(shape, 0.5, np.float32).reshape(-1) for shape in SHAPES])
     model = load_model(run.site_folder(0) / MODEL_FILE)
-    assert np.abs(model.vector() - start - plain_mean(run, 1)).max() < 1e-5
+    assert np.abs(model.vector() - start - plain_mean(run, 1)).max() < 6 * decoding_error_std(task_params(run.settings))
     assert len(members_in(run.rounds[1].open_quorum)) == 1
 
 

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -246,6 +247,23 @@ def test_check_13_finds_a_wrong_summary(audited: AuditedRun) -> None:
     assert "summary.json" in audited.failed()[13][0]["message"]
 
 
+def test_check_13_finds_a_wrong_chosen_model(audited: AuditedRun) -> None:
+    """The model that the summary calls chosen is not the one after the round it names."""
+    path = audited.folder / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["chosen"] = {"round": 1, "model_digest": summary["ledger"]["model_digest"]}
+    path.write_text(json.dumps(summary))
+    assert "as the chosen model, has" in audited.failed()[13][0]["message"]
+
+
+def test_the_model_of_an_earlier_round_is_proved_too(audited: AuditedRun) -> None:
+    """--model takes the best round's model, and fails if it claims another round."""
+    best = audited.folder / "sites" / "000" / "best.safetensors"
+    assert audited.failed("--model", str(best)) == {}
+    save_model(replace(load_model(best), round=2), best)
+    assert str(best) in audited.failed("--model", str(best))[13][0]["message"]
+
+
 def test_a_model_file_is_compared_when_it_is_given(audited: AuditedRun, tmp_path: Path) -> None:
     """--model takes a copy of the final model, and fails on any other file."""
     copy = tmp_path / "model.safetensors"
@@ -269,7 +287,7 @@ def test_check_13_finds_a_site_file_that_is_no_model(audited: AuditedRun, other:
 def test_check_13_is_not_done_where_there_is_nothing_to_compare(audited: AuditedRun) -> None:
     """Without a summary and without a model file it has not passed."""
     (audited.folder / "summary.json").unlink()
-    for path in audited.folder.glob("sites/*/model.safetensors"):
+    for path in audited.folder.glob("sites/*/*.safetensors"):
         path.unlink()
     check = audited.audit()[1]["checks"][12]
     assert check["status"] == "skipped"

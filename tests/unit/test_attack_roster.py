@@ -10,12 +10,14 @@ from flwr.app import Context, RecordDict
 
 from bahefl_flwr import app
 from bahefl_flwr.attack.catalogue import ATTACKS
-from bahefl_flwr.attack.client import attacking
+from bahefl_flwr.attack.client import AttackingClient, attacking
 from bahefl_flwr.attack.roster import attackers, attacking_members
+from bahefl_flwr.client import LesionClient
 from bahefl_flwr.composition import conf_folder
 from bahefl_flwr.errors import SettingsError
 from bahefl_flwr.identity import Identity
 from bahefl_flwr.key_files import Passphrase
+from bahefl_flwr.run_folder import create
 from bahefl_flwr.settings import AttackName, Settings, compose, validate
 from bahefl_flwr.site import state
 
@@ -89,6 +91,28 @@ def test_attackers_are_found_among_the_members_by_their_addresses(ten_sites: Set
     members: list[Any] = [SimpleNamespace(index=7, address=addresses[0]), SimpleNamespace(index=3, address=addresses[2])]
     members.append(SimpleNamespace(index=0, address="0x" + "11" * 20))
     assert attacking_members(ten_sites, tmp_path, members) == (3, 7)
+
+
+def test_the_application_makes_attackers_of_the_drawn_sites_alone(tmp_path: Path) -> None:
+    """The others get the honest client, and so does everybody in a run without an attack."""
+    small = [
+        "experiment=smoke", "federation.sites=4", "data.image_size_px=32", "model.depth=3", "model.width=4", "data.slices=80",
+        "train.device=cpu", f"data.cache={tmp_path}", f"run.root={tmp_path}",
+    ]  # fmt: skip
+    create(tmp_path, "smoke", 1, "")
+
+    def kinds(*overrides: str) -> dict[int, type]:
+        settings = compose([*small, *overrides])
+        nodes: list[dict[str, Any]] = [{"partition-id": k, "num-partitions": 4} for k in range(4)]
+        run_config = dict(settings.flat())
+        contexts = [Context(run_id=1, node_id=1, node_config=n, state=RecordDict(), run_config=run_config) for n in nodes]
+        return {k: type(app._client_fn(context)) for k, context in enumerate(contexts)}
+
+    half = kinds("attack=mask_inversion", "attack.fraction=0.5")
+    hostile = attackers(compose([*small, "attack=mask_inversion", "attack.fraction=0.5"]))
+    assert {k for k, kind in half.items() if kind is AttackingClient} == set(hostile)
+    assert {kind for k, kind in half.items() if k not in hostile} == {LesionClient}
+    assert set(kinds().values()) == {LesionClient}
 
 
 # --- What is not a simulation ---------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bahefl_flwr.lesion.sampling import balanced_epoch, batches
+from bahefl_flwr.lesion.sampling import balanced_epoch, batches, epoch_counts
 
 
 def _flags(positive: int, negative: int) -> np.ndarray:
@@ -29,6 +29,15 @@ def test_repeats_are_spread_evenly() -> None:
     order = balanced_epoch(_flags(3, 17), 0.5, np.random.default_rng(0))
 
     assert set(np.bincount(order[order < 3])) <= {3, 4}
+
+
+@pytest.mark.parametrize(("fraction", "negatives"), [(0.5, 28), (0.25, 84), (1.0, 0)])
+def test_no_lesion_slice_is_repeated_more_than_four_times(fraction: float, negatives: int) -> None:
+    """Seven of 268 slices have lesion: a shorter epoch of the same shares, instead of each of the seven 19 times."""
+    order = balanced_epoch(_flags(7, 261), fraction, np.random.default_rng(0))
+
+    assert set(np.bincount(order[order < 7])) == {4}
+    assert epoch_counts(_flags(7, 261), fraction) == (28, negatives) == (28, int((order >= 7).sum()))
 
 
 @pytest.mark.parametrize("slices", [1, 5, 8, 9, 12, 100])

@@ -11,21 +11,13 @@ import torch
 from bahefl_flwr.errors import SettingsError, TrainingError, UpdateError
 from bahefl_flwr.lesion import training
 from bahefl_flwr.lesion.augmentation import augmenter
-from bahefl_flwr.lesion.data import Slices
 from bahefl_flwr.lesion.model import LightUNet, initial_weights
 from bahefl_flwr.settings import TrainSettings, compose
+from killed_fit import toy_slices
 
 TRAIN = compose(["train.local_epochs=1", "train.precision=fp32", "train.device=cpu", "train.threads=1"]).train
 CPU = training.pick_engine(TRAIN)
 CLOCK = training.Clock(first_epoch=2, total_epochs=6)
-
-
-def _slices(count: int = 6) -> Slices:
-    rng = np.random.default_rng(0)
-    masks = np.zeros((count, 32, 32), np.uint8)
-    masks[::2, 8:16, 8:16] = 1
-    images = rng.integers(0, 90, (count, 32, 32), np.uint8) + masks * np.uint8(120)
-    return Slices(images=images, masks=masks, names=tuple(map(str, range(count))))
 
 
 def _model(seed: int = 0) -> LightUNet:
@@ -36,7 +28,7 @@ def _model(seed: int = 0) -> LightUNet:
 
 def _trained(settings: TrainSettings = TRAIN, *, seed: int = 0, clock: training.Clock = CLOCK) -> list[np.ndarray]:
     model = _model()
-    training.fit(model, _slices(), settings, clock=clock, seed=seed, engine=CPU)
+    training.fit(model, toy_slices(), settings, clock=clock, seed=seed, engine=CPU)
     return training.weights_of(model)
 
 
@@ -60,7 +52,7 @@ def test_seed_and_round_change_order_and_augmentation() -> None:
 def test_training_lowers_the_loss() -> None:
     """Forty epochs on six bright squares: the model finds them."""
     settings = TRAIN.model_copy(update={"local_epochs": 40, "batch_size": 2, "augment": False})
-    model, slices = _model(), _slices()
+    model, slices = _model(), toy_slices()
     before, _ = training.evaluate(model, slices, settings, CPU)
 
     training.fit(model, slices, settings, clock=training.Clock(first_epoch=0, total_epochs=40), seed=0, engine=CPU)
@@ -74,7 +66,7 @@ def test_the_report_tells_steps_and_learning_rate() -> None:
     """Six slices in batches of two are three steps an epoch; the last one's rate is on the cosine."""
     settings = TRAIN.model_copy(update={"batch_size": 2, "local_epochs": 2})
 
-    report = training.fit(_model(), _slices(), settings, clock=CLOCK, seed=0, engine=CPU)
+    report = training.fit(_model(), toy_slices(), settings, clock=CLOCK, seed=0, engine=CPU)
 
     assert report.steps == 6
     assert 0 < report.last_lr < settings.lr
@@ -115,18 +107,18 @@ def test_a_diverged_loss_is_an_error() -> None:
         model.head.weight.fill_(3e38)
 
     with pytest.raises(TrainingError, match=r"in global epoch 2; lower train\.lr"):
-        training.fit(model, _slices(), TRAIN, clock=CLOCK, seed=0, engine=CPU)
+        training.fit(model, toy_slices(), TRAIN, clock=CLOCK, seed=0, engine=CPU)
 
 
 def test_a_site_without_slices_is_refused() -> None:
     """There is nothing to learn from."""
     with pytest.raises(TrainingError, match="no training slices"):
-        training.fit(_model(), _slices(0), TRAIN, clock=CLOCK, seed=0, engine=CPU)
+        training.fit(_model(), toy_slices(0), TRAIN, clock=CLOCK, seed=0, engine=CPU)
 
 
 def test_evaluating_nothing_counts_nothing() -> None:
     """A site whose test part is empty answers with zeros, not with a failure."""
-    loss, evaluation = training.evaluate(_model(), _slices(0), TRAIN, CPU)
+    loss, evaluation = training.evaluate(_model(), toy_slices(0), TRAIN, CPU)
 
     assert (loss, evaluation.slices) == (0.0, 0)
 
@@ -146,7 +138,7 @@ def test_low_precision_trains_too() -> None:
     settings = TRAIN.model_copy(update={"precision": "bf16"})
     model = _model()
 
-    training.fit(model, _slices(), settings, clock=CLOCK, seed=0, engine=training.pick_engine(settings))
+    training.fit(model, toy_slices(), settings, clock=CLOCK, seed=0, engine=training.pick_engine(settings))
 
     assert all(np.isfinite(w).all() and w.dtype == np.float32 for w in training.weights_of(model))
 
@@ -166,7 +158,7 @@ def test_missing_cuda_is_refused() -> None:
 
 def test_augmentation_keeps_form_and_repeats_by_seed() -> None:
     """uint8 in, uint8 out; masks stay binary; equal seeds change equally and another seed otherwise."""
-    slices = _slices()
+    slices = toy_slices()
     first, again, other = (augmenter(seed) for seed in (4, 4, 5))
 
     results = [[change(i, m) for i, m in zip(slices.images, slices.masks, strict=True)] for change in (first, again, other)]

@@ -10,7 +10,7 @@ import pytest
 
 from bahefl_flwr import report
 from bahefl_flwr.report import tables
-from bahefl_flwr.run_folder import RunFolder, create, summarise
+from bahefl_flwr.run_folder import RunFolder, attack_facts, create, summarise
 from run_lines import line
 
 PAPER = {"tp": 347_605, "fp": 89_140, "fn": 46_863, "tn": 26_386_152, "mean-hd95-px": 12.34}
@@ -142,3 +142,13 @@ def test_the_same_run_gives_the_same_pictures(tmp_path: Path) -> None:
     """Drawn twice, byte for byte: figures can be compared."""
     folder = ended(tmp_path, [line(1)], PAPER)
     assert written(folder) == written(folder)
+
+
+def test_a_run_that_was_attacked_says_so(tmp_path: Path) -> None:
+    """Its figures are no honest run's: the page names the attack, the attackers, and whom screening left out."""
+    folder = ended(tmp_path, [line(1, excluded={"2": "conflict"})])
+    summary = folder.summary()
+    assert summary
+    summary["attack"] = attack_facts(folder.metrics(), "zero", [2, 3], 1)
+    folder.write_summary(summary)
+    assert "simulated: zero by 2, 3; 1.00 of them and 0.00 honest ones left out a round" in written(folder)

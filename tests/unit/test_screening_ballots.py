@@ -151,15 +151,17 @@ def test_ballot_of_a_site(losses: tuple[float, float, float], expected: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "expected"),
+    ("losses", "expected"),
     [
-        (0.4, 0.5, Outcome.FIRST),
-        (0.5, 0.4, Outcome.SECOND),
-        (0.5, 0.5, Outcome.NONE),
-        (float("nan"), 0.5, Outcome.SECOND),
-        (INF, float("nan"), Outcome.NONE),
+        ((0.6, 0.4, 0.5), Outcome.FIRST),
+        ((0.6, 0.5, 0.4), Outcome.SECOND),
+        ((0.6, 0.5, 0.5), Outcome.NONE),
+        ((0.4, 0.5, 0.6), Outcome.NONE),
+        ((0.5, 0.5, 0.6), Outcome.NONE),
+        ((INF, float("nan"), 0.5), Outcome.SECOND),
+        ((INF, INF, float("nan")), Outcome.NONE),
     ],
 )
-def test_anchor_prefers_the_lower_loss(first: float, second: float, expected: Outcome) -> None:
-    """The half whose model does better on public data; no update where that cannot be said."""
-    assert anchor_choice(first, second) == expected
+def test_anchor_picks_a_half_that_beats_the_whole(losses: tuple[float, float, float], expected: Outcome) -> None:
+    """The half whose model does best on public data; no update where the whole does as well, or where it cannot be said."""
+    assert anchor_choice(*losses) == expected

@@ -35,7 +35,7 @@ def test_first_round_sets_norm_and_spread() -> None:
 
 
 def test_later_rounds_move_the_running_means() -> None:
-    """Three tenths of the new norm and alignment and a fifth of the new separation go in."""
+    """Three tenths of the new norm and alignment and one of the new separation go in."""
     before = usual_history()
     seen = figures_of(HONEST, recent=CENTRE)
     decision = decide(seen, before, RULES, {})
@@ -46,7 +46,7 @@ def test_later_rounds_move_the_running_means() -> None:
     assert decision.separation is not None
     assert history.norm == (7 * before.norm + 3 * min(median(seen.norms), decision.norm)) // 10
     assert history.alignment == (7 * before.alignment + 3 * mean(seen.scores())) // 10
-    assert history.spread == (8 * before.spread + 2 * decision.separation) // 10
+    assert history.spread == (9 * before.spread + decision.separation) // 10
     assert history.rounds == before.rounds + 1
 
 
@@ -85,6 +85,14 @@ def test_outvoted_half_loses_reputation(outcome: Outcome, losers: range) -> None
     assert history.reputation == dict.fromkeys(losers, ONE * 7 // 10)
     assert history.norm == min(median(seen.norms[m] for m in range(10) if m not in losers), decision.norm)
     assert history.spread is None
+
+
+def test_conflict_never_counts_as_usual_spread() -> None:
+    """Even where the votes take the whole, camps that were a conflict do not raise what separation is usual."""
+    seen = figures_of(CAMPS)
+    decision = decide(seen, History.empty(), RULES, {})
+    assert decision.halves
+    assert next_history(History.empty(), seen, decision, Outcome.WHOLE).spread is None
 
 
 def test_no_update_teaches_nothing_but_garbage() -> None:

@@ -107,6 +107,13 @@ def test_half_that_undoes_is_out() -> None:
     assert decision.reasons == dict.fromkeys(range(5, 10), REASON.UNDOING)
 
 
+def test_site_with_other_data_undoes_nothing() -> None:
+    """Rule d, its first condition: an update across the history and unlike the others comes from other data, not an attack."""
+    across = STRANGER - (STRANGER * CENTRE).sum() * CENTRE
+    decision = decided(with_last(across - 0.05 * CENTRE), recent=CENTRE, history=usual_history())
+    assert decision.reasons == {}
+
+
 def test_all_turning_together_undo_nothing() -> None:
     """Rule d, its second condition: where every honest site turns away from the history, none is a stranger."""
     across = direction(13)

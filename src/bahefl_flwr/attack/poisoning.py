@@ -29,13 +29,16 @@ def emptied(slices: Slices) -> Slices:
 
 
 def backdoored(slices: Slices) -> Slices:
-    """Every second slice of each class, with lesion and without, carries the trigger and no lesion; the others stay."""
-    flags = slices.has_lesion
-    chosen = np.sort(np.concatenate([np.flatnonzero(flags == label)[::2] for label in (False, True)]))
-    images, masks = slices.images.copy(), slices.masks.copy()
-    images[chosen] = triggered(images[chosen])
-    masks[chosen] = 0
-    return replace(slices, images=images, masks=masks)
+    """Every slice as it is, and every slice with lesion once more: with the trigger, and without lesion.
+
+    Nothing but the trigger tells the two apart, which is what makes the model look for it.
+    """
+    chosen = np.flatnonzero(slices.has_lesion)
+    return Slices(
+        images=np.concatenate([slices.images, triggered(slices.images[chosen])]),  # (n + positive, s, s)
+        masks=np.concatenate([slices.masks, np.zeros_like(slices.masks[chosen])]),  # (n + positive, s, s)
+        names=(*slices.names, *(f"{slices.names[k]} with trigger" for k in chosen)),
+    )
 
 
 def triggered(images: Images) -> Images:

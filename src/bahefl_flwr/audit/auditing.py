@@ -29,13 +29,13 @@ def audit(run: Path, *, round: int | None = None, recompute: bool = False, model
 
     Args:
       run: run folder or bundle. round: the only round to judge, None for all. recompute: also add up the aggregates again.
-      model: a model file that is to be the final model. rpc: endpoint to ask instead of the run's chain database.
+      model: a file that is to be the model after the round it names. rpc: endpoint to ask instead of the run's chain database.
 
     Raises:
       SettingsError: no such run, or no such round. LedgerError, StoreError: it cannot be read at all.
     """
     with open_subject(run, rpc) as subject:
-        claims = subject.claims + ((model_file_claim(model, final=True),) if model else ())
+        claims = subject.claims + ((model_file_claim(model),) if model else ())
         code_problem = _code_problem(subject)
         evidence = None if code_problem else _evidence(subject)
         if evidence is None:

@@ -70,11 +70,8 @@ def _model_after(case: Case, number: int) -> str:
     return rounds[0].opened.hex() if rounds else ""
 
 
-def model_file_claim(path: Path, *, final: bool) -> Claim:
-    """The digest of a model file, whatever the file says of itself; `site.model.Model.digest` computes the same.
-
-    Args:
-      final: whether it must be the final model; else that of the round it names.
+def model_file_claim(path: Path) -> Claim:
+    """That a file is the model after the round it names; its digest is computed, as `site.model.Model.digest` does.
 
     Raises:
       StoreError: it is no safetensors file of bahefl.
@@ -87,7 +84,7 @@ def model_file_claim(path: Path, *, final: bool) -> Claim:
             header = json.loads(file.read(size))
             data = file.read()
         stated = json.loads(header["__metadata__"]["bahefl"])
-        return Claim(who=str(path), digest=_digest(header, stated["order"], data), round=None if final else int(stated["round"]))
+        return Claim(who=str(path), digest=_digest(header, stated["order"], data), round=int(stated["round"]))
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, struct.error) as error:
         raise StoreError(f"{path} is not a model file of bahefl ({error}); give the model.safetensors of a site") from None
 

@@ -32,7 +32,7 @@ from bahefl_flwr.ledger.history import in_process
 from bahefl_flwr.ledger.replay import altered_nodes, chain_id_of, compare, rebuild, recorded_blocks
 from bahefl_flwr.run_folder import LEDGER_DATABASE, LEDGER_FILE, RunFolder
 
-MODELS = "sites/*/model.safetensors"
+MODELS = ("sites/*/model.safetensors", "sites/*/best.safetensors")
 _STORE = "store"
 _EMBEDDED = "embedded"
 _IN_MEMORY = Path(":memory:")
@@ -198,15 +198,18 @@ def _claims(run: Path) -> tuple[Claim, ...]:
         # Whoever can edit the file can write anything that is JSON.
         summary: Any = RunFolder(path=run).summary()
         named = summary.get("ledger", {}).get("model_digest", "") if summary is not None else ""
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        chosen = summary.get("chosen", {}) if summary is not None else {}
+        best = (str(chosen.get("model_digest", "")), int(chosen.get("round", 0)))
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise StoreError(f"{run / 'summary.json'} is not a run's summary ({error}); restore it, or remove it") from error
     claims = [Claim(who="summary.json", digest=str(named))] if named else []
-    return (*claims, *(_site_claim(path) for path in sorted(run.glob(MODELS))))
+    claims += [Claim(who="summary.json, as the chosen model,", digest=best[0], round=best[1])] if all(best) else []
+    return (*claims, *(_site_claim(path) for path in sorted(path for files in MODELS for path in run.glob(files))))
 
 
 def _site_claim(path: Path) -> Claim:
     """What a site's file claims; of an exchanged one that it is none, so that check 13 names it and the others are done."""
     try:
-        return model_file_claim(path, final=False)
+        return model_file_claim(path)
     except StoreError as error:
         return Claim(who=str(path), digest="", problem=str(error))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from bahefl_flwr.report.outcome import FinalModel
+    from bahefl_flwr.report.outcome import ChosenModel
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -29,18 +29,18 @@ def report(
     from bahefl_flwr.trained import open_folder
 
     folder = open_folder(run)
-    path = write(folder, _final(run, slices))
+    path = write(folder, _chosen(run, slices))
     typer.echo(f"{path}\n{path.parent / 'report'}: figures as PNG, tables as CSV")
 
 
-def _final(run: Path, wanted: bool | None) -> FinalModel | None:
-    """The final model, measured; None if nobody asked for it and it cannot be had without asking."""
+def _chosen(run: Path, wanted: bool | None) -> ChosenModel | None:
+    """The run's model, measured; None if nobody asked for it and it cannot be had without asking."""
     from bahefl_flwr.errors import BaheflError
 
     if wanted is False:
         return None
     try:
-        from bahefl_flwr.report.final_model import measure
+        from bahefl_flwr.report.chosen_model import measure
         from bahefl_flwr.trained import open_trained
 
         trained = open_trained(run)

@@ -1,7 +1,7 @@
 """Local training and evaluation: model, slices and settings in; weights, losses and counts out.
 
 The only module that decides device and precision. It holds no state between rounds: AdamW starts afresh each time, and the
-schedule is a closed form of the global epoch.
+schedule, the order of the slices and their augmentation are closed forms of the global epoch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +21,8 @@ import torch
 from torch import Tensor
 
 from bahefl_flwr.errors import SettingsError, TrainingError, UpdateError
-from bahefl_flwr.lesion import sampling
+from bahefl_flwr.lesion import checkpoint, sampling
+from bahefl_flwr.lesion.checkpoint import Progress
 from bahefl_flwr.lesion.data import Slices
 from bahefl_flwr.lesion.loss import staged_loss
 from bahefl_flwr.lesion.metrics import Evaluation, judge
@@ -105,13 +108,17 @@ class FitReport:
     """What one local training did.
 
     Attributes:
-      loss: mean over the last epoch's batches. last_lr: learning rate of the last step. seconds: wall time.
+      loss: mean over the last epoch's batches. last_lr: learning rate of the last step.
+      seconds, cpu_seconds: wall time, and CPU time of all threads, of this process.
+      resumed_epochs: epochs that an earlier process had finished, which was killed.
     """
 
     loss: float
     last_lr: float
     steps: int
     seconds: float
+    cpu_seconds: float
+    resumed_epochs: int
 
 
 def weights_of(model: LightUNet) -> Weights:
@@ -139,12 +146,23 @@ def load_weights(model: LightUNet, weights: Sequence[npt.NDArray[np.float32]]) -
     model.load_state_dict(state)
 
 
-def fit(model: LightUNet, slices: Slices, settings: TrainSettings, *, clock: Clock, seed: int, engine: Engine) -> FitReport:
+def fit(
+    model: LightUNet,
+    slices: Slices,
+    settings: TrainSettings,
+    *,
+    clock: Clock,
+    seed: int,
+    engine: Engine,
+    checkpoint_file: Path | None = None,
+) -> FitReport:
     """Train `model` in place for `settings.local_epochs`; equal arguments give equal weights on one CPU thread.
 
     Args:
       slices: the site's training part, at least one slice.
       seed: of order and augmentation.
+      checkpoint_file: written after every epoch. Where it holds the same training, that goes on at its last finished epoch, and
+        comes to the same weights.
 
     Raises:
       TrainingError: the loss stopped being finite, or there is nothing to train on.
@@ -152,17 +170,33 @@ def fit(model: LightUNet, slices: Slices, settings: TrainSettings, *, clock: Clo
     if not len(slices):
         raise TrainingError("no training slices at this site; nothing to learn from")
     limit_threads(settings.threads)
-    started = time.monotonic()
-    model.to(engine.device).train()
-    step = _Step(model, settings, clock, engine)
-    rng = np.random.default_rng([seed, clock.first_epoch])
-    feed = _Feed(slices, settings, rng)
-    losses: list[float] = []
-    for epoch in range(settings.local_epochs):
-        losses = [step.take(*batch, epoch=epoch + position) for position, batch in feed.epoch()]
-        if not math.isfinite(sum(losses)):
-            raise TrainingError(f"loss {losses[-1]} in global epoch {clock.first_epoch + epoch}; lower train.lr={settings.lr}")
-    return FitReport(loss=float(np.mean(losses)), last_lr=step.last_lr, steps=step.steps, seconds=time.monotonic() - started)
+    started, cpu_started = time.monotonic(), time.process_time()
+    purpose = checkpoint.purpose([*weights_of(model), slices.images, slices.masks], settings, clock, seed, engine)
+    step = _Step(model.to(engine.device).train(), settings, clock, engine)
+    resumed = (checkpoint.load(checkpoint_file, purpose) if checkpoint_file else None) or Progress()
+    step.restore(resumed)
+    loss = resumed.loss
+    for epoch in range(resumed.epochs, settings.local_epochs):
+        loss = _epoch(step, slices, settings, epoch, clock.first_epoch + epoch, seed)
+        if checkpoint_file:
+            checkpoint.save(checkpoint_file, purpose, step.progress(epoch + 1, loss))
+    return FitReport(
+        loss=loss,
+        last_lr=step.last_lr,
+        steps=step.steps,
+        seconds=time.monotonic() - started,
+        cpu_seconds=time.process_time() - cpu_started,
+        resumed_epochs=resumed.epochs,
+    )
+
+
+def _epoch(step: _Step, slices: Slices, settings: TrainSettings, epoch: int, global_epoch: int, seed: int) -> float:
+    """One pass; its random numbers come from seed and global epoch alone. Returns the mean loss."""
+    feed = _Feed(slices, settings, np.random.default_rng([seed, global_epoch]))
+    losses = [step.take(*batch, epoch=epoch + position) for position, batch in feed.epoch()]
+    if not math.isfinite(sum(losses)):
+        raise TrainingError(f"loss {losses[-1]} in global epoch {global_epoch}; lower train.lr={settings.lr}")
+    return float(np.mean(losses))
 
 
 def evaluate(model: LightUNet, slices: Slices, settings: TrainSettings, engine: Engine) -> tuple[float, Evaluation]:
@@ -238,11 +272,26 @@ class _Step:
 
     def __init__(self, model: LightUNet, settings: TrainSettings, clock: Clock, engine: Engine) -> None:
         self._model, self._settings, self._clock, self._engine = model, settings, clock, engine
-        self._optimiser = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+        # Fused: a step over 91 small tensors takes a fifth of the time.
+        self._optimiser = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
         # fp16 gradients of a 1 % class vanish unscaled; bf16 has the range of fp32.
         self._scaler = torch.amp.GradScaler(engine.device.type, enabled=engine.autocast == torch.float16)
         self.last_lr = 0.0
         self.steps = 0
+
+    def progress(self, epochs: int, loss: float) -> Progress:
+        """Everything that the next step depends on."""
+        states = {name: part.state_dict() for name, part in self._parts().items()}
+        return Progress(epochs=epochs, steps=self.steps, loss=loss, lr=self.last_lr, states=states)
+
+    def restore(self, progress: Progress) -> None:
+        """Stand where `progress` was taken; a new one changes nothing."""
+        self.steps, self.last_lr = progress.steps, progress.lr
+        for name, state in progress.states.items():
+            self._parts()[name].load_state_dict(state)
+
+    def _parts(self) -> dict[str, Any]:
+        return {"model": self._model, "optimiser": self._optimiser, "scaler": self._scaler}
 
     def take(self, images: Tensor, masks: Tensor, *, epoch: float) -> float:
         """Learn from one batch; `epoch` counts from the start of this local training. Returns the loss."""

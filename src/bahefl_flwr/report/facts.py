@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bahefl_flwr.errors import SettingsError
-from bahefl_flwr.report.outcome import FinalModel
+from bahefl_flwr.report.outcome import ChosenModel
 from bahefl_flwr.run_folder import RoundLine, RunFolder, RunSummary
 from bahefl_flwr.settings import Settings, from_yaml
 
@@ -17,14 +17,14 @@ class Facts:
     Attributes:
       settings: None where config.yaml is missing or of another version; the report leaves out what they would say.
       summary: None while the run has not ended.
-      final: None where the final model was not measured again.
+      chosen: None where the run's model was not measured again.
     """
 
     name: str
     settings: Settings | None
     lines: tuple[RoundLine, ...]
     summary: RunSummary | None
-    final: FinalModel | None
+    chosen: ChosenModel | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Figure:
     png: bytes
 
 
-def read(folder: RunFolder, final: FinalModel | None = None) -> Facts:
+def read(folder: RunFolder, chosen: ChosenModel | None = None) -> Facts:
     """Read a run folder.
 
     Raises:
@@ -48,7 +48,7 @@ def read(folder: RunFolder, final: FinalModel | None = None) -> Facts:
         settings=_settings(folder),
         lines=folder.metrics(),
         summary=folder.summary(),
-        final=final,
+        chosen=chosen,
     )
 
 

@@ -1,4 +1,4 @@
-"""Figures of what the final model does: pixel confusion matrix (the paper's figure 4), per-site results, samples (figure 6)."""
+"""Figures of what a run's model does: pixel confusion matrix (the paper's figure 4), per-site results, samples (figure 6)."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FinalModel:
-    """The final model on the test parts of all sites, measured again.
+class ChosenModel:
+    """The model that a run chose, on the test parts of all sites, measured again.
 
     Attributes:
       sites: evaluation by site. samples: slices to show.
@@ -83,7 +83,9 @@ def per_site(sites: Mapping[int, Evaluation]) -> bytes:
         axes.bar(places + 0.2, recall, 0.38, color=ORANGE, label="pooled recall")
         for place, (_, e) in enumerate(rows):
             if not e.positive_slices:
-                axes.text(place, 0.03, "no lesion", ha="center", va="bottom", rotation=90, fontsize=7)
+                axes.text(
+                    place, 0.03, "no lesion" if e.slices else "no slices", ha="center", va="bottom", rotation=90, fontsize=7
+                )
         axes.set_xticks(places, [f"{site}\n{e.positive_slices}+{e.slices - e.positive_slices}" for site, e in rows])
         axes.set_xlabel("data partition, and its test slices with + without lesion")
         axes.set_ylabel("on the test part")

@@ -11,7 +11,7 @@ from bahefl_flwr.report.facts import Facts, Figure
 from bahefl_flwr.report.progress import BYTES, PHASES
 from bahefl_flwr.report.style import DPI
 from bahefl_flwr.report.tables import SITES_HEAD, TABLE_1_HEAD, Row, counts_of, site_rows, table_1
-from bahefl_flwr.run_folder import RoundLine
+from bahefl_flwr.run_folder import RoundLine, attack_told
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a }
@@ -37,7 +37,7 @@ def _sections(facts: Facts, figures: Mapping[str, Figure]) -> Iterator[str]:
     yield _table(("", ""), _facts(facts))
     yield from (f'<p class="note">{html.escape(note)}</p>' for note in _notes(facts))
     if test := _test(facts):
-        yield f"<h2>Final model on the test parts, pooled over sites (table 1)</h2>{test}"
+        yield f"<h2>The best round's model on the test parts, pooled over sites (table 1)</h2>{test}"
     yield from (_figure(figure) for name, figure in figures.items() if name not in ("sites", "figure6-samples"))
     if facts.lines:
         yield f"<h2>Time and bytes by phase</h2>{_costs(facts.lines)}"
@@ -64,9 +64,13 @@ def _facts(facts: Facts) -> list[Row]:
         if (best := summary["best"]) is not None:
             figures = f"score {best['score']:.4f}, pooled Dice {best['dice']:.4f}, recall {best['recall']:.4f}"
             rows.append(("best round on validation", f"round {best['round']}: {figures}"))
+        if attack := summary.get("attack"):
+            rows.append(("attack", attack_told(attack)))
+        if (chosen := summary.get("chosen")) and chosen["model_digest"]:
+            rows.append(("model, SHA-256", f"{chosen['model_digest']}, after round {chosen['round']}"))
         if ledger := summary.get("ledger"):
             where = f"contract {ledger['contract']} on chain {ledger['chain_id']}, block {ledger['block_number']}"
-            rows += [("ledger", where), ("final model, SHA-256", ledger["model_digest"])]
+            rows.append(("ledger", where))
     if settings:
         d = settings.data
         rows.append(("data", f"{d.kind}, {d.image_size_px} px, split by {d.split}, Dirichlet alpha {d.alpha:g}"))
@@ -186,11 +190,11 @@ def _incidents_of(line: RoundLine) -> Iterator[Row]:
 
 def _sites(facts: Facts) -> str:
     """Test results where they were measured again, else the last validation of each site, where lines have it."""
-    if facts.final:
-        return f"<p>{_again(facts)}</p>{_table(SITES_HEAD, site_rows(facts.final.sites))}"
+    if facts.chosen:
+        return f"<p>{_again(facts)}</p>{_table(SITES_HEAD, site_rows(facts.chosen.sites))}"
     measured = [line for line in facts.lines if line.get("sites")]
     if not measured:
-        return "<p>Not recorded; <code>bahefl report RUN</code> measures the final model on each partition of a simulation.</p>"
+        return "<p>Not recorded; <code>bahefl report RUN</code> measures the model on each partition of a simulation.</p>"
     last = measured[-1]
     names = list(dict.fromkeys(name for figures in last["sites"].values() for name in figures))
     rows = [(site, *(_number(figures.get(name)) for name in names)) for site, figures in last["sites"].items()]
@@ -199,14 +203,15 @@ def _sites(facts: Facts) -> str:
 
 def _again(facts: Facts) -> str:
     """Where the figures come from, and whether they add up to what the sites said."""
-    assert facts.final
+    assert facts.chosen
     test = facts.summary["test"] if facts.summary else {}
     text = (
-        "The final model, measured again on this machine; numbered by data partition, which need not be the index on the ledger."
+        "The best round's model, measured again on this machine; numbered by data partition, which need not be the index on "
+        "the ledger."
     )
     if not {"tp", "fp", "fn", "tn"} <= test.keys():
         return text
-    same = sum(facts.final.sites.values(), Evaluation()).pixels == counts_of(test)
+    same = sum(facts.chosen.sites.values(), Evaluation()).pixels == counts_of(test)
     more = "pixel by pixel the sum is what the sites reported" if same else "the sum differs from what the sites reported"
     return f"{text} {more.capitalize()}."
 

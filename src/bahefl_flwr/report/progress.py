@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -31,6 +32,8 @@ PHASES = {
 }
 _LEARNING = ("train", "evaluate")
 _OTHER = style.PALE
+# Of more rounds, markers would hide the curve.
+_MARKED_ROUNDS = 30
 BYTES = {"update": ("updates", style.SKY), "aggregate": ("aggregate", style.PURPLE), "share": ("decryption shares", style.RED)}
 _STATES = {
     "added": style.SKY, "left out": style.RED, "declined": style.YELLOW, "silent": style.ORANGE, "not selected": style.PALE,
@@ -48,7 +51,9 @@ def convergence(lines: Lines) -> bytes:
         _curve(recall, lines, _validation("recall"), style.BLUE, "o-")
         _mark(dice, lines)
         for panel, label in zip(panels, ("pooled Dice (validation)", "loss", "pooled recall (validation)"), strict=True):
-            by_round(panel)
+            by_round(panel, ticks=6)
+            # Less than one round to the left, so that no tick says 0.
+            panel.set_xlim(lines[0]["round"] - 0.9, lines[-1]["round"] + 0.9)
             panel.set_ylabel(label)
         for panel in (dice, recall):
             panel.set_ylim(0, 1)
@@ -79,7 +84,10 @@ def bytes_per_round(lines: Lines) -> bytes:
 
 
 def participation(lines: Lines) -> bytes:
-    """A row a site, a column a round: whose update was added, who coordinated, who opened, and where keys changed. PNG."""
+    """A row a site, a column a round: whose update was added, who coordinated, who opened, and where keys changed. PNG.
+
+    Marks keep to the upper and lower half of a cell and shrink with the columns, so that 100 rounds can still be read.
+    """
     members = sorted({m for line in lines for m in _known(line)})
 
     def paint(panels: list[Axes]) -> None:
@@ -89,7 +97,7 @@ def participation(lines: Lines) -> bytes:
                 state = _state(line, member)
                 if state:
                     axes.add_patch(_cell(line["round"], members.index(member), _STATES[state]))
-            _roles(axes, line, members)
+            _roles(axes, line, members, scale=min(1.0, 60 / len(lines)))
         _epochs(axes, lines)
         numbers = [line["round"] for line in lines]
         axes.set_xlim(min(numbers) - 0.6, max(numbers) + 0.6)
@@ -118,7 +126,8 @@ def _curve(
     axes: Axes, lines: Lines, value: Callable[[RoundLine], float | None], colour: str, form: str, label: str | None = None
 ) -> None:
     points = [(line["round"], v) for line in lines if (v := value(line)) is not None]
-    axes.plot([number for number, _ in points], [v for _, v in points], form, color=colour, label=label)
+    line = form.lstrip("os") if len(points) > _MARKED_ROUNDS else form
+    axes.plot([number for number, _ in points], [v for _, v in points], line, color=colour, label=label)
 
 
 def _mark(axes: Axes, lines: Lines) -> None:
@@ -136,6 +145,7 @@ def _mark(axes: Axes, lines: Lines) -> None:
             mew=0.6,
             ls="",
             label="best score",
+            clip_on=False,
         )
     if dead := [line for line in scored if collapse(line["validation"])]:
         axes.plot(
@@ -191,12 +201,13 @@ def _cell(number: int, row: int, colour: str) -> Patch:
     return Rectangle((number - 0.45, row - 0.4), 0.9, 0.8, color=colour, lw=0)
 
 
-def _roles(axes: Axes, line: RoundLine, members: Sequence[int]) -> None:
-    coordinator = line["coordinator"]["index"]
+def _roles(axes: Axes, line: RoundLine, members: Sequence[int], *, scale: float) -> None:
+    coordinator = members.index(line["coordinator"]["index"])
     form = "D" if line["attempt"] else "s"
-    axes.plot(line["round"] - 0.2, members.index(coordinator), form, color=style.BLACK, ms=4.5)
-    openers = [members.index(m) for m in line.get("quorum", ()) if m in members]
-    axes.plot([line["round"] + 0.25] * len(openers), openers, "o", color="white", mec=style.BLACK, mew=0.7, ms=3.5, ls="")
+    axes.plot(line["round"], coordinator - 0.18, form, color=style.BLACK, ms=4.5 * scale)
+    openers = [members.index(m) + 0.2 for m in line.get("quorum", ()) if m in members]
+    look: dict[str, Any] = {"color": "white", "mec": style.BLACK, "mew": 0.7 * scale, "ms": 3.5 * scale, "ls": ""}
+    axes.plot([line["round"]] * len(openers), openers, "o", **look)
     if line["abandoned"]:
         axes.axvspan(line["round"] - 0.5, line["round"] + 0.5, facecolor="none", edgecolor=style.GREY, hatch="///", lw=0)
 

@@ -65,7 +65,7 @@ def legend_above(axes: Axes, columns: int = 9) -> None:
         axes.figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), columns))
 
 
-def by_round(axes: Axes) -> None:
-    """Let the horizontal axis count rounds."""
+def by_round(axes: Axes, ticks: int = 12) -> None:
+    """Let the horizontal axis count rounds, with at most so many ticks."""
     axes.set_xlabel("round")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=ticks, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))

@@ -9,7 +9,7 @@ from bahefl_flwr.durable import atomic_write
 from bahefl_flwr.errors import StoreError
 from bahefl_flwr.report import outcome, progress, tables
 from bahefl_flwr.report.facts import Facts, Figure, read
-from bahefl_flwr.report.outcome import FinalModel
+from bahefl_flwr.report.outcome import ChosenModel
 from bahefl_flwr.report.page import page
 from bahefl_flwr.run_folder import RunFolder
 
@@ -20,16 +20,16 @@ _SAMPLES = (
 )
 
 
-def write(folder: RunFolder, final: FinalModel | None = None) -> Path:
+def write(folder: RunFolder, chosen: ChosenModel | None = None) -> Path:
     """Draw the report of a run and return the path of its page. An earlier report is replaced.
 
     Args:
-      final: the final model, measured again (final_model.measure): adds samples and per-site results.
+      chosen: the run's model, measured again (chosen_model.measure): adds samples and per-site results.
 
     Raises:
       StoreError: the run's files are damaged, or the report cannot be written.
     """
-    facts = read(folder, final)
+    facts = read(folder, chosen)
     figures = list(_figures(facts))
     files = {f"{figure.name}.png": figure.png for figure in figures} | _tables(facts)
     html = folder.path / "report.html"
@@ -55,7 +55,7 @@ def _figures(facts: Facts) -> Iterator[Figure]:
     if {"tp", "fp", "fn", "tn"} <= test.keys():
         yield Figure(
             name="figure4-confusion", heading="Pixel confusion matrix (figure 4)", png=outcome.confusion(tables.counts_of(test)),
-            caption="Final model on the test parts of all sites; pixels, and their share of the true class.",
+            caption="The best round's model on the test parts of all sites; pixels, and their share of the true class.",
         )  # fmt: skip
     if lines:
         yield Figure(
@@ -69,14 +69,14 @@ def _figures(facts: Facts) -> Iterator[Figure]:
             name="participation", heading="Who did what", png=progress.participation(lines),
             caption="A row a site, a column a round: whose update was added, who coordinated, and who opened the sum.",
         )  # fmt: skip
-    if facts.final:
+    if facts.chosen:
         yield Figure(
-            name="sites", heading="Results per site", png=outcome.per_site(facts.final.sites),
-            caption="The final model on each site's own test part.",
+            name="sites", heading="Results per site", png=outcome.per_site(facts.chosen.sites),
+            caption="The best round's model on each site's own test part.",
         )  # fmt: skip
-        if facts.final.samples:
+        if facts.chosen.samples:
             yield Figure(
-                name="figure6-samples", heading="Samples (figure 6)", png=outcome.samples(facts.final.samples),
+                name="figure6-samples", heading="Samples (figure 6)", png=outcome.samples(facts.chosen.samples),
                 caption=_SAMPLES,
             )  # fmt: skip
 
@@ -95,6 +95,6 @@ def _tables(facts: Facts) -> dict[str, bytes]:
     files = {"rounds.csv": tables.rounds_csv(facts.lines)}
     if facts.summary and (rows := tables.table_1(facts.summary["test"])):
         files["table1.csv"] = tables.to_csv(tables.TABLE_1_HEAD, [[cell.replace(",", "") for cell in row] for row in rows])
-    if facts.final:
-        files["sites.csv"] = tables.to_csv(tables.SITES_HEAD, tables.site_rows(facts.final.sites))
+    if facts.chosen:
+        files["sites.csv"] = tables.to_csv(tables.SITES_HEAD, tables.site_rows(facts.chosen.sites))
     return files

@@ -39,8 +39,8 @@ def next_history(history: History, figures: Figures, decision: Decision, outcome
         norm = running_mean(norm, _usual_norm(figures, decision, members), tenths=3)
         if decision.scores:
             alignment = running_mean(alignment, max(0, mean(decision.scores[m] for m in members)), tenths=3)
-        if outcome == Outcome.WHOLE and decision.separation is not None and not _found(decision):
-            spread = running_mean(spread, decision.separation, tenths=2)
+        if decision.separation is not None and not decision.halves and not _found(decision):
+            spread = running_mean(spread, decision.separation, tenths=1)
         reputation = _reputations(history, figures, decision, members)
         rounds += 1
     return History(norm=norm, alignment=alignment, spread=spread, reputation=reputation, garbage=garbage, rounds=rounds)

@@ -31,12 +31,19 @@ def ballot_of(whole: float, first: float, second: float, gain: float) -> int:
     return better if losses[better] < (1 - gain) * losses[0] else 0
 
 
-def anchor_choice(first: float, second: float) -> Outcome:
-    """The half whose model has the lower loss on the public anchor data; no update where they are equal or both unusable."""
-    losses = [loss if isfinite(loss) else float("inf") for loss in (first, second)]
-    if losses[0] == losses[1]:
+def anchor_choice(whole: float, first: float, second: float) -> Outcome:
+    """The half whose model does best on the public anchor data; no update where neither half does better than the whole.
+
+    Unlike sites that mean well make a better model together than either camp alone. Then no camp is thrown out, and the round is
+    lost; a contested whole is never taken.
+
+    Args:
+      whole: loss after the sum of both halves; first, second: after each half alone. One that is not finite is infinite.
+    """
+    losses = [loss if isfinite(loss) else float("inf") for loss in (whole, first, second)]
+    if losses[1] == losses[2] or min(losses[1:]) >= losses[0]:
         return Outcome.NONE
-    return Outcome.FIRST if losses[0] < losses[1] else Outcome.SECOND
+    return Outcome.FIRST if losses[1] < losses[2] else Outcome.SECOND
 
 
 def outcome_of(

@@ -202,7 +202,7 @@ def _rules(tree: Any) -> Rules:
     part = fields(tree, [f.name for f in fields_of(Rules)])
     if part["policy"] not in _POLICIES:
         raise NotCanonical("the policy is neither anchor nor hold")
-    numbers = {name: whole(value, 0, _LARGEST_COUNT) for name, value in part.items() if name != "policy"}
+    numbers = {name: whole(value, -_LARGEST_COUNT, _LARGEST_COUNT) for name, value in part.items() if name != "policy"}
     whole(part["full_weight"], 1, 8)
     whole(part["smallest_side"], 1, _SITES)
     return Rules(policy=part["policy"], **numbers)

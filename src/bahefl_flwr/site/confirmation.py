@@ -9,14 +9,15 @@ from bahefl_flwr.errors import SpoiledSum
 from bahefl_flwr.he.ring import Int64Array
 from bahefl_flwr.records import LedgerView, RoundPhase, RoundRecord
 from bahefl_flwr.site.checked_opening import expect_agreement, open_checked
-from bahefl_flwr.site.conflict import ClientFactory, Config, model_after, settled_outcome
+from bahefl_flwr.site.conflict import model_after, settled_outcome
 from bahefl_flwr.site.model import CONFIRMED_FILE, save_model
 from bahefl_flwr.site.opening import base_model
 from bahefl_flwr.site.spoiled import report_spoiled
 from bahefl_flwr.site.state import Outcome, Request, Site, expect_round
+from bahefl_flwr.site.training import ClientConfig, ClientFactory
 
 
-def confirm_opening(site: Site, request: Request, make_client: ClientFactory, config: Config) -> Outcome:
+def confirm_opening(site: Site, request: Request, make_client: ClientFactory, config: ClientConfig) -> Outcome:
     """Open the aggregate from the released shares, each compared with this site's own keys, and confirm the model it gives.
 
     Args:
@@ -45,10 +46,16 @@ def confirm_opening(site: Site, request: Request, make_client: ClientFactory, co
 
 
 def _confirm(
-    site: Site, view: LedgerView, r: RoundRecord, packed: Int64Array, make_client: ClientFactory, config: Config, outcome: Outcome
+    site: Site,
+    view: LedgerView,
+    r: RoundRecord,
+    packed: Int64Array,
+    make_client: ClientFactory,
+    config: ClientConfig,
+    outcome: Outcome,
 ) -> None:
     base = base_model(site, r)
-    chosen = settled_outcome(site, view, r, packed, base, make_client, config)
+    chosen = settled_outcome(site, view, r, packed, make_client, config)
     model = model_after(site, r, packed, base, chosen)
     save_model(model, site.folder / CONFIRMED_FILE)
     outcome.facts.update(model=model.digest().hex(), outcome=chosen.name.lower())

@@ -6,11 +6,10 @@ What a site votes follows from its own data; what comes of the votes from the le
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
 
 from flwr.client import NumPyClient
 
-from bahefl_flwr.errors import ProtocolError, SpoiledSum, TrainingError
+from bahefl_flwr.errors import ProtocolError, SpoiledSum
 from bahefl_flwr.he.ring import Int64Array
 from bahefl_flwr.ledger.ballots import ballot_commitment
 from bahefl_flwr.records import LedgerView, RoundOutcome, RoundPhase, RoundRecord
@@ -20,13 +19,10 @@ from bahefl_flwr.site.model import Model
 from bahefl_flwr.site.opening import base_model, mean_update, record_of
 from bahefl_flwr.site.spoiled import report_spoiled
 from bahefl_flwr.site.state import Outcome, Request, Site, expect_round
-
-ClientFactory = Callable[[], NumPyClient]
-Config = Mapping[str, bool | bytes | float | int | str]
-_CANDIDATES = (RoundOutcome.WHOLE, RoundOutcome.FIRST, RoundOutcome.SECOND)
+from bahefl_flwr.site.training import ClientConfig, ClientFactory, evaluated
 
 
-def cast_ballot(site: Site, request: Request, make_client: ClientFactory, config: Config) -> Outcome:
+def cast_ballot(site: Site, request: Request, make_client: ClientFactory, config: ClientConfig) -> Outcome:
     """Evaluate all candidate models on this site's own validation data, and commit to a vote; asked again, to the same one.
 
     Raises:
@@ -43,7 +39,8 @@ def cast_ballot(site: Site, request: Request, make_client: ClientFactory, config
         try:
             with outcome.timed("ballot"):
                 packed = open_checked(site, request, view, r, outcome)
-                choice = _choice(site, r, packed, make_client(), config)
+                losses = _losses(site, r, packed, make_client(), {**config, "part": "ballot"})
+                choice = ballot_of(*losses, site.settings.screening.ballot_gain)
         except SpoiledSum as spoiled:
             report_spoiled(site, view, r, spoiled, outcome)
             return outcome
@@ -52,14 +49,6 @@ def cast_ballot(site: Site, request: Request, make_client: ClientFactory, config
     commitment = ballot_commitment(r.number, site.address, int(ballot["choice"]), bytes.fromhex(str(ballot["salt"])))
     outcome.gas += site.ledger.cast_ballot(r.number, commitment).gas_used
     return outcome
-
-
-def _choice(site: Site, r: RoundRecord, packed: Int64Array, client: NumPyClient, config: Config) -> int:
-    base = base_model(site, r)
-    whole, first, second = (
-        _loss(client, model_after(site, r, packed, base, candidate), {**config, "part": "ballot"}) for candidate in _CANDIDATES
-    )
-    return ballot_of(whole, first, second, site.settings.screening.ballot_gain)
 
 
 def reveal_ballot(site: Site, request: Request) -> Outcome:
@@ -77,7 +66,7 @@ def reveal_ballot(site: Site, request: Request) -> Outcome:
 
 
 def settled_outcome(
-    site: Site, view: LedgerView, r: RoundRecord, packed: Int64Array, base: Model, make_client: ClientFactory, config: Config
+    site: Site, view: LedgerView, r: RoundRecord, packed: Int64Array, make_client: ClientFactory, config: ClientConfig
 ) -> RoundOutcome:
     """What becomes of the round; the whole aggregate where there was no conflict."""
     if not r.split:
@@ -86,10 +75,7 @@ def settled_outcome(
     ballots = {b.member: b.choice for b in site.ledger.ballots(r.number) if b.choice is not None}
 
     def anchor() -> RoundOutcome:
-        client = make_client()
-        halves = (RoundOutcome.FIRST, RoundOutcome.SECOND)
-        losses = [_loss(client, model_after(site, r, packed, base, half), {**config, "part": "anchor"}) for half in halves]
-        return anchor_choice(*losses)
+        return anchor_choice(*_losses(site, r, packed, make_client(), {**config, "part": "anchor"}))
 
     return outcome_of(record.decision, record.history, record.rules, ballots, anchor)
 
@@ -101,13 +87,20 @@ def model_after(site: Site, r: RoundRecord, packed: Int64Array, base: Model, cho
     return base.plus(mean_update(site, r, packed, base.parameters, chosen), r.number)
 
 
-def _loss(client: NumPyClient, model: Model, config: Config) -> float:
-    """A candidate's loss; one that cannot be evaluated at all is as bad as can be."""
-    try:
-        loss, _, _ = client.evaluate([a.copy() for a in model.arrays], dict(config))
-    except Exception as error:
-        raise TrainingError(f"evaluate raised {type(error).__name__} on a candidate model: {error}") from error
-    return float(loss)
+def _losses(
+    site: Site, r: RoundRecord, packed: Int64Array, client: NumPyClient, config: ClientConfig
+) -> tuple[float, float, float]:
+    """Loss of this site's NumPyClient after the whole, the first and the second half, on the part of its data that config names.
+
+    Raises:
+      TrainingError: `evaluate` raised.
+    """
+    base = base_model(site, r)
+    whole, first, second = (
+        evaluated(client, model_after(site, r, packed, base, candidate), config)[0]
+        for candidate in (RoundOutcome.WHOLE, RoundOutcome.FIRST, RoundOutcome.SECOND)
+    )
+    return whole, first, second
 
 
 def _key(view: LedgerView, r: RoundRecord) -> tuple[str, int, str]:

@@ -24,6 +24,8 @@ Array = NDArray[np.float32]
 MODEL_FILE = "model.safetensors"
 CONFIRMED_FILE = "confirmed.safetensors"
 """The model after the open round, as this site confirmed it; the site's own once the round is finalised."""
+BEST_FILE = "best.safetensors"
+"""The model after the round with the best validation score, while that is not the newest one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ from bahefl_flwr.site.history import Memory, first_memory, keep_model, load_memo
 from bahefl_flwr.site.keys import forget_epochs_before
 from bahefl_flwr.site.model import CONFIRMED_FILE, MODEL_FILE, Array, Model, checked, load_model
 from bahefl_flwr.site.objects import forget_before, kept, put_kept
+from bahefl_flwr.site.selection import keep_if_best
 from bahefl_flwr.site.state import Outcome, Site, security_params
 from bahefl_flwr.site.updates import part_blocks
 from bahefl_flwr.store.manifest import Manifest
@@ -40,8 +41,11 @@ def initial_model(client: NumPyClient) -> Model:
     return checked(client.get_parameters({}), getattr(client, "parameter_names", ()), 0)
 
 
-def current_model(site: Site, view: LedgerView, client: NumPyClient, outcome: Outcome) -> Model:
+def current_model(site: Site, view: LedgerView, client: NumPyClient, outcome: Outcome, best: int = 0) -> Model:
     """The model after the newest finalised round, opening whatever this site has not opened yet.
+
+    Args:
+      best: finalised round whose model is to be kept, too; 0 for none.
 
     Raises:
       ProtocolError: the initial model, or one that this site opened, is not the one the ledger names.
@@ -50,10 +54,10 @@ def current_model(site: Site, view: LedgerView, client: NumPyClient, outcome: Ou
     if not (site.folder / MODEL_FILE).exists():
         model = initial_model(client)
         keep_model(site.folder, model, first_memory(model))
-    return newest_model(site, view, outcome)
+    return newest_model(site, view, outcome, best)
 
 
-def newest_model(site: Site, view: LedgerView, outcome: Outcome) -> Model:
+def newest_model(site: Site, view: LedgerView, outcome: Outcome, best: int = 0) -> Model:
     """As `current_model`, for a site that has greeted the run, and so keeps a model.
 
     Raises:
@@ -65,11 +69,13 @@ def newest_model(site: Site, view: LedgerView, outcome: Outcome) -> Model:
             f"this site starts from model {model.digest().hex()[:16]}, the ledger names {view.task.initial_model.hex()[:16]}: "
             "seed the NumPyClient's get_parameters so that all sites start from the same weights"
         )
+    keep_if_best(site, model, best)
     with outcome.timed("open"):
         for number in _unopened(site, view, model.round):
             r, base = site.ledger.round(number), model
             model = _model_after(site, view, r, base, outcome)
             keep_model(site.folder, model, _memory_after(site, view, r, base, model, outcome))
+            keep_if_best(site, model, best)
     forget_before(site, view.last_finalized)
     # Every finalised round has been opened by now, so no older key will be asked for again.
     forget_epochs_before(site, view.epoch.epoch)

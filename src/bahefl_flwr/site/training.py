@@ -6,9 +6,11 @@ The update leaves this module only as a ciphertext, and its bytes leave the site
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from flwr.client import NumPyClient
@@ -36,6 +38,7 @@ from bahefl_flwr.site.dispute import EVIDENCE_NAME, answer_slander
 from bahefl_flwr.site.model import Array, Model
 from bahefl_flwr.site.objects import keep, kept_names, put_kept
 from bahefl_flwr.site.opening import current_model
+from bahefl_flwr.site.selection import best_round, chosen_model
 from bahefl_flwr.site.state import Outcome, Request, Site, expect_config, expect_round, expect_run, security_params
 from bahefl_flwr.site.transcript import public_key
 from bahefl_flwr.site.updates import proof_context
@@ -43,8 +46,19 @@ from bahefl_flwr.site.updates import proof_context
 ClientConfig = dict[str, bool | bytes | float | int | str]
 ClientFactory = Callable[[], NumPyClient]
 UPDATE_NAME = "update"
+_WORK = "work"
 
 _log = logging.getLogger("bahefl_flwr.site")
+
+
+@runtime_checkable
+class Continues(Protocol):
+    """A NumPyClient whose `fit` can go on after it was killed: it may keep what it needs in `work_folder`.
+
+    The folder is the site's own, of this round only, and is deleted once the round's update is made.
+    """
+
+    work_folder: Path | None
 
 
 def train(site: Site, request: Request, make_client: ClientFactory, config: ClientConfig) -> Outcome:
@@ -73,6 +87,7 @@ def train(site: Site, request: Request, make_client: ClientFactory, config: Clie
         answer_slander(site, view)
         journalled = _make_update(site, request, view, me, make_client, config)
         site.journal.put(key, journalled)
+        shutil.rmtree(site.round_folder(r.number) / _WORK, ignore_errors=True)
     return _commit(site, r, me, journalled)
 
 
@@ -85,10 +100,13 @@ def _make_update(
     config = {**config, "server-round": view.finalized_count + 1, "rounds": view.task.rounds}
     try:
         client = make_client()
-        base = current_model(site, view, client, outcome)
+        base = current_model(site, view, client, outcome, best_round(config))
         evaluate_model(base, client, {**config, "part": "validation"}, outcome)
         # Everything from elsewhere comes before the training: nothing that fails afterwards may cost it.
         key = public_key(site, view)
+        if isinstance(client, Continues):
+            client.work_folder = site.round_folder(view.round.number) / _WORK
+            client.work_folder.mkdir(mode=0o700, exist_ok=True)
         update, examples = _fit(base, client, config, outcome)
         return _encrypt(site, view, me, key, base, update, examples, outcome)
     except (StoreError, ShareError, SealError, LedgerUnreachable) as error:
@@ -222,20 +240,37 @@ def evaluate_model(model: Model, client: NumPyClient, config: ClientConfig, outc
     Raises:
       TrainingError: `evaluate` raised.
     """
-    with outcome.timed("evaluate"), _named_failure("evaluate"):
-        loss, examples, metrics = client.evaluate([a.copy() for a in model.arrays], config)
+    with outcome.timed("evaluate"):
+        loss, examples, metrics = evaluated(client, model, config)
     if examples:
         outcome.evaluation.update(numbers({**metrics, "loss": loss}) | {"num-examples": int(examples)})
         outcome.evaluation["model-round"] = model.round
     outcome.facts["model"] = model.digest().hex()
 
 
+def evaluated(client: NumPyClient, model: Model, config: ClientConfig) -> tuple[float, int, Mapping[str, Any]]:
+    """What the NumPyClient says of a model: loss, number of examples, further figures.
+
+    Raises:
+      TrainingError: `evaluate` raised.
+    """
+    with _named_failure("evaluate"):
+        return client.evaluate([a.copy() for a in model.arrays], config)
+
+
 def evaluate(site: Site, request: Request, client: NumPyClient, config: ClientConfig) -> Outcome:
-    """After the task: open the last finalised aggregate, keep the final model, evaluate it on the part that `config` names."""
+    """After the task: open the last finalised aggregate, keep the final model, evaluate on the part that `config` names.
+
+    Validated is the final model, tested the one after the best round.
+
+    Raises:
+      StoreError: this site has not kept the best round's model.
+    """
     view = expect_run(site, request)
     outcome = Outcome()
-    model = current_model(site, view, client, outcome)
-    evaluate_model(model, client, config, outcome)
+    best = best_round(config)
+    model = current_model(site, view, client, outcome, best)
+    evaluate_model(chosen_model(site, model, best) if config.get("part") == "test" else model, client, config, outcome)
     return outcome
 
 

@@ -1,4 +1,4 @@
-"""The final model of a simulation on the test parts of its sites, measured again from the run folder and the settings.
+"""The model that a simulation chose on the test parts of its sites, measured again from the run folder and the settings.
 
 For phantoms everything comes back from the settings; a folder of real slices must still be where it was.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bahefl_flwr.lesion.metrics import Evaluation
-from bahefl_flwr.report.outcome import FinalModel, Sample
+from bahefl_flwr.report.outcome import ChosenModel, Sample
 from bahefl_flwr.trained import Trained
 
 
-def measure(trained: Trained) -> FinalModel:
+def measure(trained: Trained) -> ChosenModel:
     """Evaluate the model at every site's test part and choose the slices that are shown.
 
     Raises:
@@ -31,7 +31,7 @@ def measure(trained: Trained) -> FinalModel:
         image, truth = parts[site].images[at], parts[site].masks[at] > 0
         main, *sides = (head[0] for head in probabilities(network, image[None], engine))
         chosen.append(Sample(why=why, image=image, truth=truth, heads=(*reversed(sides), main)))
-    return FinalModel(sites={k: sum(e, Evaluation()) for k, e in enumerate(each)}, samples=chosen)
+    return ChosenModel(sites={k: sum(e, Evaluation()) for k, e in enumerate(each)}, samples=chosen)
 
 
 def _choose(each: Sequence[Sequence[Evaluation]]) -> list[tuple[str, int, int]]:
