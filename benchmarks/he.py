@@ -124,8 +124,8 @@ def comparison(figures: dict[str, Figures]) -> str:
     return table(["how many times as much", *columns], rows)
 
 
-def absolute(figures: dict[str, Figures], ceremony_s: float) -> str:
-    """What the ratios are ratios to, and the steps that have no counterpart elsewhere."""
+def absolute(figures: dict[str, Figures], alone: Figures) -> str:
+    """What the ratios are ratios to, and the steps that have no counterpart elsewhere, `alone` among them."""
     head = ["", "encrypt s", "upload B/parameter", "aggregate s", "open s", "site MB", "coordinator MB"]
     rows = [
         [
@@ -136,7 +136,10 @@ def absolute(figures: dict[str, Figures], ceremony_s: float) -> str:
     ]  # fmt: skip
     ours = next(iter(figures.values()))
     steps = [
-        ["key ceremony, all steps of one of 5 members", f"{ceremony_s:.3f} s"],
+        ["key ceremony, all steps of one of 5 members", f"{alone['ceremony_s']:.3f} s"],
+        ["proof of an update, besides encrypting it", f"{alone['prove_s']:.3f} s"],
+        ["verification of that proof", f"{alone['verify_update_s']:.3f} s"],
+        ["the proof", f"{alone['proof_bytes'] / _PARAMETERS:.2f} B/parameter"],
         ["partial decryption, one member of a quorum of 3", f"{ours['share_s']:.3f} s"],
         ["a decryption share", f"{ours['share_bytes'] / _PARAMETERS:.2f} B/parameter"],
         ["checking a share of another member of it", f"{ours['verify_s'] / 2:.3f} s"],
@@ -168,7 +171,11 @@ def text(rounds: int, nvflare: str | None) -> str:
                 runs.setdefault(system.name, []).append(figures)
                 versions |= {f"{library} ({system.script.removesuffix('.py')})": v for library, v in used.items()}
                 print(f"round {number + 1} of {rounds}: {system.name}: {figures}", flush=True)
-        ceremony = medians([run(sys.executable, "he_ours.py", "member", folder) for _ in range(rounds)])["ceremony_s"]
+        alone = {
+            name: value
+            for role in ("member", "proof")
+            for name, value in _numbers([run(sys.executable, "he_ours.py", role, folder) for _ in range(rounds)]).items()
+        }
     load.append(os.getloadavg()[0])
     figures = {name: medians(measured) for name, measured in runs.items()}
     said = [
@@ -176,11 +183,15 @@ def text(rounds: int, nvflare: str | None) -> str:
         f"{machine()}; load {load[0]:.1f} before and {load[1]:.1f} after; {datetime.now(tz=UTC):%Y-%m-%d}. "
         + ", ".join(f"{library} {v}" for library, v in sorted(versions.items())) + ".",
         comparison(figures),
-        absolute(figures, ceremony),
+        absolute(figures, alone),
         "Peak memory of our coordinator, MB, by number of sites:",
         table(["adds with", *(f"{sites} sites" for sites in _SITES_FOR_MEMORY)], memory_by_sites(rounds)),
     ]  # fmt: skip
     return "\n\n".join(said)
+
+
+def _numbers(runs: list[dict[str, Any]]) -> Figures:
+    return medians([{name: value for name, value in run.items() if not isinstance(value, str)} for run in runs])
 
 
 def _opening(figures: Figures) -> float:

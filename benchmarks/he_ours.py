@@ -26,8 +26,12 @@ from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, decode_part, e
 from bahefl_flwr.he.share_format import encode_share
 from bahefl_flwr.he.share_proof import verify_share
 from bahefl_flwr.he.threshold import combine, partial_decrypt
+from bahefl_flwr.he.update_proof import encrypt_with_proof, verify_update
 
 _EPOCH = bytes(32)
+_CONTEXT = b"run|round|site|epoch|key"
+# A proof takes 1 to 15 tries, so that a mean needs many.
+_PROOFS = 20
 _COMMITTEE, _THRESHOLD = 5, 3
 _QUORUM = range(_THRESHOLD)
 _ADDED_WITH = {"numpy": lambda params: partial(add, params=params), "tenseal": TenSealAdder}
@@ -69,6 +73,24 @@ def site(folder: Path, count: int, params: SecurityParams) -> Figures:
     for index, data in enumerate(parts):
         (folder / f"update-{index:04d}").write_bytes(data)
     return figures | {"upload_bytes": float(sum(map(len, parts)))}
+
+
+def proof(count: int, params: SecurityParams) -> Figures:
+    """What an update costs besides: a site's proof, mean over many, and its verification by everybody else."""
+    figures: Figures = {}
+    key = ceremony.collective_key({p: ceremony.public_parts(_share(p, params)) for p in range(_COMMITTEE)}, params, _EPOCH)
+    packed = pack(_update(count), 1 / params.sites, params)
+    with cpu_seconds(figures, "proven_s"):
+        for _ in range(_PROOFS):
+            ciphertext, data = encrypt_with_proof(packed, key, params, _CONTEXT)
+    with cpu_seconds(figures, "plain_s"):
+        for _ in range(_PROOFS):
+            encrypt(packed, key, params)
+    with cpu_seconds(figures, "verify_update_s"):
+        parts = (ciphertext[at : at + BLOCKS_PER_PART, 1] for at in range(0, len(ciphertext), BLOCKS_PER_PART))
+        verify_update(parts, len(ciphertext), data, key, params, _CONTEXT)
+    prove = (figures["proven_s"] - figures["plain_s"]) / _PROOFS
+    return {"prove_s": prove, "verify_update_s": figures["verify_update_s"], "proof_bytes": float(len(data))}
 
 
 def coordinator(folder: Path, engine: str, params: SecurityParams) -> Figures:
@@ -139,7 +161,7 @@ def _decoded(path: Path, params: SecurityParams) -> Ciphertexts:
 def main() -> None:
     """One role, measured in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("role", choices=["member", "site", "coordinator", "open"])
+    parser.add_argument("role", choices=["member", "site", "proof", "coordinator", "open"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--parameters", type=int, default=1_000_000)
     parser.add_argument("--sites", type=int, default=5)
@@ -151,6 +173,7 @@ def main() -> None:
     roles: dict[str, Callable[[], Figures]] = {
         "member": lambda: member(0, params),
         "site": lambda: site(o.folder, o.parameters, params),
+        "proof": lambda: proof(o.parameters, params),
         "coordinator": lambda: coordinator(o.folder, o.engine, params),
         "open": lambda: opening(o.folder, o.parameters, params),
     }

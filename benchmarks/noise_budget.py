@@ -23,9 +23,11 @@ from bahefl_flwr.he.params import SecurityParams
 _DOCUMENT = Path(__file__).parents[1] / "docs" / "security.md"
 _MARKER = "noise budget"
 _SKETCHES = "sketch noise"
+_CHEATS = "cheats"
 _COMMITTEES = ((3, 2), (5, 3), (7, 4), (10, 6), (5, 1))
 _WEIGHT_BITS = (0, 3)
 _SITES = 16
+_WORK = (0, 32, 48, 64, 80)
 _PARAMETERS = 1_000_000
 _HEAD = (
     "n, t", "weight bits", "subset keys", "held by one", "fresh noise", "noise of the sum", "flooding, one key",
@@ -73,6 +75,39 @@ def sketch_rows() -> Iterator[list[str]]:
                 f"{p.sketch_error_std(params, blocks, groups):.1f}",
                 f"{p.largest_field_sum(params):,}",
                 _power(p.sketch_divergence(params, blocks, groups)),
+            ]
+
+
+def cheats() -> str:
+    """What sites that use the room of their proofs learn of the key in an epoch, by the work they spend."""
+    head = (
+        "sites",
+        "weight bits",
+        "in league",
+        "flooding, one key",
+        *(f"nats, {f'2^{work}' if work else 'no'} hashes" for work in _WORK),
+        "of sketches, 2^32",
+        "of sketches, 2^80",
+        "estimate after 2^80, bits",
+    )
+    return f"3 of 5 key holders, updates of {_PARAMETERS:,} parameters, 256 groups:\n\n" + table(head, cheat_rows())
+
+
+def cheat_rows() -> Iterator[list[str]]:
+    """One row per number of sites and weight bits."""
+    for sites in (5, 10, 16):
+        for weight_bits in _WEIGHT_BITS:
+            params = SecurityParams(update_range=1.0, weight_bits=weight_bits, threshold=3, committee=5, sites=sites)
+            blocks = params.blocks(_PARAMETERS)
+            sums = [p.epoch_divergence(params, blocks, work) for work in _WORK]
+            asked = [p.epoch_sketch_divergence(params, blocks, 256, work) for work in (32, 80)]
+            yield [
+                str(sites),
+                str(weight_bits),
+                str(p.colluding_sites(params)),
+                f"2^{params.flooding_sigma_log2}",
+                *(f"{nats:.2f}" for nats in (*sums, *asked)),
+                f"{p.security_after(sums[-1] + asked[-1]):.1f}",
             ]
 
 
@@ -124,10 +159,15 @@ def main() -> None:
     if options.write:
         write_between_markers(_DOCUMENT, _MARKER, text())
         write_between_markers(_DOCUMENT, _SKETCHES, sketches())
-    elif options.check and [between_markers(_DOCUMENT, name) for name in (_MARKER, _SKETCHES)] != [text(), sketches()]:
+        write_between_markers(_DOCUMENT, _CHEATS, cheats())
+    elif options.check and [between_markers(_DOCUMENT, name) for name in (_MARKER, _SKETCHES, _CHEATS)] != [
+        text(),
+        sketches(),
+        cheats(),
+    ]:
         sys.exit("docs/security.md has another noise budget than the code: run python benchmarks/noise_budget.py --write")
     elif not options.check:
-        print(text(), sketches(), sep="\n\n")
+        print(text(), sketches(), cheats(), sep="\n\n")
 
 
 if __name__ == "__main__":

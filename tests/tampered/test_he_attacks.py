@@ -204,14 +204,17 @@ def applied_secret(position: int) -> np.ndarray:
 def test_a_chosen_c1_opens_the_key() -> None:
     """A limit: flooding hides the noise of honest sums, not a key that is multiplied on purpose.
 
-    Hence no share for a c1 that the member has not added up itself from committed updates (DESIGN rule 5), one of them honest.
+    Hence no share for a c1 that the member has not added up itself from committed updates (DESIGN rule 5), each with its proof.
     """
     share = partial_decrypt(steered(2**50), ALL.shares[0], QUORUM).residues
     assert np.array_equal(key_read_from(share, np.zeros_like(share), 2**50), applied_secret(0))
 
 
-def test_one_honest_update_in_the_sum_spoils_a_chosen_c1() -> None:
-    """The attacker commits before it sees the honest c1, which is as good as uniform: nothing of the key is left to read."""
+def test_one_honest_update_in_the_sum_spoils_a_chosen_c1_for_single_shares() -> None:
+    """The attacker commits before it sees the honest c1, which is as good as uniform: in a share nothing of the key is left.
+
+    In the opened sum all of it is: `test_he_key_recovery`. So this alone would be no defence.
+    """
     c1 = ((steered(2**50).astype(np.int64) + SENT[0][:1, 1]) % PRIMES).astype(np.uint32)
     share = partial_decrypt(c1, ALL.shares[0], QUORUM).residues
     found = key_read_from(share, np.zeros_like(share), 2**50)

@@ -104,7 +104,7 @@ def test_an_honest_proof_does_not_cover_an_attack_added_later() -> None:
 def test_a_cheat_ends_at_the_bounds(part: int) -> None:
     """A limit: u or e as large as an answer may be has a proof. One more has none.
 
-    Flooding is wide enough for it: docs/security.md, section 6.
+    Flooding is wide enough for it: docs/security.md, section 8.
     """
     largest = largest_answers(128, 1)[part]
     for size, passes in [(largest, True), (largest + 1, False)]:

@@ -78,7 +78,8 @@ def test_the_design_point_has_the_measured_noise() -> None:
 def test_flooding_leaves_cheats_at_most_one_nat_an_epoch(committee: int, threshold: int, weight_bits: int, sites: int) -> None:
     """And is not wider than that takes: a power of two less would leave them four times as much."""
     params = SecurityParams(update_range=0.25, weight_bits=weight_bits, threshold=threshold, committee=committee, sites=sites)
-    assert 0.25 < p.epoch_divergence(params) <= 1
+    assert 0.75 / 4 < p.epoch_divergence(params) <= 0.75
+    assert p.epoch_sketch_divergence(params, 82, 256) <= 0.25
 
 
 def test_an_update_of_a_million_parameters_takes_82_blocks() -> None:

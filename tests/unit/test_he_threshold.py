@@ -51,8 +51,8 @@ def test_every_quorum_opens_to_identical_integers() -> None:
 
 @pytest.mark.parametrize(("n", "t"), [(3, 2), (5, 3), (7, 4), (5, 1)])
 def test_the_opened_aggregate_is_the_weighted_mean(n: int, t: int) -> None:
-    """To 2e-5, at update_range 0.25 and weight_bits 0."""
-    assert weighted_mean_error(committee(real_params(n, t))) < 2e-5
+    """To 3e-5, at update_range 0.25 and weight_bits 0."""
+    assert weighted_mean_error(committee(real_params(n, t))) < 3e-5
 
 
 def test_parts_decrypt_to_the_whole() -> None:

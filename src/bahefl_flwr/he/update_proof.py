@@ -28,7 +28,7 @@ in an opening. It needs (X^i - X^j) * e' to be even for all i, j in S. If S is a
 (X + 1)^(N - 2^m), and what it shows of s is s modulo (2, X^(2^m) + 1), the same in every round: 2^m bits for 2^(16 m) hashes,
 and as many of the key's error. One bit of each for nothing, four for 2^32 hashes, sixteen for 2^64. The key keeps thousands.
 
-*What is not proved:* that u and e are as small as honest ones. docs/security.md, section 6, counts what a site can do within the
+*What is not proved:* that u and e are as small as honest ones. docs/security.md, section 8, counts what a site can do within the
 bounds, and the flooding of decryption shares is wide enough for it.
 
 *Zero knowledge.* Accepted answers are distributed as the masks whatever the witness, but for a chance of 2^-103, so that a
