@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,10 @@ import pytest
 from eth_utils.crypto import keccak
 
 from bahefl_flwr import console
+from bahefl_flwr.audit.auditing import judge
+from bahefl_flwr.audit.case import Case
+from bahefl_flwr.audit.evidence import RoundEvidence
+from bahefl_flwr.audit.finding import Finding
 from bahefl_flwr.ledger.connection import signature
 from bahefl_flwr.ledger.deployment import artifact
 from federation_run import flip_one_byte
@@ -84,3 +88,17 @@ class AuditedRun:
 def topic(address: str) -> bytes:
     """An address as an indexed argument of an event."""
     return bytes.fromhex(address.removeprefix("0x")).rjust(32, b"\0")
+
+
+def failures(case: Case) -> dict[int, tuple[Finding, ...]]:
+    """Findings by the number of their check."""
+    return {r.number: r.findings for r in judge(case, "run").results if r.findings}
+
+
+def with_round(case: Case, number: int, **changes: Any) -> Case:
+    """The case with other facts about a round: of its record, or of its evidence."""
+    old = case.evidence.rounds[number - 1]
+    own = {name: value for name, value in changes.items() if name in RoundEvidence.__slots__}
+    record = replace(old.record, **{name: value for name, value in changes.items() if name not in own})
+    rounds = tuple(replace(old, **{"record": record, **own}) if r is old else r for r in case.evidence.rounds)
+    return replace(case, evidence=replace(case.evidence, rounds=rounds))

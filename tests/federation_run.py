@@ -41,8 +41,11 @@ class KnownClient(NumPyClient):
     Its loss is the distance to where the common part of all updates leads, so that an update that helps lowers it.
     """
 
-    def __init__(self, site: int, misbehave: Misbehaviour, update: Update, reversed_ballot: bool) -> None:
-        self.site, self.misbehave, self.update, self.reversed_ballot = site, misbehave, update, reversed_ballot
+    def __init__(
+        self, site: int, misbehave: Misbehaviour, update: Update | None = None, *, reversed_ballot: bool = False
+    ) -> None:
+        self.site, self.misbehave, self.reversed_ballot = site, misbehave, reversed_ballot
+        self.update = update or known_update
 
     def get_parameters(self, config: dict[str, Any]) -> Arrays:
         return [np.full(shape, 0.5, np.float32) for shape in SHAPES]
@@ -173,7 +176,7 @@ def federated_run(
 
     def client_fn(context: Context) -> NumPyClient:
         site = int(context.node_config["partition-id"])
-        return KnownClient(site, misbehave, update, site in ballots_reversed)
+        return KnownClient(site, misbehave, update, reversed_ballot=site in ballots_reversed)
 
     app = secure_client_app(wrap(client_fn))
     grid = InProcessGrid(app, nodes or settings.federation.sites, settings.flat())

@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 
 from audited_run import AuditedRun
+from bahefl_flwr.audit.case import Case
+from bahefl_flwr.audit.evidence import Evidence, read_evidence
+from bahefl_flwr.audit.objects import ReadOnlyStore
+from bahefl_flwr.audit.subject import open_subject
+from bahefl_flwr.ledger.history import History
 from bahefl_flwr.run_folder import RunFolder, summarise
 from federation_run import federated_run
 
@@ -33,3 +38,16 @@ def audited(whole_run: Path, tmp_path: Path) -> AuditedRun:
     """A copy of the run, to be audited and spoilt."""
     shutil.copytree(whole_run, tmp_path / "run")
     return AuditedRun(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def evidence(whole_run: Path) -> Evidence:
+    """What the ledger of the run says."""
+    with open_subject(whole_run) as subject:
+        return read_evidence(History(subject.connection, subject.contract), subject.connection.chain_id)
+
+
+@pytest.fixture
+def case(evidence: Evidence, whole_run: Path) -> Case:
+    """The run as it is."""
+    return Case(evidence=evidence, store=ReadOnlyStore(whole_run / "store"))

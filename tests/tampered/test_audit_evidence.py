@@ -13,40 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audited_run import AuditedRun
-from bahefl_flwr.audit.auditing import judge, own_tasks
+from audited_run import AuditedRun, failures, with_round
+from bahefl_flwr.audit.auditing import own_tasks
 from bahefl_flwr.audit.case import Case, Claim, needed_objects
-from bahefl_flwr.audit.evidence import Evidence, RoundEvidence, read_evidence
-from bahefl_flwr.audit.finding import Finding
 from bahefl_flwr.audit.object_checks import intact_objects
 from bahefl_flwr.audit.objects import ReadOnlyStore
-from bahefl_flwr.audit.subject import open_subject
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.seal_format import PartKind, decode_part, encode_part
-from bahefl_flwr.ledger.history import Event, History
+from bahefl_flwr.ledger.history import Event
 from bahefl_flwr.records import AccusationRecord, ObjectKind
 from bahefl_flwr.store import LocalStore, manifest_for
 
 NOBODY = bytes(32)
 PARAMS = SecurityParams(update_range=1.0, weight_bits=3, threshold=2, committee=3, sites=255)
-
-
-@pytest.fixture(scope="session")
-def evidence(whole_run: Path) -> Evidence:
-    """What the ledger of the run says."""
-    with open_subject(whole_run) as subject:
-        return read_evidence(History(subject.connection, subject.contract), subject.connection.chain_id)
-
-
-@pytest.fixture
-def case(evidence: Evidence, whole_run: Path) -> Case:
-    """The run as it is."""
-    return Case(evidence=evidence, store=ReadOnlyStore(whole_run / "store"))
-
-
-def failures(case: Case) -> dict[int, tuple[Finding, ...]]:
-    """Findings by the number of their check."""
-    return {r.number: r.findings for r in judge(case, "run").results if r.findings}
 
 
 def test_a_task_of_another_run_on_the_same_contract_is_not_judged(case: Case, tmp_path: Path) -> None:
@@ -55,7 +34,7 @@ def test_a_task_of_another_run_on_the_same_contract_is_not_judged(case: Case, tm
     number = epoch.record.epoch + 1
     epoch = replace(epoch, task=2, record=replace(epoch.record, epoch=number), ceremony=(), accusations=())
     record = replace(last.record, number=3, epoch=number, aggregate=b"\7" * 32)
-    other = replace(last, task=2, record=record, updates=(), shares=())
+    other = replace(last, task=2, record=record, updates=(), shares=(), sketches=())
     evidence = replace(
         case.evidence, tasks=(task, replace(task, number=2)), epochs=(*case.evidence.epochs, epoch),
         rounds=(*case.evidence.rounds, other),
@@ -66,15 +45,6 @@ def test_a_task_of_another_run_on_the_same_contract_is_not_judged(case: Case, tm
     assert 5 in failures(replace(case, evidence=evidence))
     # The election is counted from the events of the whole ledger, and the round made up here has none.
     assert failures(replace(case, evidence=evidence, tasks=tasks)).keys() <= {10}
-
-
-def with_round(case: Case, number: int, **changes: Any) -> Case:
-    """The case with other facts about a round: of its record, or of its evidence."""
-    old = case.evidence.rounds[number - 1]
-    own = {name: value for name, value in changes.items() if name in RoundEvidence.__slots__}
-    record = replace(old.record, **{name: value for name, value in changes.items() if name not in own})
-    rounds = tuple(replace(old, **{"record": record, **own}) if r is old else r for r in case.evidence.rounds)
-    return replace(case, evidence=replace(case.evidence, rounds=rounds))
 
 
 def with_events(case: Case, change: Callable[[Event], Iterator[Event]]) -> Case:

@@ -35,8 +35,8 @@ def test_an_honest_run_passes_every_check(audited: AuditedRun) -> None:
     assert code == 0
     assert report["ok"] is True
     assert report["first_failure"] is None
-    assert [c["status"] for c in report["checks"]] == ["passed"] * 14
-    assert [c["number"] for c in report["checks"]] == list(range(1, 15))
+    assert [c["status"] for c in report["checks"]] == ["passed"] * 15
+    assert [c["number"] for c in report["checks"]] == list(range(1, 16))
     assert report["rounds"] == 2
     assert report["objects"] >= 2 * (3 + 1 + 2) + 9
     assert len(report["ledger"]["block_hash"]) == 66
@@ -103,7 +103,7 @@ def test_a_file_that_makes_no_sense_is_read_as_its_transactions_make_it(audited:
     audited.sql("UPDATE tx SET sender=x'00' WHERE block=6")
     code, report = audited.audit("--recompute")
     assert code == 10
-    assert {c["number"]: c["status"] for c in report["checks"]} == {1: "failed", **dict.fromkeys(range(2, 15), "passed")}
+    assert {c["number"]: c["status"] for c in report["checks"]} == {1: "failed", **dict.fromkeys(range(2, 16), "passed")}
 
 
 def test_a_chain_that_cannot_even_be_read_fails_check_1_alone(audited: AuditedRun) -> None:
@@ -191,7 +191,7 @@ def test_check_12_finds_a_model_without_a_majority(audited: AuditedRun) -> None:
 
 def test_check_10_finds_a_layer_that_is_not_the_next(audited: AuditedRun) -> None:
     """A changed onion layer breaks the owner's onion, the round's entropy, and with it everything drawn from it."""
-    row = audited.logs("Attested")[0]
+    row = audited.logs("LayerRevealed")[0]
     audited.change_log(row, "data", row["data"][:-1] + bytes([row["data"][-1] ^ 1]))
     findings = audited.failed()[10]
     assert any("hash onion" in f["message"] and f["round"] == 1 and f["site"] is not None for f in findings)

@@ -179,10 +179,11 @@ def test_a_ballot_is_turned_round_once_the_attack_has_begun(tmp_path: Path) -> N
     """Before it the vote is honest; the other parts always are."""
     group = Colluders(tmp_path, "sign_flip", start_round=2)
     group.update(1, 1)
-    assert group.client(1).evaluate(MODEL, {"part": "ballot"})[0] == 0.5
+    honest = group.client(1).evaluate(MODEL, {"part": "ballot"})[0]
+    assert honest > 0
     group.update(1, 2)
     losses = {part: group.client(3).evaluate(MODEL, {"part": part})[0] for part in ("ballot", "validation", "anchor", "test")}
-    assert losses == {"ballot": -0.5, "validation": 0.5, "anchor": 0.5, "test": 0.5}
+    assert losses == {"ballot": -honest, "validation": honest, "anchor": honest, "test": honest}
 
 
 def test_a_fit_without_its_round_is_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def asked(tmp_path: Path, aggregate: bytes, number: int = 3) -> None:
     """Ask the site that keeps its journal in `tmp_path` to help open `aggregate`."""
     site: Any = SimpleNamespace(journal=Journal(tmp_path / "journal"))
     view: Any = SimpleNamespace(task=SimpleNamespace(run_digest=b"r" * 32))
-    r: Any = SimpleNamespace(number=number, aggregate=aggregate)
+    r: Any = SimpleNamespace(number=number, aggregate=aggregate, spoiled=bytes(32))
     _decrypt_once(cast("Site", site), cast("LedgerView", view), cast("RoundRecord", r))
 
 

@@ -34,6 +34,7 @@ def test_what_is_no_json_is_a_value_error(data: bytes) -> None:
 
 def test_a_process_with_py_evm_in_it_survives() -> None:
     """py-evm raises the recursion limit to 100,000: json.loads dies of a segmentation fault there, this does not."""
-    code = "import eth\nfrom bahefl_flwr.untrusted_json import read_json\ntry:\n read_json(b'['*200000)\nexcept ValueError:\n print('ok')"
+    code = "import eth\nfrom bahefl_flwr.untrusted_json import read_json\ntry:\n read_json(b'['*200000)\n"
+    code += "except ValueError:\n print('ok')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "ok")

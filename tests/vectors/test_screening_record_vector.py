@@ -26,6 +26,7 @@ RULES = Rules(
     undoing=-209715,
     undoing_common=0,
     largest_norm=4194304,
+    clip_norm=2097152,
     split=314573,
     split_margin=125829,
     smallest_side=3,
@@ -35,7 +36,7 @@ RULES = Rules(
     clear_history=524288,
     policy="anchor",
 )
-FIRST = "1617d618cf5fa754cfe990928ca335d23a3edc147bdb9b4e41b67184ce1aa5cd"
+FIRST = "7032fb29d59737d20bc2d2fc2cf9d5b516c22473bc682635b94986ef5b7117de"
 SECOND = "4015803caa7bbf6f7853ec44ec551efc04512e6a704639d12c20225b050e82a5"
 
 

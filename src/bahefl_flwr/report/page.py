@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from bahefl_flwr.lesion.metrics import Evaluation, collapse
 from bahefl_flwr.report.facts import Facts, Figure
 from bahefl_flwr.report.progress import BYTES, PHASES
+from bahefl_flwr.report.screening import ROUND_HEAD, SCREENING_HEAD, is_screened, round_rows, screening_rows
 from bahefl_flwr.report.style import DPI
 from bahefl_flwr.report.tables import SITES_HEAD, TABLE_1_HEAD, Row, counts_of, site_rows, table_1
 from bahefl_flwr.run_folder import RoundLine, attack_told
@@ -43,6 +44,8 @@ def _sections(facts: Facts, figures: Mapping[str, Figure]) -> Iterator[str]:
         yield f"<h2>Time and bytes by phase</h2>{_costs(facts.lines)}"
     yield f"<h2>Keys</h2>{_keys(facts)}"
     yield f"<h2>Left out, disputed, abandoned, collapsed</h2>{_incidents(facts.lines)}"
+    if is_screened(facts.lines):
+        yield f"<h2>What screening saw</h2>{_screening(facts.lines)}"
     yield f"<h2>Per site</h2>{_sites(facts)}"
     yield from (_figure(figures[name]) for name in ("sites", "figure6-samples") if name in figures)
     if "figure6-samples" not in figures and facts.lines:
@@ -155,6 +158,11 @@ def _openers(lines: Sequence[RoundLine]) -> str:
         for member in line.get("quorum", ()):
             counts[member] = counts.get(member, 0) + 1
     return ", ".join(f"site {member} ({count}x)" for member, count in sorted(counts.items()))
+
+
+def _screening(lines: Sequence[RoundLine]) -> str:
+    every = f"<details><summary>every update</summary>{_table(SCREENING_HEAD, screening_rows(lines))}</details>"
+    return _table(ROUND_HEAD, round_rows(lines)) + every
 
 
 def _incidents(lines: Sequence[RoundLine]) -> str:

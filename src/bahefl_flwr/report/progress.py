@@ -26,15 +26,20 @@ PHASES = {
     "encrypt": ("encrypt", style.ORANGE),
     "commit": ("commit on the ledger", style.YELLOW),
     "upload": ("upload", style.GREEN),
+    "screen": ("open sketches", style.GREY),
     "aggregate": ("aggregate", style.PURPLE),
     "verify": ("verify, release shares", style.RED),
+    "ballot": ("vote", style.PALE),
     "open": ("open, confirm", style.BLACK),
 }
 _LEARNING = ("train", "evaluate")
 _OTHER = style.PALE
 # Of more rounds, markers would hide the curve.
 _MARKED_ROUNDS = 30
-BYTES = {"update": ("updates", style.SKY), "aggregate": ("aggregate", style.PURPLE), "share": ("decryption shares", style.RED)}
+BYTES = {
+    "update": ("updates", style.SKY), "sketch": ("opened sketches", style.GREY), "aggregate": ("aggregate", style.PURPLE),
+    "share": ("decryption shares", style.RED),
+}  # fmt: skip
 _STATES = {
     "added": style.SKY, "left out": style.RED, "declined": style.YELLOW, "silent": style.ORANGE, "not selected": style.PALE,
 }  # fmt: skip
