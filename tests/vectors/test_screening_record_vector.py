@@ -37,7 +37,7 @@ RULES = Rules(
     policy="anchor",
 )
 FIRST = "7032fb29d59737d20bc2d2fc2cf9d5b516c22473bc682635b94986ef5b7117de"
-SECOND = "4015803caa7bbf6f7853ec44ec551efc04512e6a704639d12c20225b050e82a5"
+SECOND = "bbb63ae17d185e1eafd7a0f65172ed7247e040997514293f141980759f02c7be"
 
 
 def draw(rng: random.Random, centre: list[int]) -> NDArray[np.int64]:
