@@ -27,8 +27,8 @@ def partial_decrypt(c1: NDArray[np.uint32], share: KeyShare, quorum: Sequence[in
     caller cannot get two answers with equal noise for different blocks, or with different noise for one block.
 
     The caller must know where c1 comes from: it recomputed the sum from committed updates (DESIGN rule 5) and verified the proof
-    of each (`update_proof`). A c1 that somebody chose freely can be shaped so that flooding does not hide the key, whatever
-    else is in the sum.
+    of each (`update_proof`). A c1 that somebody chose freely can be shaped so that flooding does not hide the key, whatever else
+    is in the sum.
 
     Args:
       c1: second polynomials of the aggregate, shape (blocks, primes, N), NTT domain; all blocks or a part of them.
