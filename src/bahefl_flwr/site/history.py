@@ -6,6 +6,7 @@ It follows from the opened models and the ledger alone, so every site that opene
 from __future__ import annotations
 
 import io
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def load_memory(folder: Path, model: Model) -> Memory:
                 recent=file["recent"],
                 figures=decode_history(file["figures"].tobytes()),
             )
-    except (OSError, ValueError, KeyError, ObjectCorrupt) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, ObjectCorrupt) as error:
         raise StoreError(
             f"{path} is missing or damaged ({error}), so this site cannot judge updates; delete it and the model, and the site "
             "opens all rounds again"
