@@ -5,7 +5,7 @@ A rule names positions in `Figures.members`. `left` are the positions that no ea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import combinations
 from typing import Final
 
@@ -17,6 +17,8 @@ from bahefl_flwr.screening.rules import Rules
 
 # Sites that have next to nothing in common say little about who is a stranger among them.
 _LEAST_COMMON: Final = fixed(0.2)
+# Three times the usual error of a cosine between sketches of 768 numbers.
+_NOTICEABLE: Final = fixed(0.06)
 
 Positions = Sequence[int]
 Rule = Callable[[Figures, Positions, History, Rules], set[int]]
@@ -60,16 +62,30 @@ def replays(figures: Figures, left: Positions, _history: History, rules: Rules) 
 
 
 def undoing(figures: Figures, left: Positions, history: History, rules: Rules) -> set[int]:
-    """Rule d: against the accepted history, and a stranger among the sites that follow it.
+    """Rule d: against the accepted history, and a stranger among the sites that follow it; and who is nearer to such sites.
 
     The second condition keeps honest sites in where all of them turn together: without it a third of them was left out on a
-    plateau (docs/screening.md).
+    plateau (docs/screening.md). Once some are found, it hides their accomplices, whose like then is among the rest: so whoever
+    has more in common with those found than with the rest, by as much as makes a conflict, goes with them.
     """
+    found = _against(figures, left, history, rules)
+    while found:
+        rest = [p for p in left if p not in found]
+        more = {p for p in rest if len(rest) > 1 and _leaning(figures, p, found, rest) > rules.split}
+        if not more:
+            break
+        found |= more
+    return found
+
+
+def _against(figures: Figures, left: Positions, history: History, rules: Rules) -> set[int]:
     scores = figures.scores()
     if not (scores and left):
         return set()
     usual = max(0, min(history.alignment or 0, lower_median(scores[p] for p in left)))
-    low = {p for p in left if scores[p] * ONE < rules.undoing * usual}
+    # Nearer to zero, an alignment is the sketch's own error.
+    limit = min(rules.undoing * usual, -_NOTICEABLE * ONE)
+    low = {p for p in left if scores[p] * ONE < limit}
     rest = [p for p in left if p not in low]
     if len(rest) < 2:
         return set()
@@ -77,6 +93,13 @@ def undoing(figures: Figures, left: Positions, history: History, rules: Rules) -
     common = max(2 * sum(figures.cosines[p][q] for p, q in combinations(rest, 2)), _LEAST_COMMON * pairs)
     # Mean cosine to the rest < undoing_common * mean cosine within the rest, free of divisions.
     return {p for p in low if _cosine_sum(figures, p, rest) * ONE * (len(rest) - 1) < rules.undoing_common * common}
+
+
+def _leaning(figures: Figures, position: int, found: Collection[int], rest: Positions) -> int:
+    """By how much a site's mean cosine to those found exceeds that to the others of the rest."""
+    to_found = _cosine_sum(figures, position, found) // len(found)
+    to_rest = (_cosine_sum(figures, position, rest) - ONE) // (len(rest) - 1)
+    return to_found - to_rest
 
 
 def reference_norm(figures: Figures, left: Positions, history: History) -> int:
@@ -115,5 +138,5 @@ def _upper_quartile_quarters(values: Iterable[int]) -> int:
     return ordered[whole] * (4 - quarters) + ordered[min(whole + 1, len(ordered) - 1)] * quarters
 
 
-def _cosine_sum(figures: Figures, position: int, others: Positions) -> int:
+def _cosine_sum(figures: Figures, position: int, others: Iterable[int]) -> int:
     return sum(figures.cosines[position][q] for q in others)
