@@ -11,7 +11,7 @@ from typing import Final
 
 from bahefl_flwr.records import ExclusionReason
 from bahefl_flwr.screening.figures import Figures
-from bahefl_flwr.screening.fixed_point import ONE, fixed, lower_median, within
+from bahefl_flwr.screening.fixed_point import ONE, fixed, lower_median, median, within
 from bahefl_flwr.screening.history import History
 from bahefl_flwr.screening.rules import Rules
 
@@ -91,8 +91,8 @@ def _against(figures: Figures, left: Positions, history: History, rules: Rules) 
         return set()
     pairs = len(rest) * (len(rest) - 1)
     common = max(2 * sum(figures.cosines[p][q] for p, q in combinations(rest, 2)), _LEAST_COMMON * pairs)
-    # Mean cosine to the rest < undoing_common * mean cosine within the rest, free of divisions.
-    return {p for p in low if _cosine_sum(figures, p, rest) * ONE * (len(rest) - 1) < rules.undoing_common * common}
+    # Median cosine to the rest, which a few accomplices in it cannot raise, < undoing_common * mean cosine within the rest.
+    return {p for p in low if median(figures.cosines[p][q] for q in rest) * ONE * pairs < rules.undoing_common * common}
 
 
 def _leaning(figures: Figures, position: int, found: Collection[int], rest: Positions) -> int:
