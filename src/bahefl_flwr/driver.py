@@ -154,6 +154,10 @@ class Driver:
 
     def _on_refusal(self, command: Advance, error: TransactionReverted) -> None:
         """Somebody else was faster, or the block's clock is a second behind ours: the next reading tells. But not for ever."""
+        if error.reason == "TooFewRevealed":
+            # The contract's majority may be larger than half (ledger.quorum_percent); the round's deadline ends the wait.
+            time.sleep(_REFUSED_POLL_S)
+            return
         refusal = (command.step, command.number, error.reason)
         times = self._refused[refusal] + 1
         self._refused = Counter({refusal: times})
