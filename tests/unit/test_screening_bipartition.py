@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fractions import Fraction
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -25,24 +26,47 @@ def cosines(sites: int, seed: int, camp: frozenset[int] = frozenset(), gap: floa
     return table
 
 
-def by_definition(table: NDArray[np.int64], second: frozenset[int]) -> Fraction:
-    """Mean within minus mean between, exactly."""
-    pairs = list(combinations(range(len(table)), 2))
-    between = [int(table[p, q]) for p, q in pairs if (p in second) != (q in second)]
-    inside = [int(table[p, q]) for p, q in pairs if (p in second) == (q in second)]
-    return Fraction(sum(inside), len(inside)) - Fraction(sum(between), len(between))
+def sums(table: NDArray[np.int64], first: Iterable[int], second: Iterable[int] | None = None) -> Fraction:
+    """Mean cosine of the pairs within one set, or between two."""
+    pairs = list(combinations(first, 2)) if second is None else list(product(first, second))
+    return Fraction(sum(int(table[p, q]) for p, q in pairs), len(pairs))
+
+
+def separation(table: NDArray[np.int64], second: frozenset[int]) -> Fraction:
+    """Mean over all pairs within camps minus mean between, exactly."""
+    first = frozenset(range(len(table))) - second
+    inside = [int(table[p, q]) for camp in (first, second) for p, q in combinations(camp, 2)]
+    return Fraction(sum(inside), len(inside)) - sums(table, first, second)
+
+
+def closeness(table: NDArray[np.int64], second: frozenset[int]) -> Fraction:
+    """The camps' own means, each by its part of the sites, less the mean between, exactly."""
+    first = frozenset(range(len(table))) - second
+    camps = len(first) * sums(table, first) + len(second) * sums(table, second)
+    return camps / len(table) - sums(table, first, second)
 
 
 @pytest.mark.parametrize("sites", [6, 7, 9])
 def test_best_split_is_the_best_by_definition(sites: int) -> None:
-    """No split with three a side separates more than the one found."""
+    """No split with three a side separates more than is said, and none has closer camps than those named."""
     table = cosines(sites, seed=sites)
     found = best_bipartition(table, 3)
     assert found is not None
     splits = [frozenset(c) for n in range(3, sites - 2) for c in combinations(range(1, sites), n)]
-    best = max(splits, key=lambda second: by_definition(table, second))
-    assert found.second == mask_of(best)
-    assert found.separation == by_definition(table, best).__floor__()
+    assert found.separation == max(separation(table, second) for second in splits).__floor__()
+    assert found.second == mask_of(max(splits, key=lambda second: closeness(table, second)))
+
+
+def test_tight_camp_does_not_draw_unlike_sites_in() -> None:
+    """Five sites that are alike and five that have little in common: the camps are those, not the tight one with two others."""
+    table = np.full((10, 10), -ONE // 20, dtype=np.int64)
+    table[:5, :5] = 0
+    table[5:, 5:] = ONE // 2
+    table[3:5, 5:] = table[5:, 3:5] = ONE // 10
+    found = best_bipartition(table, 3)
+    assert found is not None
+    assert members_in(found.second) == (5, 6, 7, 8, 9)
+    assert separation(table, frozenset(range(3, 10))) > separation(table, frozenset(range(5, 10)))
 
 
 @pytest.mark.parametrize(("sites", "camp"), [(16, (1, 4, 9)), (16, (2, 3, 5, 7, 11, 13, 15, 8))])

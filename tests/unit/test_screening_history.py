@@ -56,7 +56,6 @@ def test_excluded_site_loses_reputation_and_regains_it() -> None:
     decision = decide(seen, usual_history(), RULES, {})
     history = next_history(usual_history(), seen, decision, Outcome.WHOLE)
     assert history.reputation == {9: ONE * 6 // 10}
-    assert history.spread == usual_history().spread
     seen = figures_of(HONEST, recent=CENTRE)
     history = next_history(history, seen, decide(seen, history, RULES, {}), Outcome.WHOLE)
     missing = ONE - ONE * 6 // 10
@@ -93,6 +92,15 @@ def test_conflict_never_counts_as_usual_spread() -> None:
     decision = decide(seen, History.empty(), RULES, {})
     assert decision.halves
     assert next_history(History.empty(), seen, decision, Outcome.WHOLE).spread is None
+
+
+def test_winner_of_a_conflict_of_norms_sets_the_norm() -> None:
+    """Where half of the sites sent tiny updates and lost, the winners' own norm is usual, and their next updates stay in."""
+    seen = figures_of([*(0.1 * v for v in HONEST[:5]), *HONEST[5:]])
+    decision = decide(seen, History.empty(), RULES, {})
+    history = next_history(History.empty(), seen, decision, Outcome.SECOND)
+    assert history.norm == median(seen.norms[5:])
+    assert decide(figures_of(HONEST, recent=CENTRE), history, RULES, {}).reasons == {}
 
 
 def test_no_update_teaches_nothing_but_garbage() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 from bahefl_flwr.errors import ProtocolError
 from bahefl_flwr.records import ExclusionReason, Outcome, mask_of, members_in
@@ -11,8 +10,6 @@ from bahefl_flwr.screening.decision import Decision
 from bahefl_flwr.screening.figures import Figures
 from bahefl_flwr.screening.fixed_point import ONE, mean, median, running_mean
 from bahefl_flwr.screening.history import History
-
-_NOT_SCREENED: Final = frozenset((ExclusionReason.MISSING, ExclusionReason.CORRUPT, ExclusionReason.MALFORMED))
 
 
 def accepted(decision: Decision, outcome: Outcome) -> int:
@@ -39,7 +36,7 @@ def next_history(history: History, figures: Figures, decision: Decision, outcome
         norm = running_mean(norm, _usual_norm(figures, decision, members), tenths=3)
         if decision.scores:
             alignment = running_mean(alignment, max(0, mean(decision.scores[m] for m in members)), tenths=3)
-        if decision.separation is not None and not decision.halves and not _found(decision):
+        if decision.separation is not None and not decision.halves:
             spread = running_mean(spread, decision.separation, tenths=1)
         reputation = _reputations(history, figures, decision, members)
         rounds += 1
@@ -47,13 +44,14 @@ def next_history(history: History, figures: Figures, decision: Decision, outcome
 
 
 def _usual_norm(figures: Figures, decision: Decision, members: Iterable[int]) -> int:
+    """The median norm of the accepted, and no more than longer updates were clipped to.
+
+    Halves of unlike norms (a conflict without a split test) were clipped to what suits the shorter one: the winner's own median
+    counts, or tiny updates of the losers would make every later update of the winners oversized.
+    """
     norms = dict(zip(figures.members, figures.norms, strict=True))
-    return min(median(norms[m] for m in members), decision.norm)
-
-
-def _found(decision: Decision) -> bool:
-    """Whether screening itself left anybody out."""
-    return any(reason not in _NOT_SCREENED for reason in decision.reasons.values())
+    usual = median(norms[m] for m in members)
+    return usual if decision.halves and decision.separation is None else min(usual, decision.norm)
 
 
 def _reputations(history: History, figures: Figures, decision: Decision, members: Iterable[int]) -> dict[int, int]:
