@@ -19,7 +19,7 @@ from bahefl_flwr.ledger.chain import GAS_LIMIT, Call, Chain
 from bahefl_flwr.ledger.connection import Receipt, decode_error
 from bahefl_flwr.ledger.contract import ContractConfig, FederationLedger, artifact
 from bahefl_flwr.ledger.database import ChainDatabase
-from ledger_sites import ADMIN, CHAIN_ID, Clock, RunningChain, Sites
+from ledger_sites import ADMIN, CHAIN_ID, Clock, RunningChain, Sites, SixSites
 
 _GAS = 8_000_000
 
@@ -102,3 +102,7 @@ class DirectSites(Sites):
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+
+class DirectSixSites(DirectSites, SixSites):
+    """The same with six of them."""

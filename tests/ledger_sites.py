@@ -21,6 +21,7 @@ from eth_utils.crypto import keccak
 
 from bahefl_flwr.errors import TransactionReverted
 from bahefl_flwr.ledger import server
+from bahefl_flwr.ledger.ballots import ballot_commitment
 from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import ContractConfig, FederationLedger
 from bahefl_flwr.records import EpochPhase, LedgerView, Member, Outcome, RoundPhase, RoundRecord, mask_of, members_in
@@ -100,12 +101,15 @@ class Sites:
     """The N members and the administrator of one contract.
 
     Attributes:
+      weights: the members' caps on their weights; one for each member.
       admin: the contract as administrator and registrar. ledgers: as each member. stranger: as nobody.
     """
 
+    weights: tuple[int, ...] = WEIGHTS
+
     def __init__(self, chain: RunningChain, address: str) -> None:
         self.chain = chain
-        self.accounts = [Account.from_key(digest("account", i)) for i in range(N)]
+        self.accounts = [Account.from_key(digest("account", i)) for i in range(len(self.weights))]
         self._address = address
         self.admin = self.ledger_of(ADMIN)
         self.ledgers = [self.ledger_of(account) for account in self.accounts]
@@ -128,7 +132,7 @@ class Sites:
 
     def register(self) -> None:
         """Whitelist and register everybody, in the order of their numbers."""
-        self.admin.whitelist([a.address for a in self.accounts], WEIGHTS)
+        self.admin.whitelist([a.address for a in self.accounts], self.weights)
         for i, ledger in enumerate(self.ledgers):
             ledger.register(digest("sealing", i), onion(i)[-1])
 
@@ -164,8 +168,20 @@ class Sites:
     def commit(self, *members: int) -> None:
         """These members commit (everybody if none is named)."""
         number = self.view().round.number
-        for i in members or range(N):
-            self.ledgers[i].commit_update(number, digest("update", number, i), 1000 + i, WEIGHTS[i], self.round().base)
+        for i in members or range(len(self.weights)):
+            self.ledgers[i].commit_update(number, digest("update", number, i), 1000 + i, self.weights[i], self.round().base)
+
+    def reveal_layers(self, *members: int) -> None:
+        """These members reveal their layers before they vote (everybody that committed, if none is named)."""
+        r = self.view().round
+        for i in members or members_in(r.committed):
+            self.ledgers[i].reveal(r.number, self.layer(i))
+
+    def sketch(self, *members: int, quorum: int | None = None) -> None:
+        """These members name their parts of the sketches' openings for a quorum (themselves)."""
+        number, mask = self.view().round.number, mask_of(members) if quorum is None else quorum
+        for i in members:
+            self.ledgers[i].release_sketch(number, mask, digest("sketch", number, i, mask))
 
     def aggregate(self, name: str = "aggregate", included: int | None = None, reasons: bytes = b"", split: int = 0) -> None:
         """The coordinator submits an aggregate of all committed updates (or of a mask), with two halves if `split` is one."""
@@ -252,7 +268,38 @@ class Sites:
 
     def others(self, *members: int) -> tuple[int, ...]:
         """Everybody else, ascending."""
-        return tuple(i for i in range(N) if i not in members)
+        return tuple(i for i in range(len(self.weights)) if i not in members)
+
+
+class SixSites(Sites):
+    """One member more: the fewest whose aggregate may have two halves."""
+
+    weights = (*WEIGHTS, 40)
+
+    def split_round(self, split: int = 0b111000) -> None:
+        """Everybody commits; the aggregate has two halves, all attest it, and the first possible quorum opens it."""
+        self.commit()
+        self.aggregate(split=split)
+        self.attest()
+        self.open()
+
+    def cast(self, *members: int, choice: int = 1) -> None:
+        """These members cast ballots (everybody, if none is named)."""
+        number = self.round().number
+        for i in members or range(len(self.weights)):
+            sealed = ballot_commitment(number, self.accounts[i].address, choice, digest("salt", i))
+            self.ledgers[i].cast_ballot(number, sealed)
+
+    def show(self, *members: int, choice: int = 1) -> None:
+        """These members show their ballots (everybody, if none is named)."""
+        for i in members or range(len(self.weights)):
+            self.ledgers[i].reveal_ballot(self.round().number, choice, digest("salt", i))
+
+    def counted_round(self, choice: int = 1) -> None:
+        """As `split_round`; all have voted on the halves."""
+        self.split_round()
+        self.cast(choice=choice)
+        self.show(choice=choice)
 
 
 def at_once(members: Iterable[int], action: Callable[[int], _T]) -> list[_T]:

@@ -3,8 +3,9 @@ pragma solidity 0.8.37;
 
 import {Bits} from "../Bits.sol";
 import {FederationLedger} from "../FederationLedger.sol";
+import {LedgerContributions} from "../LedgerContributions.sol";
 import {LedgerReadings} from "../LedgerReadings.sol";
-import {Config, EpochPhase, Epoch, Member, MemberStatus, Round, RoundPhase, Share, Snapshot} from "../Types.sol";
+import {BallotStage, Config, EpochPhase, Epoch, Member, MemberStatus, Outcome, Round, RoundPhase, Share, Snapshot} from "../Types.sol";
 import {vm} from "./Vm.sol";
 
 /// @title A federation of accounts on the real ledger
@@ -18,15 +19,18 @@ abstract contract Federation {
     address internal constant OUTSIDER = address(0xdead);
     bytes32 internal constant KEY = "key";
     bytes32 internal constant MODEL = "model after the round";
+    bytes32 internal constant SALT = "salt";
 
     FederationLedger public immutable ledger;
-    LedgerReadings public immutable readings;      // the same address
+    LedgerReadings public immutable readings;             // the same address
+    LedgerContributions public immutable contributions;   // likewise
     address[] public sites;
     uint256[SITES_MAX] private _revealed;
 
     constructor(uint256 founders) {
         ledger = new FederationLedger(address(this), _config(3, 5, 0, 3, 2));
         readings = LedgerReadings(address(ledger));
+        contributions = LedgerContributions(address(ledger));
         for (uint256 i; i < founders; ++i) _join();
     }
 
@@ -55,18 +59,66 @@ abstract contract Federation {
             if (waiting == 0) _pass(r.deadline);
             else _commit(waiting.lowest(), r, keccak256(abi.encode("update", r.number, waiting.lowest())));
         } else if (r.phase == RoundPhase.AGGREGATE) {
-            _aggregate(sites[r.coordinator], r, r.committed);
+            _goOnAggregating(s);
         } else if (r.committed & ~(r.votedOk | r.votedBad) & s.active != 0) {
             _attest((r.committed & ~(r.votedOk | r.votedBad) & s.active).lowest(), r, true);
         } else if (r.openQuorum == 0) {
             _goOnOpening(s);
+        } else if (r.ballotStage == BallotStage.CAST || r.ballotStage == BallotStage.REVEAL) {
+            _goOnBallots(s);
         } else if (r.committed & ~r.confirmed & s.active != 0 && r.phase == RoundPhase.VERIFIED) {
-            _confirm((r.committed & ~r.confirmed & s.active).lowest(), r, MODEL);
+            _goOnConfirming((r.committed & ~r.confirmed & s.active).lowest(), r);
         } else if (r.opened != 0 && r.votedOk | r.votedBad == r.committed && r.confirmed & r.committed == r.committed) {
             _try(OUTSIDER, abi.encodeCall(ledger.finalize, (r.number)));
         } else {
             _pass(r.deadline);
         }
+    }
+
+    /// @dev Two rounds of three are screened; what is large enough has two halves.
+    function _goOnAggregating(Snapshot memory s) private {
+        Round memory r = s.round;
+        uint256 waiting = r.committed & ~r.revealed & s.active;
+        bool screened = r.number % 3 != 0;
+        if (screened && r.screenSeed == 0 && waiting != 0) _reveal(waiting.lowest(), r);
+        else if (screened && r.screenSeed == 0) _pass(r.deadline);          // too few are left that could reveal
+        else if (screened && !r.sketched) _goOnSketching(s);
+        else _aggregate(sites[r.coordinator], r, r.committed, r.number % 3 == 1 ? _half(r.committed) : 0);
+    }
+
+    /// @dev The upper half of six members or more.
+    function _half(uint256 committed) private pure returns (uint256) {
+        if (committed.count() < 6) return 0;
+        for (uint256 k; k < 3; ++k) committed &= committed - 1;
+        return committed;
+    }
+
+    function _goOnSketching(Snapshot memory s) private {
+        uint256 able = s.epoch.committee & s.active & ~s.task.excluded;
+        uint256 quorum;
+        for (uint256 x = able; quorum.count() < s.epoch.threshold && x != 0; x &= x - 1) quorum |= 1 << x.lowest();
+        uint256 waiting = quorum;
+        Share[] memory parts = readings.getSketches(s.round.number);
+        for (uint256 k; k < parts.length; ++k) if (parts[k].quorum == quorum) waiting &= ~(1 << parts[k].member);
+        if (waiting == 0 || quorum.count() < s.epoch.threshold) _pass(s.round.deadline);
+        else _sketch(waiting.lowest(), s.round, quorum);
+    }
+
+    function _goOnBallots(Snapshot memory s) private {
+        Round memory r = s.round;
+        bool casting = r.ballotStage == BallotStage.CAST;
+        uint256 waiting = s.active & (casting ? r.committed & ~r.cast : r.cast & ~r.balloted);
+        if (waiting == 0) _pass(r.deadline);
+        else if (casting) _cast(waiting.lowest(), r, 1);
+        else _show(waiting.lowest(), r, 1);
+    }
+
+    /// @dev What a sum turns out to be depends on its digest: one in eight is out of its range.
+    function _goOnConfirming(uint256 i, Round memory r) private {
+        uint256 chance = uint256(keccak256(abi.encode(r.aggregate)));
+        if (chance % 8 == 0) _confirm(i, r, bytes32(chance), Outcome.SPOILED);
+        else if (r.split == 0) _confirm(i, r, MODEL, Outcome.WHOLE);
+        else _confirm(i, r, MODEL, uint8(chance / 8 % 4));
     }
 
     function _goOnOpening(Snapshot memory s) private {
@@ -93,6 +145,9 @@ abstract contract Federation {
         if (_ceremonyLive(s.epoch)) return abi.encodeCall(ledger.expireEpoch, (s.epoch.number));
         if (s.round.phase == RoundPhase.COMMIT) return abi.encodeCall(ledger.closeCommits, (round));
         if (s.round.phase != RoundPhase.VERIFIED) return abi.encodeCall(ledger.replaceCoordinator, (round));
+        if (s.round.ballotStage == BallotStage.CAST || s.round.ballotStage == BallotStage.REVEAL) {
+            return abi.encodeCall(contributions.closeBallots, (round));
+        }
         if (s.round.opened != 0) return abi.encodeCall(ledger.finalize, (round));
         return abi.encodeCall(ledger.abandon, (round, "nobody opened it"));
     }
@@ -130,11 +185,29 @@ abstract contract Federation {
         return _try(sites[i], abi.encodeCall(ledger.commitUpdate, (r.number, digest, 1, 1 + uint32(i), r.base)));
     }
 
-    function _aggregate(address sender, Round memory r, uint256 included) internal {
-        bytes memory weights = _filled(included.count());
-        bytes memory reasons = _filled((r.committed & ~included).count());
-        bytes32 digest = keccak256(abi.encode("sum", r.number, r.attempt, included));
-        _try(sender, abi.encodeCall(ledger.submitAggregate, (r.number, digest, 1, included, weights, reasons)));
+    function _aggregate(address sender, Round memory r, uint256 included, uint256 split) internal returns (bool) {
+        bytes memory verdicts = _filled(r.committed.count(), uint8(1 + r.number % 8));
+        bytes32 digest = keccak256(abi.encode("sum", r.number, r.attempt, included, split));
+        return _try(sender, abi.encodeCall(ledger.submitAggregate, (r.number, digest, 1, included, split, verdicts)));
+    }
+
+    function _reveal(uint256 i, Round memory r) internal returns (bool done) {
+        done = _try(sites[i], abi.encodeCall(contributions.reveal, (r.number, _layer(i, _revealed[i] + 1))));
+        if (done) ++_revealed[i];
+    }
+
+    function _sketch(uint256 i, Round memory r, uint256 quorum) internal {
+        bytes32 digest = keccak256(abi.encode("sketch", i, quorum));
+        _try(sites[i], abi.encodeCall(contributions.releaseSketch, (r.number, quorum, digest)));
+    }
+
+    function _cast(uint256 i, Round memory r, uint8 choice) internal returns (bool) {
+        bytes32 commitment = keccak256(abi.encode(r.number, sites[i], choice, SALT));
+        return _try(sites[i], abi.encodeCall(contributions.castBallot, (r.number, commitment)));
+    }
+
+    function _show(uint256 i, Round memory r, uint8 choice) internal returns (bool) {
+        return _try(sites[i], abi.encodeCall(contributions.revealBallot, (r.number, choice, SALT)));
     }
 
     function _attest(uint256 i, Round memory r, bool ok) internal {
@@ -145,11 +218,12 @@ abstract contract Federation {
 
     function _release(uint256 i, Round memory r, uint256 quorum) internal {
         bytes32 digest = keccak256(abi.encode("share", i, quorum));
-        _try(sites[i], abi.encodeCall(ledger.releaseShare, (r.number, quorum, digest, r.aggregate)));
+        _try(sites[i], abi.encodeCall(contributions.releaseShare, (r.number, quorum, digest, r.aggregate)));
     }
 
-    function _confirm(uint256 i, Round memory r, bytes32 model) internal {
-        _try(sites[i], abi.encodeCall(ledger.confirmOpening, (r.number, r.openQuorum, keccak256(abi.encode(model, r.number)))));
+    function _confirm(uint256 i, Round memory r, bytes32 model, uint8 outcome) internal {
+        bytes32 digest = outcome == Outcome.NONE ? r.base : keccak256(abi.encode(model, r.number));
+        _try(sites[i], abi.encodeCall(ledger.confirmOpening, (r.number, r.openQuorum, digest, outcome)));
     }
 
     /// @dev Send a transaction; whether it took effect.
@@ -183,8 +257,8 @@ abstract contract Federation {
         for (; k < LAYERS; ++k) layer = keccak256(abi.encode(layer));
     }
 
-    function _filled(uint256 length) private pure returns (bytes memory data) {
+    function _filled(uint256 length, uint8 value) private pure returns (bytes memory data) {
         data = new bytes(length);
-        for (uint256 k; k < length; ++k) data[k] = 0x01;
+        for (uint256 k; k < length; ++k) data[k] = bytes1(value);
     }
 }

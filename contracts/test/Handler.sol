@@ -2,36 +2,18 @@
 pragma solidity 0.8.37;
 
 import {Bits} from "../Bits.sol";
-import {Accusation, Epoch, EpochPhase, Member, Round, RoundPhase, Snapshot, Update} from "../Types.sol";
+import {BallotStage, Epoch, Outcome, Round, Snapshot} from "../Types.sol";
 import {Federation} from "./Federation.sol";
+import {Observer} from "./Observer.sol";
 import {vm} from "./Vm.sol";
 
-/// @title Random participants, and what must be true of everything they achieve
-/// @notice Each public function is one kind of behaviour, honest or not; the fuzzer calls them in any order with any seeds. After
-/// every transaction that took effect, `_observe` compares the ledger with what it was: a violation reverts, and fails the run.
-contract Handler is Federation {
+/// @title Random participants
+/// @notice Each public function is one kind of behaviour, honest or not; the fuzzer calls them in any order with any seeds. What must
+/// be true of everything they achieve is in Observer.
+contract Handler is Observer {
     using Bits for uint256;
 
-    // What was reached, so that a test can tell that these claims are not empty.
-    uint256 public finalized;
-    uint256 public aborted;
-    uint256 public disputes;
-    uint256 public struck;
-    uint256 public activated;
-    uint256 public excluded;
-    uint256 public renewals;
-
-    uint8 private constant NONE = 0;
-    mapping(uint256 round => mapping(uint256 member => bytes32)) private _digestOf;
-    mapping(uint256 round => bytes32) private _verified;
-    mapping(uint256 round => uint8) private _phaseOf;
-    mapping(uint256 round => bytes32) private _record;            // hash of a round that is over
-    mapping(uint256 epoch => bool) private _disputed;
-    mapping(uint256 epoch => uint8) private _epochPhaseOf;
-    mapping(uint256 task => uint256) private _excludedOf;
-    uint256 private _lastQuorum;
-
-    constructor() Federation(6) {}
+    constructor() Federation(7) {}
 
     /// @notice The call by which anybody ends the present phase once its deadline has passed.
     function due() external view returns (bytes memory) {
@@ -73,7 +55,51 @@ contract Handler is Federation {
 
     function aggregate(uint256 seed, uint256 included) external {
         Round memory r = readings.snapshot().round;
-        _aggregate(sites[seed & 1 == 0 ? _site(seed >> 8) : r.coordinator], r, included & r.committed);
+        _aggregate(sites[seed & 1 == 0 ? _site(seed >> 8) : r.coordinator], r, included & r.committed, seed & 2 == 0 ? 0 : seed >> 128);
+    }
+
+    /// @notice No half may be too small to hide a single update.
+    function splitBadly(uint256 split) external {
+        Round memory r = readings.snapshot().round;
+        uint256 least = readings.config().minCommits > 3 ? readings.config().minCommits : 3;
+        split &= r.committed;
+        bool hides = split.count() >= least && (r.committed & ~split).count() >= least;
+        require(!_aggregate(sites[r.coordinator], r, r.committed, split) || split == 0 || hides, "a half that is too small");
+    }
+
+    function reveal(uint256 seed) external {
+        _reveal(_site(seed), readings.snapshot().round);
+    }
+
+    function draw(uint256) external {
+        _try(OUTSIDER, abi.encodeCall(contributions.drawSeed, (readings.snapshot().round.number)));
+    }
+
+    function sketch(uint256 seed, uint256 quorum) external {
+        Snapshot memory s = readings.snapshot();
+        _sketch(_site(seed), s.round, seed & 0x100 == 0 ? quorum : quorum & s.epoch.committee);
+    }
+
+    /// @notice Whatever was cast first is what can be shown, once.
+    function vote(uint256 seed) external {
+        Round memory r = readings.snapshot().round;
+        uint256 i = _site(seed);
+        if (r.ballotStage == BallotStage.CAST) {
+            bool first = _cast(i, r, uint8(seed >> 8) % 4);
+            require(!(_cast(i, readings.snapshot().round, 1) && first), "two ballots of one member");
+        }
+        bool shown;
+        for (uint8 choice; choice < 4; ++choice) {
+            bool done = _show(i, r, choice);
+            require(!(done && (shown || choice == 3)), "a ballot that was shown twice, or for nothing there is");
+            shown = shown || done;
+        }
+    }
+
+    /// @notice A majority says that the opened sum is out of its range.
+    function spoil(uint256 seed) external {
+        Round memory r = readings.snapshot().round;
+        for (uint256 x = r.committed & ~r.confirmed; x != 0; x &= x - 1) _confirm(x.lowest(), r, bytes32(seed & 3), Outcome.SPOILED);
     }
 
     function attest(uint256 seed) external {
@@ -94,7 +120,7 @@ contract Handler is Federation {
     }
 
     function confirm(uint256 seed) external {
-        _confirm(_site(seed), readings.snapshot().round, seed & 0x300 == 0 ? bytes32("another model") : MODEL);
+        _confirm(_site(seed), readings.snapshot().round, seed & 0x300 == 0 ? bytes32("another model") : MODEL, uint8(seed >> 16) % 6);
     }
 
     function accuse(uint256 seed) external {
@@ -132,12 +158,12 @@ contract Handler is Federation {
     function anybody(uint256 seed) external {
         Snapshot memory s = readings.snapshot();
         uint256 round = s.round.number;
-        bytes[5] memory moves = [
+        bytes[6] memory moves = [
             abi.encodeCall(ledger.closeCommits, (round)), abi.encodeCall(ledger.replaceCoordinator, (round)),
             abi.encodeCall(ledger.finalize, (round)), abi.encodeCall(ledger.expireEpoch, (s.epoch.number)),
-            abi.encodeCall(ledger.abandon, (round, "impatient"))
+            abi.encodeCall(ledger.abandon, (round, "impatient")), abi.encodeCall(contributions.closeBallots, (round))
         ];
-        _try(OUTSIDER, moves[seed % 5]);
+        _try(OUTSIDER, moves[seed % 6]);
     }
 
     function resign(uint256 seed) external {
@@ -184,102 +210,6 @@ contract Handler is Federation {
         for (uint256 k; k < moves.length; ++k) require(!_try(intruder, moves[k]), "somebody acted that is not the administrator");
     }
 
-    // ---- what must be true of every transaction
-
-    function _try(address sender, bytes memory data) internal override returns (bool ok) {
-        bytes memory answer;
-        vm.prank(sender);
-        (ok, answer) = address(ledger).call(data);
-        if (ok) _observe();
-        else require(_isNamed(answer), "a refusal without a name: panic, lack of gas, or a wrong call");
-    }
-
-    /// @dev A custom error: not empty (lack of gas, no such function), not Panic, not a bare string.
-    function _isNamed(bytes memory answer) private pure returns (bool) {
-        if (answer.length < 4) return false;
-        bytes4 name = bytes4(answer);
-        return name != 0x4e487b71 && name != 0x08c379a0;
-    }
-
-    function _observe() private {
-        Snapshot memory s = readings.snapshot();
-        if (s.round.number != 0) _observeRound(s.round, s.epoch);
-        if (s.round.number > 1) _observeRecord(s.round.number - 1);
-        if (s.epoch.number != 0) _observeEpoch(s);
-        if (s.epoch.number > 1) _observeEpochOver(readings.getEpoch(s.epoch.number - 1));
-        require(_excludedOf[s.task.number] & ~s.task.excluded == 0, "an exclusion was taken back");
-        if (s.task.excluded != _excludedOf[s.task.number]) ++excluded;
-        _excludedOf[s.task.number] = s.task.excluded;
-    }
-
-    function _observeRound(Round memory r, Epoch memory e) private {
-        Update[] memory updates = readings.getUpdates(r.number);
-        for (uint256 k; k < updates.length; ++k) {
-            bytes32 known = _digestOf[r.number][updates[k].member];
-            require(known == 0 || known == updates[k].digest, "a commitment changed");
-            _digestOf[r.number][updates[k].member] = updates[k].digest;
-        }
-        uint8 was = _phaseOf[r.number];
-        require(was != RoundPhase.VERIFIED || r.phase >= RoundPhase.VERIFIED, "a verified round went back");
-        if (r.phase == RoundPhase.VERIFIED || r.phase == RoundPhase.FINALIZED) {
-            require(_verified[r.number] == 0 || _verified[r.number] == r.aggregate, "two verified aggregates in one round");
-            require(r.epoch != e.number || e.phase == EpochPhase.ACTIVE, "a round without a key");
-            _verified[r.number] = r.aggregate;
-        }
-        if (_lastQuorum != 0 && r.openQuorum == 0 && r.phase == RoundPhase.VERIFIED) ++struck;
-        _lastQuorum = r.openQuorum;
-        _phaseOf[r.number] = r.phase;
-        if (was != r.phase) _count(r.phase);
-        if (r.phase >= RoundPhase.FINALIZED) _observeRecord(r.number);
-    }
-
-    /// @dev A round that is over stays as it is.
-    function _observeRecord(uint256 number) private {
-        Round memory r = readings.getRound(number);
-        require(r.phase >= RoundPhase.FINALIZED, "an earlier round is still open");
-        require(_verified[number] == 0 || _verified[number] == r.aggregate, "two verified aggregates in one round");
-        if (_phaseOf[number] != r.phase) _count(r.phase);
-        _phaseOf[number] = r.phase;
-        bytes32 record = keccak256(abi.encode(r, readings.getUpdates(number), readings.getShares(number)));
-        require(_record[number] == 0 || _record[number] == record, "a round that was over changed");
-        _record[number] = record;
-    }
-
-    function _count(uint8 phase) private {
-        if (phase == RoundPhase.FINALIZED) ++finalized;
-        if (phase == RoundPhase.ABORTED) ++aborted;
-    }
-
-    function _observeEpoch(Snapshot memory s) private {
-        Epoch memory e = s.epoch;
-        if (_epochPhaseOf[e.number] == NONE) {
-            require(e.committee & ~s.active == 0 && e.committee & s.task.excluded == 0, "a new committee with members that may not act");
-            require(e.committee & ~e.pool == 0, "a committee beyond its pool");
-            if (e.finalizedBefore != 0) ++renewals;
-        }
-        _observeEpochOver(e);
-    }
-
-    function _observeEpochOver(Epoch memory e) private {
-        uint8 was = _epochPhaseOf[e.number];
-        if (!_disputed[e.number] && (e.phase == EpochPhase.DISPUTE || _hasEvidence(e.number))) {
-            require(was == EpochPhase.PUBLISH || was == EpochPhase.CONFIRM, "evidence before there was anything to judge");
-            ++disputes;
-            _disputed[e.number] = true;
-        }
-        require(!_disputed[e.number] || e.phase != EpochPhase.ACTIVE, "a disputed epoch became active");
-        require(was != EpochPhase.FAILED || e.phase == EpochPhase.FAILED, "a failed epoch came back");
-        require(was != EpochPhase.ACTIVE || e.phase >= EpochPhase.ACTIVE, "a ceremony ran twice");
-        if (was != e.phase && e.phase == EpochPhase.ACTIVE) ++activated;
-        _epochPhaseOf[e.number] = e.phase;
-    }
-
-    function _hasEvidence(uint256 epoch) private view returns (bool) {
-        Accusation[] memory accusations = readings.getAccusations(epoch);
-        for (uint256 k; k < accusations.length; ++k) if (accusations[k].round == 0 && accusations[k].evidence != 0) return true;
-        return false;
-    }
-
     // ---- small things
 
     function _accuse(uint256 i, uint256 epoch, uint256 culprit, bytes32 evidence) private {
@@ -298,16 +228,20 @@ contract Handler is Federation {
     /// @dev Everything only active members may do, as it would be right for the present state.
     function _membersMoves(Snapshot memory s) private view returns (bytes[] memory moves) {
         uint256 round = s.round.number;
-        moves = new bytes[](9);
+        moves = new bytes[](13);
         moves[0] = abi.encodeCall(ledger.commitUpdate, (round, "digest", 1, 1, s.round.base));
         moves[1] = abi.encodeCall(ledger.decline, (round, "no data"));
-        moves[2] = abi.encodeCall(ledger.submitAggregate, (round, "sum", 1, s.round.committed, "", ""));
+        moves[2] = abi.encodeCall(ledger.submitAggregate, (round, "sum", 1, s.round.committed, 0, ""));
         moves[3] = abi.encodeCall(ledger.resign, (round, "tired"));
         moves[4] = abi.encodeCall(ledger.attest, (round, s.round.aggregate, true, 0));
-        moves[5] = abi.encodeCall(ledger.releaseShare, (round, s.epoch.committee, "share", s.round.aggregate));
-        moves[6] = abi.encodeCall(ledger.confirmOpening, (round, s.round.openQuorum, "model"));
+        moves[5] = abi.encodeCall(contributions.releaseShare, (round, s.epoch.committee, "share", s.round.aggregate));
+        moves[6] = abi.encodeCall(ledger.confirmOpening, (round, s.round.openQuorum, "model", 0));
         moves[7] = abi.encodeCall(ledger.act, (s.epoch.number, s.epoch.phase, "digest"));
         moves[8] = abi.encodeCall(ledger.accuse, (s.epoch.number, sites[0], "evidence", "bad share"));
+        moves[9] = abi.encodeCall(contributions.reveal, (round, "layer"));
+        moves[10] = abi.encodeCall(contributions.releaseSketch, (round, s.epoch.committee, "sketch"));
+        moves[11] = abi.encodeCall(contributions.castBallot, (round, "ballot"));
+        moves[12] = abi.encodeCall(contributions.revealBallot, (round, 1, SALT));
     }
 
     /// @dev Everything only the administrator and the registrar may do.

@@ -4,7 +4,7 @@ pragma solidity 0.8.37;
 import {Bits} from "../Bits.sol";
 import {FederationLedger} from "../FederationLedger.sol";
 import {LedgerReadings} from "../LedgerReadings.sol";
-import {Epoch, EpochPhase, Member, Round, RoundPhase, Snapshot} from "../Types.sol";
+import {BallotStage, Epoch, EpochPhase, Member, Outcome, Round, RoundPhase, Snapshot} from "../Types.sol";
 import {Handler} from "./Handler.sol";
 import {vm} from "./Vm.sol";
 
@@ -31,6 +31,7 @@ contract InvariantsTest {
         _oneLiveRoundOrCeremony();
         _onlyThoseEntitledCount();
         _majoritiesStandBehindResults();
+        _halvesHideTheirUpdates();
         _thresholdsNeverFall();
         _everyRoundBuildsOnTheLastModel();
         _countersAddUp();
@@ -74,6 +75,19 @@ contract InvariantsTest {
         require(r.opened == 0 || (verified && r.openQuorum != 0), "opened without a quorum");
         require(r.opened == 0 || 2 * r.confirmed.count() > r.committed.count(), "opened without a majority");
         require(r.phase != RoundPhase.FINALIZED || r.opened != 0, "final without a model");
+    }
+
+    /// @notice An aggregate has no half of less than three updates, or than an aggregate may have; a part of it is final only once the
+    /// sites' ballots are counted; a round that keeps the model names it.
+    function _halvesHideTheirUpdates() private view {
+        Round memory r = readings.snapshot().round;
+        uint256 least = readings.config().minCommits > 3 ? readings.config().minCommits : 3;
+        bool hidden = r.split & ~r.included == 0 && r.split.count() >= least && (r.included & ~r.split).count() >= least;
+        require(r.split == 0 || hidden, "a half that is too small");
+        require(r.outcome <= (r.split == 0 ? Outcome.WHOLE : Outcome.NONE), "an outcome that the aggregate does not have");
+        require(r.opened == 0 || r.split == 0 || r.ballotStage == BallotStage.COUNTED, "a half before the ballots were counted");
+        require(r.outcome != Outcome.NONE || r.opened == r.base, "no half, but another model");
+        require(r.ballotStage == 0 || r.openQuorum != 0, "ballots on what is not open");
     }
 
     /// @notice No epoch of a task has a lower threshold than the task, and a threshold above 1 is a majority of the seats.
@@ -121,18 +135,22 @@ contract InvariantsTest {
 
     /// @notice The claims above are not empty: fixed random calls reach every kind of outcome.
     function test_theHandlerReachesEverything() external {
-        bytes4[12] memory crooked = [
+        bytes4[18] memory crooked = [
             handler.accuse.selector, handler.accuseTogether.selector, handler.accuseOpener.selector, handler.reject.selector,
             handler.administer.selector, handler.suspend.selector, handler.anybody.selector, handler.letTimePass.selector,
-            handler.attest.selector, handler.release.selector, handler.dispute.selector, handler.confirm.selector
+            handler.attest.selector, handler.release.selector, handler.dispute.selector, handler.confirm.selector,
+            handler.reveal.selector, handler.draw.selector, handler.sketch.selector, handler.vote.selector,
+            handler.spoil.selector, handler.splitBadly.selector
         ];
         for (uint256 k; k < 1200; ++k) {
             uint256 seed = uint256(keccak256(abi.encode("reach", k)));
             if (seed % 3 != 0) handler.goFar(seed >> 8);
-            else _call(crooked[(seed >> 8) % 12], seed >> 16);
+            else _call(crooked[(seed >> 8) % 18], seed >> 16);
         }
         require(handler.finalized() > 20 && handler.aborted() > 5, "rounds");
         require(handler.activated() > 20 && handler.disputes() > 2 && handler.renewals() > 2, "epochs");
+        require(handler.drawn() > 5 && handler.halves() > 2 && handler.counted() > 5, "screening");
+        require(handler.spoiled() > 2 && handler.kept() > 0, "results");
         require(handler.struck() > 0 && handler.excluded() > 2, "suspicion");
     }
 

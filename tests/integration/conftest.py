@@ -14,14 +14,21 @@ from typing import Protocol
 import pytest
 
 from anvil_node import AnvilNode
-from ledger_sites import CONFIG, RunningChain, Sites, running_chain
+from ledger_sites import CONFIG, RunningChain, Sites, SixSites, running_chain
 
 # What a test may start from, and how it comes about.
 STAGES: dict[str, tuple[Callable[[Sites], None], ...]] = {
     "registered": (Sites.register,),
     "round_open": (Sites.register, Sites.start, Sites.ceremony),
     "quorum_open": (Sites.register, Sites.start, Sites.ceremony, Sites.opened_round),
+    "commits_closed": (Sites.register, Sites.start, Sites.ceremony, Sites.commit),
+    "six_open": (Sites.register, Sites.start, Sites.ceremony),
 }
+
+
+def federation(stage: str) -> type[Sites]:
+    """The sites of a stage."""
+    return SixSites if stage.startswith("six") else Sites
 
 
 class Prepared(Protocol):
@@ -47,7 +54,7 @@ class PreparedFiles:
                 self._addresses[stage] = _prepared(chain, stage).admin.address
         shutil.copy(original, folder / "chain.sqlite")
         with running_chain(folder / "chain.sqlite") as chain:
-            yield Sites(chain, self._addresses[stage])
+            yield federation(stage)(chain, self._addresses[stage])
 
 
 class PreparedAnvils:
@@ -73,7 +80,7 @@ class PreparedAnvils:
 
 
 def _prepared(chain: RunningChain, stage: str) -> Sites:
-    sites = Sites.deployed(chain, CONFIG)
+    sites = federation(stage).deployed(chain, CONFIG)
     for step in STAGES[stage]:
         step(sites)
     return sites
@@ -108,6 +115,21 @@ def registered(chains: Prepared, tmp_path: Path) -> Iterator[Sites]:
 def sites(chains: Prepared, tmp_path: Path) -> Iterator[Sites]:
     """Five sites, a committee of three with a key (threshold two), and round 1 open for commits."""
     with chains.at("round_open", tmp_path) as sites:
+        yield sites
+
+
+@pytest.fixture
+def aggregating(chains: Prepared, tmp_path: Path) -> Iterator[Sites]:
+    """As `sites`; all five have committed, so that commits are closed."""
+    with chains.at("commits_closed", tmp_path) as sites:
+        yield sites
+
+
+@pytest.fixture
+def six(chains: Prepared, tmp_path: Path) -> Iterator[SixSites]:
+    """As `sites`, with six of them: as many as two halves of three need."""
+    with chains.at("six_open", tmp_path) as sites:
+        assert isinstance(sites, SixSites)
         yield sites
 
 

@@ -2,198 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
-from bahefl_flwr.errors import TransactionReverted
-from bahefl_flwr.ledger.contract import FederationLedger
-from bahefl_flwr.records import EpochPhase, Outcome, RoundPhase, members_in
-from direct_ledger import DirectSites
-from ledger_model import CEREMONY, LIVE, Model, Refused
-from ledger_sites import CONFIG, NO_EVIDENCE, NO_LAYER, WEIGHTS, WINDOW_S, N, digest
-
-RULES = replace(CONFIG, epoch_rounds=2)
-SOMEBODY = st.one_of(st.integers(0, N - 1), st.integers(0, N - 1), st.integers(0, N - 1), st.none())
-MEMBER = st.integers(0, N - 1)
-MOSTLY = st.integers(0, 9).map(bool)
-RARELY = st.integers(0, 5).map(lambda k: k == 0)
-SETS = st.integers(0, 2**N - 1)
+from bahefl_flwr.records import BallotStage, Outcome, RoundPhase, members_in
+from direct_ledger import DirectSixSites
+from ledger_beside import MEMBERS, MOSTLY, RARELY, RULES, SETS, SOMEBODY
+from ledger_beside_screening import BesideScreening
+from ledger_model import CEREMONY, LIVE
+from ledger_sites import NO_LAYER, digest
 
 
-class Beside(RuleBasedStateMachine):
-    """Five sites on the real contract; every rule is one transaction, or the same by several members."""
-
-    prepared: Path
-    address: str
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._folder = TemporaryDirectory()
-        copy = shutil.copy(self.prepared, Path(self._folder.name) / "chain.sqlite")
-        self.sites = DirectSites(Path(copy), self.address)
-        self.model = Model(RULES, N)
-        self.view = self.sites.view()
-
-    def teardown(self) -> None:
-        self.sites.close()
-        self._folder.cleanup()
-
-    def by(self, i: int | None) -> FederationLedger:
-        """The contract as a member sees it, or a stranger."""
-        return self.sites.stranger if i is None else self.sites.ledgers[i]
-
-    def both(self, expect: Callable[[], None], send: Callable[[], object]) -> None:
-        """Do the same in model and contract, and compare answers and states."""
-        model, view = self.model, self.view
-        ceremony = view.epoch.phase in (*CEREMONY, EpochPhase.DISPUTE)
-        model.late = self.sites.view().chain_time > (view.epoch.deadline if ceremony else view.round.deadline)
-        model.coordinators, model.seats = 0, None
-        expected = got = ""
-        try:
-            expect()
-        except Refused as refusal:
-            expected = str(refusal)
-        try:
-            send()
-        except TransactionReverted as refusal:
-            got = refusal.reason
-        assert got == expected, (got, expected)
-        self.view = self.sites.view()
-        self.adopt_draws()
-        self.compare()
-
-    def adopt_draws(self) -> None:
-        """Who was drawn must be one that could be; the model goes on with it."""
-        model, view = self.model, self.view
-        if model.seats:
-            pool, size = model.seats
-            assert not view.epoch.committee & ~pool
-            assert view.epoch.committee.bit_count() == size
-            model.epoch.committee = view.epoch.committee
-        if model.coordinators:
-            assert model.coordinators >> view.round.coordinator & 1
-            model.round.coordinator = view.round.coordinator
-
-    def compare(self) -> None:
-        """Everything the model knows."""
-        task, epoch, r, v = self.model.task, self.model.epoch, self.model.round, self.view
-        assert v.active == self.model.active
-        assert (v.task.number, v.task.open, v.task.end_reason) == (task.number, task.open, task.end_reason)
-        assert (v.task.excluded, v.task.absent, v.finalized_count) == (task.excluded, task.absent, task.finalized)
-        e = v.epoch
-        assert (e.epoch, e.phase, e.committee, e.pool) == (epoch.number, epoch.phase, epoch.committee, epoch.pool)
-        assert (e.accused, e.renewal, e.finalized_before) == (epoch.accused, epoch.renewal, epoch.finalized_before)
-        assert [e.committed, e.revealed, e.published, e.confirmed] == epoch.acted
-        w = v.round
-        assert (w.number, w.phase, w.attempt, w.coordinator) == (r.number, r.phase, r.attempt, r.coordinator)
-        assert (w.selected, w.committed, w.declined, w.included) == (r.selected, r.committed, r.declined, r.included)
-        assert (w.voted_ok, w.voted_bad, w.revealed, w.failed) == (r.voted_ok, r.voted_bad, r.revealed, r.failed)
-        assert (w.open_quorum, w.confirmed, w.disputed) == (r.open_quorum, r.confirmed, r.disputed)
-        assert (w.opened, w.abort_reason) == (r.opened or NO_LAYER, r.abort_reason)
-
-    # ---- administration
-
-    @rule(threshold=st.sampled_from([0, 0, 1, 2, 3, 4]), rounds=st.integers(1, 4))
-    def start_task(self, threshold: int, rounds: int) -> None:
-        self.both(lambda: self.model.start_task(threshold, rounds), lambda: self.sites.start(threshold=threshold, rounds=rounds))
-
-    @rule(really=RARELY)
-    def end_task(self, really: bool) -> None:
-        if really:
-            self.both(self.model.end_task, lambda: self.sites.admin.end_task("ended"))
-
-    @rule()
-    def renew_keys(self) -> None:
-        self.both(self.model.renew_keys, self.sites.admin.renew_keys)
-
-    @rule(selected=SETS)
-    def select_sites(self, selected: int) -> None:
-        self.both(
-            lambda: self.model.select_sites(selected), lambda: self.sites.admin.select_sites(self.number(), selected)
-        )  # fmt: skip
-
-    @rule(i=MEMBER)
-    def suspend(self, i: int) -> None:
-        if self.model.active.bit_count() > 3:
-            address = self.sites.accounts[i].address
-            self.both(lambda: self.model.suspend(i), lambda: self.sites.admin.suspend(address, "off line"))
-
-    @rule(i=MEMBER)
-    def reinstate(self, i: int) -> None:
-        self.both(lambda: self.model.reinstate(i), lambda: self.sites.admin.reinstate(self.sites.accounts[i].address))
-
-    @rule(late=st.booleans())
-    def let_time_pass(self, late: bool) -> None:
-        self.sites.chain.clock.advance(WINDOW_S + 1 if late else WINDOW_S // 2)
-
-    # ---- key epochs
-
-    @rule(i=SOMEBODY, step=st.sampled_from(CEREMONY), key=st.sampled_from(["key", "key", "odd"]))
-    def act(self, i: int | None, step: EpochPhase, key: str) -> None:
-        send = dict(
-            zip(
-                CEREMONY,
-                (
-                    FederationLedger.commit_seeds, FederationLedger.reveal_seeds,
-                    FederationLedger.publish_key_parts, FederationLedger.confirm_key,
-                ), strict=True,
-            )
-        )[step]  # fmt: skip
-        self.both(lambda: self.model.act(i, step, digest(key)), lambda: send(self.by(i), self.view.epoch.epoch, digest(key)))
-
-    @rule(key=st.sampled_from(["key", "key", "key", "odd"]))
-    def whole_step(self, key: str) -> None:
-        step, odd = self.view.epoch.phase, key
-        if step in CEREMONY:
-            for i in members_in(self.view.epoch.committee & ~self.model.epoch.acted[CEREMONY.index(step)]):
-                self.act(i, step, odd)
-                odd = "key"
-
-    @rule()
-    def expire_epoch(self) -> None:
-        self.both(self.model.expire_epoch, lambda: self.sites.stranger.expire_epoch(self.view.epoch.epoch))
-
-    @rule(i=SOMEBODY, culprit=MEMBER, proof=RARELY)
-    def accuse(self, i: int | None, culprit: int, proof: bool) -> None:
-        evidence, address = digest("evidence") if proof else NO_EVIDENCE, self.sites.accounts[culprit].address
-        self.both(
-            lambda: self.model.accuse(i, culprit, evidence=proof),
-            lambda: self.by(i).accuse(self.view.epoch.epoch, address, evidence, "bad share"),
-        )
-
-    @rule(i=MEMBER, k=MEMBER)
-    def accuse_an_opener(self, i: int, k: int) -> None:
-        openers = members_in(self.view.round.open_quorum)
-        if openers:
-            self.accuse(i, openers[k % len(openers)], proof=False)
-
-    @rule(i=MEMBER, k=MEMBER)
-    def dispute(self, i: int, k: int) -> None:
-        committee = members_in(self.view.epoch.committee)
-        if committee:
-            self.accuse(committee[i % len(committee)], committee[k % len(committee)], proof=True)
-
-    @rule(k=MEMBER)
-    def accuse_together(self, k: int) -> None:
-        committee = members_in(self.view.epoch.committee)
-        if committee:
-            culprit = committee[k % len(committee)]
-            for i in committee:
-                self.accuse(i, culprit, proof=False)
-
-    # ---- rounds
+class Rounds(BesideScreening):
+    """Whole rounds."""
 
     @rule(i=SOMEBODY, base=MOSTLY, weight=MOSTLY)
     def commit(self, i: int | None, base: bool, weight: bool) -> None:
-        cap = WEIGHTS[i or 0]
+        cap = self.sites.weights[i or 0]
         self.both(
             lambda: self.model.commit(i, base=base, weight=weight),
             lambda: self.by(i).commit_update(
@@ -217,13 +46,10 @@ class Beside(RuleBasedStateMachine):
 
     @rule(i=SOMEBODY, rightly=MOSTLY, left_out=st.one_of(st.just(0), SETS))
     def submit_aggregate(self, i: int | None, rightly: bool, left_out: int) -> None:
+        """Without halves."""
         r = self.view.round
         who, included = r.coordinator if rightly else i, r.committed & ~left_out
-        weights, reasons = bytes([1]) * included.bit_count(), bytes([1]) * (r.committed & ~included).bit_count()
-        self.both(
-            lambda: self.model.submit_aggregate(who, included),
-            lambda: self.by(who).submit_aggregate(r.number, digest("sum", r.attempt), 1, included, 0, weights, reasons),
-        )
+        self.submit(who, included, 0)
 
     @rule(i=SOMEBODY, rightly=st.booleans())
     def resign(self, i: int | None, rightly: bool) -> None:
@@ -265,19 +91,6 @@ class Beside(RuleBasedStateMachine):
         for i in quorum:
             self.release_share(i, sum(1 << j for j in quorum))
 
-    @rule(i=SOMEBODY, rightly=MOSTLY, odd=RARELY)
-    def confirm_opening(self, i: int | None, rightly: bool, odd: bool) -> None:
-        quorum, model = self.view.round.open_quorum if rightly else 0b11, digest("odd" if odd else "model", self.number())
-        self.both(
-            lambda: self.model.confirm_opening(i, quorum, model),
-            lambda: self.by(i).confirm_opening(self.number(), quorum, model, Outcome.WHOLE),
-        )
-
-    @rule()
-    def everybody_confirms(self) -> None:
-        for i in members_in(self.view.round.committed & ~self.view.round.confirmed):
-            self.confirm_opening(i, rightly=True, odd=False)
-
     @rule()
     def finalize(self) -> None:
         self.both(self.model.finalize, lambda: self.sites.stranger.finalize(self.number()))
@@ -308,26 +121,45 @@ class Beside(RuleBasedStateMachine):
             return lambda: self.whole_step("key")
         if r.phase not in LIVE:
             return lambda: self.let_time_pass(late=True)
-        opening = self.everybody_confirms if r.open_quorum else lambda: self.a_quorum_opens(0)
         return {
             RoundPhase.COMMIT: self.everybody_commits,
-            RoundPhase.AGGREGATE: lambda: self.submit_aggregate(None, rightly=True, left_out=0),
+            RoundPhase.AGGREGATE: self.aggregate_in_order,
             RoundPhase.VERIFY: lambda: self.everybody_attests(ok=True),
-            RoundPhase.VERIFIED: self.finalize if r.opened != NO_LAYER else opening,
+            RoundPhase.VERIFIED: self.open_in_order,
         }[r.phase]
 
-    def number(self) -> int:
-        """Number of the newest round."""
-        return self.view.round.number
+    def aggregate_in_order(self) -> None:
+        """Every second round is screened, and has two halves where there are enough updates."""
+        r = self.view.round
+        if r.number % 2 or r.revealed == r.committed:
+            enough = r.number % 2 == 0 and r.committed.bit_count() == MEMBERS
+            self.submit(r.coordinator, r.committed, 0b111000 if enough else 0)
+        else:
+            self.everybody_reveals()
+            self.a_quorum_sketches(0)
+
+    def open_in_order(self) -> None:
+        """Open, vote on the halves, confirm, finalise."""
+        r = self.view.round
+        if r.opened != NO_LAYER:
+            self.finalize()
+        elif not r.open_quorum:
+            self.a_quorum_opens(0)
+        elif r.ballot_stage is BallotStage.CAST:
+            self.everybody_casts(r.number)
+        elif r.ballot_stage is BallotStage.REVEAL:
+            self.everybody_shows()
+        else:
+            self.everybody_confirms(Outcome(r.number // 2 % 4), 1)
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A chain with five registered sites."""
-    Beside.prepared = tmp_path_factory.mktemp("model") / "registered.sqlite"
-    sites = DirectSites(Beside.prepared, RULES)
+    """A chain with six registered sites."""
+    Rounds.prepared = tmp_path_factory.mktemp("model") / "registered.sqlite"
+    sites = DirectSixSites(Rounds.prepared, RULES)
     sites.register()
-    Beside.address = sites.admin.address
+    Rounds.address = sites.admin.address
     sites.close()
 
 
@@ -335,7 +167,7 @@ def compared(examples: int, steps: int) -> None:
     """Run the machine."""
     every = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
     chosen = settings(max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=every)
-    run_state_machine_as_test(Beside, settings=chosen)
+    run_state_machine_as_test(Rounds, settings=chosen)
 
 
 @pytest.mark.usefixtures("prepared")

@@ -63,6 +63,8 @@ def check(view: LedgerView) -> None:
     assert not r.committed & r.declined
     assert not r.included & ~r.committed
     assert not (r.voted_ok | r.voted_bad | r.revealed) & ~r.committed
+    assert r.screen_seed == NO_LAYER or (r.phase is not RoundPhase.COMMIT and r.revealed)
+    assert r.spoiled == NO_LAYER or r.attempt
     assert not r.voted_ok & r.voted_bad
     assert len(r.weights) == r.included.bit_count()
     assert not r.included or len(r.reasons) == (r.committed & ~r.included).bit_count()
@@ -161,6 +163,27 @@ def attest(sites: Sites, chance: random.Random, member: int | None = None) -> No
     sites.ledgers[i].attest(r.number, r.aggregate, chance.random() < 0.8, NO_LAYER if r.revealed >> i & 1 else sites.layer(i))
 
 
+def reveal(sites: Sites, chance: random.Random) -> None:
+    """One member reveals its layer before its vote, or somebody draws the seed."""
+    r, i = sites.round(), chance.randrange(N)
+    if chance.random() < 0.2:
+        sites.stranger.draw_seed(r.number)
+    else:
+        sites.ledgers[i].reveal(r.number, sites.layer(i))
+
+
+def sketch(sites: Sites, chance: random.Random) -> None:
+    """A member names its part of the sketches for a random quorum of the committee."""
+    quorum = chance.sample(sites.committee(), min(sites.view().epoch.threshold, len(sites.committee())))
+    sites.sketch(chance.choice(quorum), quorum=mask_of(quorum))
+
+
+def spoil(sites: Sites, chance: random.Random) -> None:
+    """All but two say that the opened sum is out of its range."""
+    places = chance.choice(["places", "other places"])
+    sites.confirm(*chance.sample(range(N), N - 2), model=places, outcome=Outcome.SPOILED)
+
+
 def release(sites: Sites, chance: random.Random) -> None:
     """A member releases a share for a random quorum of the committee."""
     quorum = chance.sample(sites.committee(), min(sites.view().epoch.threshold, len(sites.committee())))
@@ -253,6 +276,6 @@ def go_on(sites: Sites, chance: random.Random) -> None:
 
 ANYTHING: list[Callable[[Sites, random.Random], None]] = [
     act_in_ceremony, commit, decline, aggregate, attest, attest, release, release, confirm, advance, advance, advance,
-    judge, judge, administer, let_time_pass,
+    reveal, reveal, reveal, sketch, sketch, spoil, judge, judge, administer, let_time_pass,
 ]  # fmt: skip
 ACTIONS = [go_on] * 3 * len(ANYTHING) + ANYTHING
