@@ -129,7 +129,7 @@ class Driver:
             run=view.task.run_digest,
             number=command.number,
             quorum=command.quorum,
-            last_try=self._times[request] >= MAX_ASKS,
+            last_try=command.owners_asked or self._times[request] >= MAX_ASKS,
             block=view.block_number,
         )
 

@@ -6,6 +6,7 @@ The contract is the state machine of a round; nothing here keeps state, waits, o
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 
 from bahefl_flwr.records import (
     BallotStage,
@@ -161,7 +162,9 @@ def _screen(view: LedgerView, sketches: Collection[ShareRecord], asked: Asked) -
         return repair or _ask_or_wait(Action.AGGREGATE, view, coordinator, asked, opened)
     quorum = _sketch_quorum(view, sketches, asked)
     missing = quorum & ~_released(sketches, quorum)
-    return _repair(Action.SCREEN, view, missing, asked) or _ask_or_wait(Action.SCREEN, view, missing, asked, quorum)
+    step = _repair(Action.SCREEN, view, missing, asked) or _ask_or_wait(Action.SCREEN, view, missing, asked, quorum)
+    owners_asked = any(_matches(q, Action.UPLOAD, r) and q.repairs is Action.SCREEN for q in asked.times)
+    return replace(step, owners_asked=owners_asked) if isinstance(step, Ask) else step
 
 
 def _opened_sketches(view: LedgerView, sketches: Collection[ShareRecord], asked: Asked) -> int:

@@ -76,6 +76,7 @@ class Ask:
       quorum: mask of the members asked to release shares, with OPEN and SCREEN; that have released them, with the actions that
         use those shares.
       repairs: with UPLOAD, the action that failed and is to be tried again once objects are put again.
+      owners_asked: that has been done: who still cannot read an object does without it.
     """
 
     action: Action
@@ -85,6 +86,7 @@ class Ask:
     deadline: int
     quorum: int = 0
     repairs: Action | None = None
+    owners_asked: bool = False
 
     def request(self, member: int) -> Request:
         """What this asks of one member."""

@@ -13,16 +13,19 @@ from bahefl_flwr.attack.catalogue import ATTACKS
 from bahefl_flwr.attack.client import attacking
 from bahefl_flwr.attack.crafting import knowledge
 from bahefl_flwr.attack.roster import attackers, attacking_members
+from bahefl_flwr.he.params import decoding_error_std
 from bahefl_flwr.run_folder import attack_facts
+from bahefl_flwr.settings import compose
 from bahefl_flwr.site.client_app import ClientFn
 from bahefl_flwr.site.model import MODEL_FILE, load_model
-from federation_run import Run, federated_run, known_update
+from bahefl_flwr.site.state import task_params
+from federation_run import SMALL, Run, federated_run, known_update
 from in_process_grid import Deliver, Tamper
 
 SITES = range(4)
 START = 2
-# Per parameter over three rounds: 15 bits of a sum of four, three of them kept for weights.
-CLOSE = 1.5e-4
+# Per parameter over three rounds: six deviations of what the noise budget allows.
+CLOSE = 6 * 3**0.5 * decoding_error_std(task_params(compose(SMALL)))
 CLEAN = {"federation.rounds": 3, "federation.weighting": "uniform", "attack.start_round": START, "screening.kind": '"off"'}
 SETTINGS = [f"{key}={value}" for key, value in CLEAN.items()]
 

@@ -166,6 +166,7 @@ def test_step_that_is_always_refused_ends_the_run(monkeypatch: pytest.MonkeyPatc
     ledger = SimpleNamespace(view=lambda: SimpleNamespace(round=SimpleNamespace(number=1)), **dict.fromkeys(steps, refuse))
     driver = Driver(
         ledger, None, {}, client_config=lambda *_: {}, on_replies=lambda *_: None, on_round_end=lambda _: None,  # type: ignore[arg-type]
+        screened=True,
     )  # fmt: skip
     for _ in range(MAX_REFUSALS_IN_A_ROW - 1):
         driver._advance(Advance(step=Step.FINALIZE, number=1))

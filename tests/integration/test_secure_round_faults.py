@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flwr.app import Error, Message
@@ -13,11 +15,12 @@ from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.records import ExclusionReason, RoundPhase
 from bahefl_flwr.site import coordination
 from bahefl_flwr.site.model import MODEL_FILE, load_model
+from bahefl_flwr.site.screening import Verdict
 from bahefl_flwr.store import part_cid
 from federation_run import Run, federated_run, flip_one_byte
 from in_process_grid import Deliver, Tamper
 
-QUICK = ("federation.rounds=1", "ledger.commit_window_s=15", "ledger.aggregate_window_s=6", "ledger.verify_window_s=6",
+QUICK = ("federation.rounds=1", "ledger.commit_window_s=20", "ledger.aggregate_window_s=12", "ledger.verify_window_s=8",
          "ledger.open_grace_s=2")  # fmt: skip
 
 
@@ -131,26 +134,56 @@ def first_part(run: Run, digest: bytes) -> Path:
     return run.stored(part_cid(site_store.manifest(digest).parts[0].digest))
 
 
+def spoilt_by_its_owner(member: int, spoil: Callable[[Run], None]) -> Callable[[Run], Tamper]:
+    """A tamper that spoils a stored update before it is screened, and whose owner never puts anything again."""
+
+    def make(run: Run) -> Tamper:
+        spoilt: list[int] = []
+
+        def tamper(site: int, message: Message, deliver: Deliver) -> Message | None:
+            if message.metadata.message_type == "query.screen" and not spoilt:
+                spoilt.append(site)
+                spoil(run)
+            owner = run.ledger.members()[member].address if spoilt else ""
+            if message.metadata.message_type == "query.upload" and run.address(site) == owner:
+                return Message(Error(8, "does not answer"), reply_to=message)
+            return deliver(message)
+
+        return tamper
+
+    return make
+
+
 def test_altered_update_is_left_out_and_named(tmp_path: Path) -> None:
-    """One exchanged byte in a stored update: the coordinator leaves it out with the reason on the ledger."""
+    """One exchanged byte in a stored update, and an owner that does not mend it: left out, with the reason on the ledger."""
+
+    def alter(run: Run) -> None:
+        flip_one_byte(first_part(run, run.ledger.updates(1)[3].digest))
+
+    run = federated_run(tmp_path, "federation.rounds=1", tamper=spoilt_by_its_owner(3, alter))
+    assert run.rounds[1].phase is RoundPhase.FINALIZED
+    assert run.lines[0]["excluded"] == {"3": "corrupt"}
+
+
+def test_update_altered_before_it_is_screened_is_put_again(tmp_path: Path) -> None:
+    """The key holders say so, its owner mends it, and it counts."""
 
     def alter(run: Run, site: int, message: Message) -> None:
         flip_one_byte(first_part(run, run.ledger.updates(1)[3].digest))
 
-    run = federated_run(tmp_path, "federation.rounds=1", tamper=once("query.aggregate", alter))
-    assert run.rounds[1].phase is RoundPhase.FINALIZED
-    assert run.lines[0]["excluded"] == {"3": "corrupt"}
+    run = federated_run(tmp_path, "federation.rounds=1", tamper=once("query.screen", alter))
+    assert (run.rounds[1].phase, run.rounds[1].included) == (RoundPhase.FINALIZED, 0b1111)
 
 
 def test_other_bytes_than_committed_are_left_out(tmp_path: Path) -> None:
     """A site that puts another update's bytes under its committed digest is left out and named."""
 
-    def swap(run: Run, site: int, message: Message) -> None:
+    def swap(run: Run) -> None:
         mine, other = (first_part(run, run.ledger.updates(1)[i].digest) for i in (1, 2))
         mine.chmod(0o600)
         mine.write_bytes(other.read_bytes())
 
-    run = federated_run(tmp_path, "federation.rounds=1", tamper=once("query.aggregate", swap))
+    run = federated_run(tmp_path, "federation.rounds=1", tamper=spoilt_by_its_owner(1, swap))
     assert run.lines[0]["excluded"] == {"1": "corrupt"}
 
 
@@ -240,17 +273,17 @@ def test_too_few_updates_abandon_the_round_with_a_reason(tmp_path: Path) -> None
 
 def test_sound_update_that_is_left_out_costs_the_coordinator_its_office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A coordinator that calls a sound update missing is out-voted; its successor includes everybody."""
-    honest, cheated = coordination.usable_updates, []
+    honest, cheated = coordination.judge, []
 
-    def blind_to_one(*args: object) -> object:
-        usable, excluded = honest(*args)  # type: ignore[arg-type]
-        if not cheated:
-            cheated.append(max(usable))
-            del usable[cheated[0]]
-            excluded[cheated[0]] = ExclusionReason.MISSING
-        return usable, excluded
+    def blind_to_one(*args: Any) -> Verdict:
+        verdict = honest(*args)
+        if cheated:
+            return verdict
+        cheated.append(max(verdict.weights))
+        weights = {m: weight for m, weight in verdict.weights.items() if m not in cheated}
+        return replace(verdict, weights=weights, reasons={cheated[0]: ExclusionReason.MISSING})
 
-    monkeypatch.setattr(coordination, "usable_updates", blind_to_one)
+    monkeypatch.setattr(coordination, "judge", blind_to_one)
     run = federated_run(tmp_path, "federation.rounds=1")
     assert (run.rounds[1].phase, run.rounds[1].attempt, run.rounds[1].included) == (RoundPhase.FINALIZED, 1, 0b1111)
 

@@ -121,6 +121,19 @@ def test_a_quorum_the_coordinator_failed_on_twice_gives_way_to_another() -> None
     assert command.quorum != quorum
 
 
+def test_owners_are_asked_once_and_then_done_without() -> None:
+    """After a key holder could not read an update, owners put theirs again; whoever is asked then is told that it was done."""
+    quorum = _first_quorum()
+    failed = asked(Action.SCREEN, *_members(quorum), quorum=quorum, failed=True)
+    repair = next_step(view(aggregating()), (), uploaded(failed), ())
+    assert isinstance(repair, Ask)
+    assert (repair.action, repair.repairs) == (Action.UPLOAD, Action.SCREEN)
+    put_again = asked(Action.UPLOAD, 0, 1, 2, 3, 4, ok=True, repairs=Action.SCREEN)
+    again = next_step(view(aggregating()), (), uploaded(failed, put_again), ())
+    assert isinstance(again, Ask)
+    assert (again.action, again.owners_asked) == (Action.SCREEN, True)
+
+
 def test_a_late_round_gets_another_coordinator_whatever_is_missing() -> None:
     """The deadline of the phase bounds the sketches as it does the sum."""
     command = next_step(view(aggregating(deadline=PAST)), (), uploaded(), ())
