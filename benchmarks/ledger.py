@@ -34,7 +34,7 @@ from bahefl_flwr.errors import LedgerUnreachable
 from bahefl_flwr.ledger.connection import Connection, Receipt
 from bahefl_flwr.ledger.contract import ContractConfig, FederationLedger
 from bahefl_flwr.ledger.node import CHAIN_ID, NodeProcess
-from bahefl_flwr.records import EpochPhase, Outcome, mask_of, members_in
+from bahefl_flwr.records import EpochPhase, RoundOutcome, mask_of, members_in
 
 SITES = (5, 10, 50, 100)
 ROUNDS = 5
@@ -164,7 +164,7 @@ def play_round(federation: Federation) -> None:
     holders = members_in(view.epoch.committee)[: view.epoch.threshold]
     quorum = mask_of(holders)
     federation.each("share", holders, lambda i, ledger: ledger.release_share(number, quorum, _digest("s", i), aggregate))
-    federation.each("confirm", everybody, lambda _, ledger: ledger.confirm_opening(number, quorum, model, Outcome.WHOLE))
+    federation.each("confirm", everybody, lambda _, ledger: ledger.confirm_opening(number, quorum, model, RoundOutcome.WHOLE))
     federation.gas.setdefault("finalize", []).append(federation.admin.finalize(number).gas_used)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from robustness_task import PARAMETERS, SITES, Digits, anchor_update, losses
 from torch import Tensor
 
-from bahefl_flwr.records import Outcome, members_in
+from bahefl_flwr.records import RoundOutcome, members_in
 from bahefl_flwr.screening.acceptance import accepted, next_history
 from bahefl_flwr.screening.ballots import anchor_choice, ballot_of, outcome_of
 from bahefl_flwr.screening.decision import Decision, decide
@@ -134,17 +134,18 @@ class Screened:
         outcome = self._outcome(decision, seen)
         self.history = next_history(self.history, found, decision, outcome)
         members = accepted(decision, outcome)
-        held = outcome == Outcome.NONE
+        held = outcome == RoundOutcome.NONE
         taken = np.isin(np.arange(SITES), members_in(members))
         return Verdict(
             update=_mean(decision, members, seen), taken=None if held else taken, held=held, conflict=bool(decision.halves)
         )
 
-    def _outcome(self, decision: Decision, seen: Round) -> Outcome:
+    def _outcome(self, decision: Decision, seen: Round) -> RoundOutcome:
         if not decision.halves:
-            return Outcome.WHOLE
+            return RoundOutcome.WHOLE
         candidates = [
-            seen.model + _mean(decision, accepted(decision, o), seen) for o in (Outcome.WHOLE, Outcome.FIRST, Outcome.SECOND)
+            seen.model + _mean(decision, accepted(decision, o), seen)
+            for o in (RoundOutcome.WHOLE, RoundOutcome.FIRST, RoundOutcome.SECOND)
         ]
         models = torch.stack(candidates)
         anchor = losses(models, seen.data.anchor).mean(1).tolist()

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from bahefl_flwr.ledger.ballots import ballot_commitment
-from bahefl_flwr.records import Outcome, members_in
+from bahefl_flwr.records import RoundOutcome, members_in
 from ledger_beside import MEMBER, MOSTLY, RARELY, SETS, SOMEBODY, Beside
 from ledger_model import BASE
 from ledger_sites import NO_LAYER, STRANGER, digest
@@ -110,8 +110,8 @@ class BesideScreening(Beside):
 
     # ---- results
 
-    @rule(i=SOMEBODY, rightly=MOSTLY, odd=RARELY, base=st.booleans(), outcome=st.sampled_from(Outcome))
-    def confirm_opening(self, i: int | None, rightly: bool, odd: bool, base: bool, outcome: Outcome) -> None:
+    @rule(i=SOMEBODY, rightly=MOSTLY, odd=RARELY, base=st.booleans(), outcome=st.sampled_from(RoundOutcome))
+    def confirm_opening(self, i: int | None, rightly: bool, odd: bool, base: bool, outcome: RoundOutcome) -> None:
         r = self.view.round
         quorum, named = r.open_quorum if rightly else 0b11, digest("odd" if odd else "model", r.number)
         if base and r.base != NO_LAYER:
@@ -119,7 +119,7 @@ class BesideScreening(Beside):
         else:
             self.confirm(i, quorum, named, outcome)
 
-    def confirm(self, i: int | None, quorum: int, model: bytes, outcome: Outcome) -> None:
+    def confirm(self, i: int | None, quorum: int, model: bytes, outcome: RoundOutcome) -> None:
         """Confirm a result; BASE stands for the model that the round starts from."""
         named = self.view.round.base if model == BASE else model
         self.both(
@@ -127,13 +127,13 @@ class BesideScreening(Beside):
             lambda: self.by(i).confirm_opening(self.number(), quorum, named, outcome),
         )
 
-    @rule(outcome=st.sampled_from(Outcome), k=MEMBER)
-    def everybody_confirms(self, outcome: Outcome, k: int) -> None:
+    @rule(outcome=st.sampled_from(RoundOutcome), k=MEMBER)
+    def everybody_confirms(self, outcome: RoundOutcome, k: int) -> None:
         r = self.view.round
-        if outcome is Outcome.SPOILED and k:
-            outcome = Outcome.WHOLE  # else few rounds would get far
-        if not r.split and outcome is not Outcome.SPOILED:
-            outcome = Outcome.WHOLE
-        model = BASE if outcome is Outcome.NONE else digest("model", r.number)
+        if outcome is RoundOutcome.SPOILED and k:
+            outcome = RoundOutcome.WHOLE  # else few rounds would get far
+        if not r.split and outcome is not RoundOutcome.SPOILED:
+            outcome = RoundOutcome.WHOLE
+        model = BASE if outcome is RoundOutcome.NONE else digest("model", r.number)
         for i in members_in(r.committed & ~r.confirmed):
             self.confirm(i, r.open_quorum, model, outcome)

@@ -6,7 +6,7 @@ draws a coordinator or a committee, the model knows who may be drawn (`coordinat
 
 from __future__ import annotations
 
-from bahefl_flwr.records import BallotStage, EpochPhase, Outcome, RoundPhase, members_in
+from bahefl_flwr.records import BallotStage, EpochPhase, RoundOutcome, RoundPhase, members_in
 from ledger_model_state import ADMIN, CEREMONY, LIVE, ModelTask, Refused, State, has, refuse
 
 __all__ = ["BASE", "CEREMONY", "LIVE", "Model", "Refused"]
@@ -266,7 +266,7 @@ class Model(State):
         refuse(not self.late, "DeadlineNotReached")
         self._next_stage()
 
-    def confirm_opening(self, i: int | None, quorum: int, model: bytes, outcome: Outcome = Outcome.WHOLE) -> None:
+    def confirm_opening(self, i: int | None, quorum: int, model: bytes, outcome: RoundOutcome = RoundOutcome.WHOLE) -> None:
         """A site confirms what it opened."""
         self._round_in(RoundPhase.VERIFIED)
         r = self.round
@@ -279,17 +279,17 @@ class Model(State):
         r.results[i or 0] = model, outcome
         if r.opened or list(r.results.values()).count((model, outcome)) < self._majority():
             return
-        if outcome is Outcome.SPOILED:
+        if outcome is RoundOutcome.SPOILED:
             self._spoil(model)
         else:
             r.opened, r.outcome = model, outcome
 
-    def _possible(self, model: bytes, outcome: Outcome) -> None:
+    def _possible(self, model: bytes, outcome: RoundOutcome) -> None:
         r = self.round
-        if outcome is not Outcome.SPOILED:
-            refuse(outcome > (Outcome.NONE if r.split else Outcome.WHOLE), "BadOutcome")
+        if outcome is not RoundOutcome.SPOILED:
+            refuse(outcome > (RoundOutcome.NONE if r.split else RoundOutcome.WHOLE), "BadOutcome")
             refuse(r.split and r.ballot_stage is not BallotStage.COUNTED, "WrongStage")
-            refuse(outcome is Outcome.NONE and model != BASE, "DigestMismatch")
+            refuse(outcome is RoundOutcome.NONE and model != BASE, "DigestMismatch")
 
     def finalize(self) -> None:
         """Anybody settles the round."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from bahefl_flwr.ledger.contract import ContractConfig
-from bahefl_flwr.records import BallotStage, EpochPhase, Outcome, RoundPhase, members_in
+from bahefl_flwr.records import BallotStage, EpochPhase, RoundOutcome, RoundPhase, members_in
 
 LIVE = (RoundPhase.COMMIT, RoundPhase.AGGREGATE, RoundPhase.VERIFY, RoundPhase.VERIFIED)
 CEREMONY = (EpochPhase.COMMIT, EpochPhase.REVEAL, EpochPhase.PUBLISH, EpochPhase.CONFIRM)
@@ -87,12 +87,12 @@ class ModelRound:
     seed: bool = False
     sketched: bool = False
     opened: bytes = b""
-    outcome: Outcome = Outcome.WHOLE
+    outcome: RoundOutcome = RoundOutcome.WHOLE
     spoiled: bytes = b""
     abort_reason: str = ""
     shares: list[tuple[int, int]] = field(default_factory=list)
     sketches: list[tuple[int, int]] = field(default_factory=list)
-    results: dict[int, tuple[bytes, Outcome]] = field(default_factory=dict)
+    results: dict[int, tuple[bytes, RoundOutcome]] = field(default_factory=dict)
     choices: dict[int, int] = field(default_factory=dict)
     released: bool = False
 
@@ -291,7 +291,7 @@ class State:
 
     def _unopen(self) -> None:
         r = self.round
-        r.open_quorum, r.opened, r.outcome, r.results = 0, b"", Outcome.WHOLE, {}
+        r.open_quorum, r.opened, r.outcome, r.results = 0, b"", RoundOutcome.WHOLE, {}
         r.ballot_stage, r.cast, r.balloted, r.choices = BallotStage.NONE, 0, 0, {}
 
     def _open_with(self, quorum: int) -> None:

@@ -24,7 +24,7 @@ from bahefl_flwr.ledger import server
 from bahefl_flwr.ledger.ballots import ballot_commitment
 from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import ContractConfig, FederationLedger
-from bahefl_flwr.records import EpochPhase, LedgerView, Member, Outcome, RoundPhase, RoundRecord, mask_of, members_in
+from bahefl_flwr.records import EpochPhase, LedgerView, Member, RoundOutcome, RoundPhase, RoundRecord, mask_of, members_in
 
 CHAIN_ID = 20260
 WINDOW_S = 600
@@ -212,7 +212,7 @@ class Sites:
         """The first possible quorum of the committee releases its shares."""
         self.release(*self.committee()[: self.view().epoch.threshold])
 
-    def confirm(self, *members: int, model: str = "model after", outcome: Outcome = Outcome.WHOLE) -> None:
+    def confirm(self, *members: int, model: str = "model after", outcome: RoundOutcome = RoundOutcome.WHOLE) -> None:
         """These members confirm what the open quorum's shares lead to (everybody that committed, if none is named)."""
         r = self.view().round
         for i in members or members_in(r.committed):

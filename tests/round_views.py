@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bahefl_flwr.records import BallotStage, EpochPhase, EpochRecord, LedgerView, Outcome, RoundPhase, RoundRecord, Task
+from bahefl_flwr.records import BallotStage, EpochPhase, EpochRecord, LedgerView, RoundOutcome, RoundPhase, RoundRecord, Task
 from bahefl_flwr.steps import Action, Asked, Request
 
 ZERO = bytes(32)
@@ -24,7 +24,7 @@ def round_(phase: RoundPhase, **changes: object) -> RoundRecord:
     record = RoundRecord(
         number=4, phase=phase, attempt=0, coordinator=2, epoch=1, deadline=SOON, opened_at=800, weight_total=5,
         selected=ALL, committed=0, declined=0, included=0, voted_ok=0, voted_bad=0, revealed=0, failed=0, open_quorum=0,
-        confirmed=0, disputed=0, split=0, cast=0, balloted=0, ballot_stage=BallotStage.NONE, outcome=Outcome.WHOLE,
+        confirmed=0, disputed=0, split=0, cast=0, balloted=0, ballot_stage=BallotStage.NONE, outcome=RoundOutcome.WHOLE,
         screen_seed=ZERO, spoiled=ZERO, base=ZERO, opened=ZERO,
         parent=ZERO, aggregate=ZERO, aggregate_size_bytes=0, weights=b"", reasons=b"", abort_reason="",
     )  # fmt: skip

@@ -88,7 +88,7 @@ class BallotStage(IntEnum):
     COUNTED = 3
 
 
-class Outcome(IntEnum):
+class RoundOutcome(IntEnum):
     """What the sites made of an opened aggregate; the values are those of the contract."""
 
     WHOLE = 0
@@ -101,9 +101,6 @@ class Outcome(IntEnum):
     """Neither half: the model stays as it was."""
     SPOILED = 4
     """A sum lies out of the agreed range; never final, the aggregate is made again."""
-
-
-RoundOutcome = Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,7 +291,7 @@ class RoundRecord:
     cast: int
     balloted: int
     ballot_stage: BallotStage
-    outcome: Outcome
+    outcome: RoundOutcome
     screen_seed: bytes
     spoiled: bytes
     parent: bytes

@@ -15,7 +15,7 @@ from bahefl_flwr.audit.evidence import Evidence, read_evidence
 from bahefl_flwr.audit.objects import ReadOnlyStore
 from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.history import History
-from bahefl_flwr.records import ExclusionReason, Outcome, RoundPhase
+from bahefl_flwr.records import ExclusionReason, RoundOutcome, RoundPhase
 from ledger_sites import CHAIN_ID, CONFIG, SixSites, digest, running_chain
 
 # Those that look into the store, where these histories put nothing.
@@ -52,10 +52,10 @@ def verify(sites: SixSites, **submitted: Any) -> None:
     sites.open()
 
 
-def settle(sites: SixSites, outcome: Outcome = Outcome.WHOLE) -> None:
+def settle(sites: SixSites, outcome: RoundOutcome = RoundOutcome.WHOLE) -> None:
     """All confirm, and anybody finalises."""
     r = sites.round()
-    named = r.base if outcome is Outcome.NONE else digest("model after", r.number)
+    named = r.base if outcome is RoundOutcome.NONE else digest("model after", r.number)
     for ledger in sites.ledgers:
         ledger.confirm_opening(r.number, r.open_quorum, named, outcome)
     sites.stranger.finalize(r.number)
@@ -69,14 +69,14 @@ def choose_a_half(sites: SixSites) -> None:
     sites.pass_deadline()
     sites.stranger.close_ballots(sites.round().number)
     sites.show(0, 1, 2, 3, 4)
-    settle(sites, Outcome.FIRST)
+    settle(sites, RoundOutcome.FIRST)
 
 
 def spoil_one(sites: SixSites) -> None:
     """The sum is out of range; the next one is made without the culprit."""
     screen(sites)
     verify(sites)
-    sites.confirm(0, 1, 2, 3, model="places", outcome=Outcome.SPOILED)
+    sites.confirm(0, 1, 2, 3, model="places", outcome=RoundOutcome.SPOILED)
     sites.sketch(*sites.committee()[:2])
     culprit = sites.others(sites.round().coordinator)[0]
     verify(sites, name="without", included=ALL & ~(1 << culprit), reasons=bytes([ExclusionReason.GARBAGE]))
@@ -96,7 +96,7 @@ def keep_the_model(sites: SixSites) -> None:
     sites.release(b, c)
     sites.cast(choice=0)
     sites.show(choice=0)
-    settle(sites, Outcome.NONE)
+    settle(sites, RoundOutcome.NONE)
 
 
 def withhold_sketches(sites: SixSites) -> None:
@@ -140,7 +140,7 @@ def test_a_screened_history_is_recomputed_exactly(evidence: Evidence, tmp_path: 
     """Early and late layers, seeds, halves, ballots, a spoiled sum, a struck quorum: the same coordinators, seeds and scores."""
     assert findings(evidence, tmp_path) == {}
     assert [r.record.phase for r in evidence.rounds[:5]] == [RoundPhase.FINALIZED] * 5
-    assert [r.record.outcome for r in evidence.rounds[:3]] == [Outcome.FIRST, Outcome.WHOLE, Outcome.NONE]
+    assert [r.record.outcome for r in evidence.rounds[:3]] == [RoundOutcome.FIRST, RoundOutcome.WHOLE, RoundOutcome.NONE]
     assert evidence.rounds[3].record.attempt == 2
     assert len({m.score for m in evidence.members}) > 2
 
@@ -211,7 +211,7 @@ def test_a_second_seed_is_found(evidence: Evidence, tmp_path: Path) -> None:
     [
         ({"split": 0b110000}, 7, "splits"),
         ({"screen_seed": b"\7" * 32}, 10, "screening's seed"),
-        ({"outcome": Outcome.SECOND}, 12, "confirmed was"),
+        ({"outcome": RoundOutcome.SECOND}, 12, "confirmed was"),
     ],
 )
 def test_an_altered_record_is_found(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bahefl_flwr.records import Outcome, RoundPhase, mask_of
+from bahefl_flwr.records import RoundOutcome, RoundPhase, mask_of
 from ledger_sites import CONFIG, NO_LAYER, STRANGER, N, Sites, digest, refused
 
 
@@ -48,7 +48,7 @@ def test_a_replayed_transaction_of_an_earlier_round_is_refused(sites: Sites) -> 
         with refused("NotCurrentRound"):
             sites.ledgers[0].attest(number, digest("aggregate", 1), True, NO_LAYER)
         with refused("NotCurrentRound"):
-            sites.ledgers[0].confirm_opening(number, 0b11, digest("model after", 1), Outcome.WHOLE)
+            sites.ledgers[0].confirm_opening(number, 0b11, digest("model after", 1), RoundOutcome.WHOLE)
 
 
 def test_a_coordinator_is_not_ousted_early(sites: Sites) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bahefl_flwr.ledger.ballots import ballot_commitment
-from bahefl_flwr.records import BallotRecord, BallotStage, Outcome, RoundPhase, mask_of, members_in
+from bahefl_flwr.records import BallotRecord, BallotStage, RoundOutcome, RoundPhase, mask_of, members_in
 from ledger_sites import CONFIG, STRANGER, Sites, SixSites, digest, refused
 
 ALL = 0b111111
@@ -59,7 +59,7 @@ def test_halves_are_read_back(six: SixSites) -> None:
     six.commit()
     six.aggregate(split=0b101010)
     r = six.round()
-    assert (r.included, r.split, r.ballot_stage, r.outcome) == (ALL, 0b101010, BallotStage.NONE, Outcome.WHOLE)
+    assert (r.included, r.split, r.ballot_stage, r.outcome) == (ALL, 0b101010, BallotStage.NONE, RoundOutcome.WHOLE)
 
 
 def test_a_rejected_split_is_forgotten(six: SixSites) -> None:
@@ -226,7 +226,7 @@ def test_anyone_closes_a_stage_after_its_deadline(six: SixSites) -> None:
     six.pass_deadline()
     six.stranger.close_ballots(1)
     assert (six.round().ballot_stage, six.round().balloted) == (BallotStage.COUNTED, 0)
-    six.confirm(model="first", outcome=Outcome.FIRST)
+    six.confirm(model="first", outcome=RoundOutcome.FIRST)
     six.stranger.finalize(1)
     assert six.view().last_finalized == 1
 
@@ -253,7 +253,7 @@ def test_a_vote_that_is_late_is_closed_and_not_the_round_discarded(six: SixSites
 def test_an_aggregate_without_halves_is_taken_up_whole(opened: Sites) -> None:
     """There is nothing else in it, and no such number."""
     quorum = opened.round().open_quorum
-    for outcome in (Outcome.FIRST, Outcome.SECOND, Outcome.NONE):
+    for outcome in (RoundOutcome.FIRST, RoundOutcome.SECOND, RoundOutcome.NONE):
         with refused("BadOutcome"):
             opened.ledgers[0].confirm_opening(1, quorum, digest("m"), outcome)
     with refused("BadOutcome"):
@@ -264,7 +264,7 @@ def test_nothing_is_confirmed_before_the_ballots_are_counted(six: SixSites) -> N
     """Neither both halves, nor one of them, nor none: not while ballots are cast, nor while they are shown."""
     six.split_round()
     for step in (six.cast, six.show):
-        for outcome in (Outcome.WHOLE, Outcome.FIRST, Outcome.SECOND, Outcome.NONE):
+        for outcome in (RoundOutcome.WHOLE, RoundOutcome.FIRST, RoundOutcome.SECOND, RoundOutcome.NONE):
             with refused("WrongStage"):
                 six.confirm(0, outcome=outcome)
         step()
@@ -276,15 +276,15 @@ def test_nothing_is_confirmed_before_the_ballots_are_counted(six: SixSites) -> N
 def test_confirmations_of_different_outcomes_do_not_add_up(six: SixSites) -> None:
     """The same digest, but another half: three and three settle nothing."""
     six.counted_round()
-    six.confirm(0, 1, 2, outcome=Outcome.FIRST)
-    six.confirm(3, 4, 5, outcome=Outcome.SECOND)
+    six.confirm(0, 1, 2, outcome=RoundOutcome.FIRST)
+    six.confirm(3, 4, 5, outcome=RoundOutcome.SECOND)
     assert six.round().opened == ZERO
 
 
 @pytest.mark.parametrize(
-    ("outcome", "taken_up"), [(Outcome.WHOLE, ALL), (Outcome.FIRST, FIRST), (Outcome.SECOND, SECOND)]
+    ("outcome", "taken_up"), [(RoundOutcome.WHOLE, ALL), (RoundOutcome.FIRST, FIRST), (RoundOutcome.SECOND, SECOND)]
 )  # fmt: skip
-def test_only_the_half_that_counts_gains(six: SixSites, outcome: Outcome, taken_up: int) -> None:
+def test_only_the_half_that_counts_gains(six: SixSites, outcome: RoundOutcome, taken_up: int) -> None:
     """The others' scores and records stay as they were: to be outvoted is no fault."""
     six.counted_round()
     six.confirm(outcome=outcome)
@@ -300,13 +300,13 @@ def test_a_round_that_takes_up_neither_half_keeps_the_model(six: SixSites) -> No
     """It must name the model from before; it is final, counts as a round, and nobody gains or loses."""
     six.counted_round()
     with refused("DigestMismatch"):
-        six.confirm(0, outcome=Outcome.NONE)
+        six.confirm(0, outcome=RoundOutcome.NONE)
     r = six.round()
     for ledger in six.ledgers:
-        ledger.confirm_opening(1, r.open_quorum, r.base, Outcome.NONE)
+        ledger.confirm_opening(1, r.open_quorum, r.base, RoundOutcome.NONE)
     six.stranger.finalize(1)
     over = six.admin.round(1)
-    assert (over.outcome, over.opened, six.view().finalized_count) == (Outcome.NONE, r.base, 1)
+    assert (over.outcome, over.opened, six.view().finalized_count) == (RoundOutcome.NONE, r.base, 1)
     assert (six.round().base, six.round().parent) == (r.base, over.aggregate)
     assert [m.score for m in six.admin.members()] == [START] * 6
 
@@ -320,7 +320,7 @@ def test_silence_costs_only_those_whose_update_counts(six: SixSites) -> None:
     six.open()
     six.cast()
     six.show()
-    six.confirm(outcome=Outcome.FIRST)
+    six.confirm(outcome=RoundOutcome.FIRST)
     six.pass_deadline()
     six.stranger.finalize(1)
     assert [six.member(i).score for i in silent] == [START - START // 8, START]
@@ -333,16 +333,16 @@ def test_a_struck_quorum_resets_the_ballots(six: SixSites) -> None:
     """They were about halves that a wrong share may have bent: the next quorum's are voted on anew, also by those that had."""
     culprit, partner, accuser = six.committee()
     six.counted_round()
-    six.confirm(outcome=Outcome.FIRST)
+    six.confirm(outcome=RoundOutcome.FIRST)
     six.accuse(accuser, culprit)
     r = six.round()
-    assert (r.ballot_stage, r.cast, r.balloted, r.opened, r.outcome) == (BallotStage.NONE, 0, 0, ZERO, Outcome.WHOLE)
+    assert (r.ballot_stage, r.cast, r.balloted, r.opened, r.outcome) == (BallotStage.NONE, 0, 0, ZERO, RoundOutcome.WHOLE)
     assert (r.split, six.admin.ballots(1)) == (SECOND, ())
     six.release(partner, accuser)
     assert six.round().ballot_stage is BallotStage.CAST
     six.cast(choice=2)
     assert [b.choice for b in six.admin.ballots(1)] == [None] * 6
     six.show(choice=2)
-    six.confirm(outcome=Outcome.SECOND)
+    six.confirm(outcome=RoundOutcome.SECOND)
     six.stranger.finalize(1)
-    assert (six.admin.round(1).outcome, six.admin.round(1).open_quorum) == (Outcome.SECOND, mask_of((partner, accuser)))
+    assert (six.admin.round(1).outcome, six.admin.round(1).open_quorum) == (RoundOutcome.SECOND, mask_of((partner, accuser)))

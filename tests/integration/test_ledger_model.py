@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
-from bahefl_flwr.records import BallotStage, Outcome, RoundPhase, members_in
+from bahefl_flwr.records import BallotStage, RoundOutcome, RoundPhase, members_in
 from direct_ledger import DirectSixSites
 from ledger_beside import MEMBERS, MOSTLY, RARELY, RULES, SETS, SOMEBODY
 from ledger_beside_screening import BesideScreening
@@ -150,7 +150,7 @@ class Rounds(BesideScreening):
         elif r.ballot_stage is BallotStage.REVEAL:
             self.everybody_shows()
         else:
-            self.everybody_confirms(Outcome(r.number // 2 % 4), 1)
+            self.everybody_confirms(RoundOutcome(r.number // 2 % 4), 1)
 
 
 @pytest.fixture(scope="module")

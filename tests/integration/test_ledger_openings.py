@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bahefl_flwr.records import AccusationRecord, EpochPhase, Outcome, RoundPhase, mask_of
+from bahefl_flwr.records import AccusationRecord, EpochPhase, RoundOutcome, RoundPhase, mask_of
 from ledger_sites import CONFIG, NO_EVIDENCE, N, Sites, digest, refused
 
 ALL = 2**N - 1
@@ -56,13 +56,13 @@ def test_confirmations_name_the_open_quorum_once_and_in_time(opened: Sites) -> N
     """Another quorum, an empty digest, strangers, a second confirmation and late ones are refused."""
     quorum = opened.round().open_quorum
     with refused("QuorumMismatch"):
-        opened.ledgers[0].confirm_opening(1, ALL & ~quorum, digest("m"), Outcome.WHOLE)
+        opened.ledgers[0].confirm_opening(1, ALL & ~quorum, digest("m"), RoundOutcome.WHOLE)
     with refused("ZeroDigest"):
-        opened.ledgers[0].confirm_opening(1, quorum, ZERO, Outcome.WHOLE)
+        opened.ledgers[0].confirm_opening(1, quorum, ZERO, RoundOutcome.WHOLE)
     with refused("NotMember"):
-        opened.stranger.confirm_opening(1, quorum, digest("m"), Outcome.WHOLE)
+        opened.stranger.confirm_opening(1, quorum, digest("m"), RoundOutcome.WHOLE)
     with refused("NotCurrentRound"):
-        opened.ledgers[0].confirm_opening(2, quorum, digest("m"), Outcome.WHOLE)
+        opened.ledgers[0].confirm_opening(2, quorum, digest("m"), RoundOutcome.WHOLE)
     opened.confirm(0)
     with refused("AlreadyConfirmed"):
         opened.confirm(0, model="another model")
@@ -74,10 +74,10 @@ def test_confirmations_name_the_open_quorum_once_and_in_time(opened: Sites) -> N
 def test_there_is_nothing_to_confirm_before_a_quorum_opened(sites: Sites) -> None:
     """Neither before the majority attested, nor before all shares are out."""
     with refused("WrongPhase"):
-        sites.ledgers[0].confirm_opening(1, 0b11, digest("m"), Outcome.WHOLE)
+        sites.ledgers[0].confirm_opening(1, 0b11, digest("m"), RoundOutcome.WHOLE)
     sites.verified_round()
     with refused("NotOpened"):
-        sites.ledgers[0].confirm_opening(1, 0b11, digest("m"), Outcome.WHOLE)
+        sites.ledgers[0].confirm_opening(1, 0b11, digest("m"), RoundOutcome.WHOLE)
     with refused("NotOpened"):
         sites.admin.finalize(1)
 

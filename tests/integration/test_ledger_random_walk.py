@@ -10,7 +10,7 @@ import pytest
 
 from bahefl_flwr.errors import TransactionReverted
 from bahefl_flwr.ledger.contract import FederationLedger
-from bahefl_flwr.records import EpochPhase, LedgerView, MemberStatus, Outcome, RoundPhase, mask_of, members_in
+from bahefl_flwr.records import EpochPhase, LedgerView, MemberStatus, RoundOutcome, RoundPhase, mask_of, members_in
 from ledger_sites import CONFIG, NO_EVIDENCE, NO_LAYER, WINDOW_S, N, Sites, digest
 
 LIVE_ROUND = {RoundPhase.COMMIT, RoundPhase.AGGREGATE, RoundPhase.VERIFY, RoundPhase.VERIFIED}
@@ -133,7 +133,7 @@ def confirm(sites: Sites, chance: random.Random) -> None:
     r = sites.round()
     quorum = r.open_quorum if chance.random() < 0.9 else chance.randrange(2**N)
     model = digest(chance.choice(["model", "another"]), r.number)
-    sites.ledgers[chance.randrange(N)].confirm_opening(r.number, quorum, model, Outcome.WHOLE)
+    sites.ledgers[chance.randrange(N)].confirm_opening(r.number, quorum, model, RoundOutcome.WHOLE)
 
 
 def commit(sites: Sites, chance: random.Random, member: int | None = None) -> None:
@@ -181,7 +181,7 @@ def sketch(sites: Sites, chance: random.Random) -> None:
 def spoil(sites: Sites, chance: random.Random) -> None:
     """All but two say that the opened sum is out of its range."""
     places = chance.choice(["places", "other places"])
-    sites.confirm(*chance.sample(range(N), N - 2), model=places, outcome=Outcome.SPOILED)
+    sites.confirm(*chance.sample(range(N), N - 2), model=places, outcome=RoundOutcome.SPOILED)
 
 
 def release(sites: Sites, chance: random.Random) -> None:

@@ -9,7 +9,7 @@ from bahefl_flwr.ledger.contract import MAX_REASON_BYTES
 from bahefl_flwr.records import (
     BallotStage,
     EpochPhase,
-    Outcome,
+    RoundOutcome,
     RoundPhase,
     RoundRecord,
     Task,
@@ -58,7 +58,7 @@ def test_a_finalised_round_is_read_back_whole(sites: Sites) -> None:
         number=1, phase=RoundPhase.FINALIZED, attempt=0, coordinator=opened.coordinator, epoch=1, deadline=r.deadline,
         opened_at=opened.opened_at, weight_total=sum(WEIGHTS), selected=ALL, committed=ALL, declined=0, included=ALL,
         voted_ok=ALL, voted_bad=0, revealed=ALL, failed=0, open_quorum=mask_of(quorum), parent=ZERO,
-        confirmed=ALL, disputed=0, split=0, cast=0, balloted=0, ballot_stage=BallotStage.NONE, outcome=Outcome.WHOLE,
+        confirmed=ALL, disputed=0, split=0, cast=0, balloted=0, ballot_stage=BallotStage.NONE, outcome=RoundOutcome.WHOLE,
         screen_seed=ZERO, spoiled=ZERO,
         base=digest("model"), opened=digest("model after", 1),
         aggregate=digest("aggregate", 1), aggregate_size_bytes=5000, weights=bytes([1] * N), reasons=b"", abort_reason="",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bahefl_flwr.records import BallotStage, Outcome, RoundPhase, mask_of
+from bahefl_flwr.records import BallotStage, RoundOutcome, RoundPhase, mask_of
 from ledger_sites import CONFIG, N, Sites, SixSites, digest, refused
 
 ALL = 2**N - 1
@@ -13,7 +13,7 @@ ZERO = bytes(32)
 
 def spoil(sites: Sites, *members: int, places: str = "places") -> None:
     """These members say where the opened sum is out of its range."""
-    sites.confirm(*members, model=places, outcome=Outcome.SPOILED)
+    sites.confirm(*members, model=places, outcome=RoundOutcome.SPOILED)
 
 
 def made_again(sites: Sites, name: str = "another aggregate") -> None:
@@ -40,7 +40,7 @@ def test_a_spoiled_round_clears_all_that_was_opened(opened: Sites) -> None:
     before = opened.round()
     spoil(opened, 0, 1, 2)
     r = opened.round()
-    assert (r.open_quorum, r.confirmed, r.opened, r.outcome) == (0, 0, ZERO, Outcome.WHOLE)
+    assert (r.open_quorum, r.confirmed, r.opened, r.outcome) == (0, 0, ZERO, RoundOutcome.WHOLE)
     assert (r.voted_ok, r.voted_bad, r.included, r.aggregate, r.weights, r.split) == (0, 0, 0, ZERO, b"", 0)
     assert opened.admin.shares(1) == ()
     assert (r.committed, r.revealed, r.base) == (before.committed, before.revealed, before.base)
@@ -83,7 +83,7 @@ def test_a_minority_spoils_nothing(opened: Sites) -> None:
     with refused("AlreadyConfirmed"):
         opened.confirm(0)
     opened.stranger.finalize(1)
-    assert (opened.admin.round(1).spoiled, opened.admin.round(1).outcome) == (ZERO, Outcome.WHOLE)
+    assert (opened.admin.round(1).spoiled, opened.admin.round(1).outcome) == (ZERO, RoundOutcome.WHOLE)
 
 
 def test_different_places_do_not_add_up(opened: Sites) -> None:

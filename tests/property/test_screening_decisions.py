@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bahefl_flwr.errors import ObjectCorrupt
-from bahefl_flwr.records import Outcome, mask_of, members_in
+from bahefl_flwr.records import RoundOutcome, mask_of, members_in
 from bahefl_flwr.screening.acceptance import next_history
 from bahefl_flwr.screening.decision import Decision, decide
 from bahefl_flwr.screening.figures import Sketch, figures
@@ -116,8 +116,8 @@ def test_every_site_is_accepted_or_has_one_reason(drawn: tuple[dict[int, Sketch]
     assert all(1 <= weight <= RULES.full_weight for weight in decision.weights.values())
 
 
-@given(rounds(), st.sampled_from([Outcome.WHOLE, Outcome.FIRST, Outcome.SECOND, Outcome.NONE]))
-def test_record_and_the_history_after_it_survive(drawn: tuple[dict[int, Sketch], History], outcome: Outcome) -> None:
+@given(rounds(), st.sampled_from([RoundOutcome.WHOLE, RoundOutcome.FIRST, RoundOutcome.SECOND, RoundOutcome.NONE]))
+def test_record_and_the_history_after_it_survive(drawn: tuple[dict[int, Sketch], History], outcome: RoundOutcome) -> None:
     """Any round's record reads back, follows from its figures, and the next round's record can hold the history it leaves."""
     opened, history = drawn
     for _ in range(2):
@@ -126,7 +126,7 @@ def test_record_and_the_history_after_it_survive(drawn: tuple[dict[int, Sketch],
         record = Record(figures=seen, history=history, rules=RULES, unusable={}, decision=decision)
         assert decode_record(encode_record(record)) == record
         assert check_record(record) == []
-        history = next_history(history, seen, decision, outcome if decision.halves else Outcome.WHOLE)
+        history = next_history(history, seen, decision, outcome if decision.halves else RoundOutcome.WHOLE)
 
 
 RECORDED = encode_record(
@@ -188,7 +188,7 @@ def test_no_honest_site_is_left_out(dispersion: float, sites: int) -> None:
             decision = decide(seen, history, RULES, {})
             assert decision.included == mask_of(range(sites))
             assert decision.halves == ()
-            history = next_history(history, seen, decision, Outcome.WHOLE)
+            history = next_history(history, seen, decision, RoundOutcome.WHOLE)
             mean = sum(vectors) / sites
             recent, drift = mean if number == 0 else 0.8 * recent + 0.2 * mean, drift + mean
         assert history.reputation == {}

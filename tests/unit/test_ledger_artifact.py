@@ -13,7 +13,7 @@ import pytest
 
 from bahefl_flwr.ledger.contract import ContractConfig
 from bahefl_flwr.ledger.deployment import artifact
-from bahefl_flwr.records import BallotStage, EpochPhase, MemberStatus, Outcome, RoundPhase
+from bahefl_flwr.records import BallotStage, EpochPhase, MemberStatus, RoundOutcome, RoundPhase
 
 ROOT = Path(__file__).parents[2]
 SIZE_LIMIT = 24_576
@@ -67,7 +67,7 @@ def test_phases_have_the_contracts_numbers(library: str, phases: type[RoundPhase
 
 def test_outcomes_have_the_contracts_numbers() -> None:
     """Zero is one of them: all included updates."""
-    assert numbers_of("Outcome") == {o.name: o.value for o in Outcome}
+    assert numbers_of("RoundOutcome") == {o.name: o.value for o in RoundOutcome}
 
 
 def test_standings_have_the_contracts_numbers() -> None:

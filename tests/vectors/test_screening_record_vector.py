@@ -8,7 +8,7 @@ import random
 import numpy as np
 from numpy.typing import NDArray
 
-from bahefl_flwr.records import Outcome
+from bahefl_flwr.records import RoundOutcome
 from bahefl_flwr.screening.acceptance import next_history
 from bahefl_flwr.screening.decision import decide
 from bahefl_flwr.screening.figures import Sketch, figures
@@ -50,7 +50,10 @@ def test_records_of_two_rounds() -> None:
     one, other = ([rng.randint(-50, 50) for _ in range(48)] for _ in range(2))
     weights = [rng.randint(50, 150) for _ in range(10)]
     history, digests = History.empty(), []
-    for outcome, known in ((Outcome.FIRST, {}), (Outcome.WHOLE, {"recent": np.array(one, dtype=np.int64).reshape(16, 3)})):
+    for outcome, known in (
+        (RoundOutcome.FIRST, {}),
+        (RoundOutcome.WHOLE, {"recent": np.array(one, dtype=np.int64).reshape(16, 3)}),
+    ):
         vectors = [draw(rng, one if known or site % 2 == 0 else other) for site in range(10)]
         vectors[9] = -vectors[9] if known else 0 * vectors[9]
         sketches = {s: Sketch(values=v, weight=w, in_range=True) for s, (v, w) in enumerate(zip(vectors, weights, strict=True))}

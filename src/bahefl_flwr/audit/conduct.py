@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from bahefl_flwr.audit.lottery import SCORE_MAX
-from bahefl_flwr.records import ExclusionReason, Outcome
+from bahefl_flwr.records import ExclusionReason, RoundOutcome
 
 _INITIAL = 32_768
 _EXCLUDED, _SILENT, _ABSENT, _SERVED = 4, 8, 16, 8
@@ -60,7 +60,7 @@ class Course:
     digests: dict[int, bytes] = field(default_factory=dict)
     included: int = 0
     split: int = 0
-    outcome: Outcome = Outcome.WHOLE
+    outcome: RoundOutcome = RoundOutcome.WHOLE
     voted: int = 0
     failed: int = 0
     revealed: int = 0
@@ -82,7 +82,9 @@ def settle(r: Course, m: Standing, reason: int) -> None:
     Args:
       reason: why its update is not in the aggregate, 0 if it is or if there is none.
     """
-    taken_up = {Outcome.WHOLE: r.included, Outcome.FIRST: r.included & ~r.split, Outcome.SECOND: r.split}.get(r.outcome, 0)
+    taken_up = {RoundOutcome.WHOLE: r.included, RoundOutcome.FIRST: r.included & ~r.split, RoundOutcome.SECOND: r.split}.get(
+        r.outcome, 0
+    )
     if not r.committed >> m.index & 1:
         m.lose(_ABSENT)
     elif reason in _PROVED:

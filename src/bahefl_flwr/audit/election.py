@@ -26,7 +26,7 @@ from bahefl_flwr.audit.lottery import (
     word,
 )
 from bahefl_flwr.ledger.history import Event
-from bahefl_flwr.records import Outcome, members_in
+from bahefl_flwr.records import RoundOutcome, members_in
 
 _FAULT, _RESIGNED = 2, 8
 # Rounds without tickets after an onion was replaced (Membership.sol).
@@ -205,7 +205,7 @@ class Recount:
         self._rounds[self._now].sketches[event.values["quorum"]] |= 1 << self._member(event).index
 
     def _confirmed(self, event: Event) -> None:
-        self._rounds[self._now].outcome = Outcome(event.values["outcome"])
+        self._rounds[self._now].outcome = RoundOutcome(event.values["outcome"])
 
     def _spoiled(self, event: Event) -> None:
         r = self._rounds[self._now]

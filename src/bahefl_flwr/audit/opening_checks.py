@@ -10,7 +10,7 @@ from bahefl_flwr.audit.case import Case
 from bahefl_flwr.audit.evidence import Evidence, RoundEvidence
 from bahefl_flwr.audit.finding import Finding
 from bahefl_flwr.ledger.history import Event
-from bahefl_flwr.records import BallotStage, Outcome, RoundPhase, RoundRecord, members_in
+from bahefl_flwr.records import BallotStage, RoundOutcome, RoundPhase, RoundRecord, members_in
 from bahefl_flwr.store.manifest import manifest_cid
 
 _NO_DIGEST = bytes(32)
@@ -110,7 +110,7 @@ class _Opening:
     cast: set[int | None] = field(default_factory=set)
     shown: set[int | None] = field(default_factory=set)
     named: dict[int | None, tuple[bytes, int]] = field(default_factory=dict)
-    settled: tuple[bytes, int] = (_NO_DIGEST, Outcome.WHOLE)
+    settled: tuple[bytes, int] = (_NO_DIGEST, RoundOutcome.WHOLE)
 
 
 def _confirmations(evidence: Evidence, r: RoundEvidence) -> Iterator[Finding]:
@@ -124,7 +124,7 @@ def _confirmations(evidence: Evidence, r: RoundEvidence) -> Iterator[Finding]:
         elif event.name == "OpeningConfirmed":
             yield from _settled(evidence, record, opening, event, opening.settled)
         elif event.name == "RoundSpoiled":
-            yield from _settled(evidence, record, opening, event, (event.values["positions"], Outcome.SPOILED))
+            yield from _settled(evidence, record, opening, event, (event.values["positions"], RoundOutcome.SPOILED))
         elif event.name == "RoundFinalized" and opening.settled[0] == _NO_DIGEST:
             yield Finding(round=number, message="was finalised without a confirmed model")
     stated = record.opened, record.outcome
@@ -171,12 +171,12 @@ def _settled(
     if votes < needed:
         message = f"model {model.hex()} was taken with {votes} confirmations of {needed} needed"
         yield Finding(round=number, message=message)
-    if outcome == Outcome.SPOILED:
+    if outcome == RoundOutcome.SPOILED:
         return
     if opening.split and opening.stage != BallotStage.COUNTED:
         yield Finding(round=number, message="one of two halves was chosen before the ballots were counted")
-    if (not opening.split and outcome != Outcome.WHOLE) or (outcome == Outcome.NONE and model != record.base):
-        yield Finding(round=number, message=f"the outcome {Outcome(outcome).name} does not fit the aggregate")
+    if (not opening.split and outcome != RoundOutcome.WHOLE) or (outcome == RoundOutcome.NONE and model != record.base):
+        yield Finding(round=number, message=f"the outcome {RoundOutcome(outcome).name} does not fit the aggregate")
 
 
 def _ballot(evidence: Evidence, committed: int, opening: _Opening, event: Event) -> Iterator[Finding]:
@@ -190,4 +190,4 @@ def _ballot(evidence: Evidence, committed: int, opening: _Opening, event: Event)
 
 
 def _shown(result: tuple[bytes, int]) -> str:
-    return f"{result[0].hex()} ({Outcome(result[1]).name})"
+    return f"{result[0].hex()} ({RoundOutcome(result[1]).name})"

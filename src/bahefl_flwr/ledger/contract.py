@@ -37,7 +37,7 @@ from bahefl_flwr.records import (
     LedgerView,
     Member,
     MemberStatus,
-    Outcome,
+    RoundOutcome,
     RoundRecord,
     ShareRecord,
     Task,
@@ -349,12 +349,12 @@ class FederationLedger:
         """Anyone, after the deadline of either stage of the vote: go on without the missing ballots."""
         return self._send("closeBallots", number)
 
-    def confirm_opening(self, number: int, quorum: int, digest: bytes, outcome: Outcome) -> Receipt:
+    def confirm_opening(self, number: int, quorum: int, digest: bytes, outcome: RoundOutcome) -> Receipt:
         """Committed site: the shares of `quorum` open the aggregate, and lead to this result.
 
         Args:
-          digest: SHA-256 of the model after the round, the round's `base` with Outcome.NONE; with Outcome.SPOILED the digest of
-            the list of places that are out of range.
+          digest: SHA-256 of the model after the round, the round's `base` with RoundOutcome.NONE; with
+            RoundOutcome.SPOILED the digest of the list of places that are out of range.
         """
         return self._send("confirmOpening", number, quorum, digest, int(outcome))
 

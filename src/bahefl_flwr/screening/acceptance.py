@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bahefl_flwr.errors import ProtocolError
-from bahefl_flwr.records import ExclusionReason, Outcome, mask_of, members_in
+from bahefl_flwr.records import ExclusionReason, RoundOutcome, mask_of, members_in
 from bahefl_flwr.screening.decision import Decision
 from bahefl_flwr.screening.figures import Figures
 from bahefl_flwr.screening.fixed_point import ONE, mean, median, running_mean
 from bahefl_flwr.screening.history import History
 
 
-def accepted(decision: Decision, outcome: Outcome) -> int:
+def accepted(decision: Decision, outcome: RoundOutcome) -> int:
     """Mask of the sites whose updates the new model holds."""
-    halves = {Outcome.FIRST: decision.included & ~decision.split, Outcome.SECOND: decision.split, Outcome.NONE: 0}
+    halves = {RoundOutcome.FIRST: decision.included & ~decision.split, RoundOutcome.SECOND: decision.split, RoundOutcome.NONE: 0}
     return halves.get(outcome, decision.included)
 
 
-def next_history(history: History, figures: Figures, decision: Decision, outcome: Outcome) -> History:
+def next_history(history: History, figures: Figures, decision: Decision, outcome: RoundOutcome) -> History:
     """The history after a round.
 
     A round without an accepted update teaches nothing but which sites sent garbage.
@@ -26,7 +26,7 @@ def next_history(history: History, figures: Figures, decision: Decision, outcome
     Raises:
       ProtocolError: the outcome is SPOILED: such a round is not over.
     """
-    if outcome == Outcome.SPOILED:
+    if outcome == RoundOutcome.SPOILED:
         raise ProtocolError("a spoiled round has no history yet: screen it again without the culprits first")
     garbage = history.garbage | mask_of(m for m, reason in decision.reasons.items() if reason == ExclusionReason.GARBAGE)
     members = members_in(accepted(decision, outcome))

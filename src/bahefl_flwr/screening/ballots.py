@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from math import isfinite
 
 from bahefl_flwr.errors import ProtocolError
-from bahefl_flwr.records import Outcome
+from bahefl_flwr.records import RoundOutcome
 from bahefl_flwr.screening.decision import Decision
 from bahefl_flwr.screening.fixed_point import ONE, fixed
 from bahefl_flwr.screening.history import History
@@ -31,7 +31,7 @@ def ballot_of(whole: float, first: float, second: float, gain: float) -> int:
     return better if losses[better] < (1 - gain) * losses[0] else 0
 
 
-def anchor_choice(whole: float, first: float, second: float) -> Outcome:
+def anchor_choice(whole: float, first: float, second: float) -> RoundOutcome:
     """The half whose model does best on the public anchor data; no update where neither half does better than the whole.
 
     Unlike sites that mean well make a better model together than either camp alone. Then no camp is thrown out, and the round is
@@ -42,13 +42,13 @@ def anchor_choice(whole: float, first: float, second: float) -> Outcome:
     """
     losses = [loss if isfinite(loss) else float("inf") for loss in (whole, first, second)]
     if losses[1] == losses[2] or min(losses[1:]) >= losses[0]:
-        return Outcome.NONE
-    return Outcome.FIRST if losses[1] < losses[2] else Outcome.SECOND
+        return RoundOutcome.NONE
+    return RoundOutcome.FIRST if losses[1] < losses[2] else RoundOutcome.SECOND
 
 
 def outcome_of(
     decision: Decision, history: History, rules: Rules, ballots: Mapping[int, int] | None, anchor: Callable[[], int]
-) -> Outcome:
+) -> RoundOutcome:
     """What becomes of the round: everything, one half, or no update.
 
     In this order: (1) no conflict: the whole; (2) more than half of the votes for the whole; (3) a clear majority for a half
@@ -64,17 +64,17 @@ def outcome_of(
       ProtocolError: a ballot or the anchor's answer is none of those.
     """
     if not decision.halves:
-        return Outcome.WHOLE  # 1
+        return RoundOutcome.WHOLE  # 1
     votes = _count(ballots or {}, history)
     total = sum(votes)
     if 2 * votes[0] > total:
-        return Outcome.WHOLE  # 2
+        return RoundOutcome.WHOLE  # 2
     favourite = 2 if votes[2] > votes[1] else 1
     if _elected(decision, votes, favourite, rules):
-        return Outcome(favourite)  # 3
+        return RoundOutcome(favourite)  # 3
     lead = _lead(decision, votes)
     if abs(lead) >= rules.clear_history:
-        return Outcome.FIRST if lead > 0 else Outcome.SECOND  # 4
+        return RoundOutcome.FIRST if lead > 0 else RoundOutcome.SECOND  # 4
     return _contested(rules, anchor)  # 5
 
 
@@ -102,10 +102,10 @@ def _lead(decision: Decision, votes: tuple[int, int, int]) -> int:
     return first.prior + first.reputation - second.prior - second.reputation + by_votes
 
 
-def _contested(rules: Rules, anchor: Callable[[], int]) -> Outcome:
+def _contested(rules: Rules, anchor: Callable[[], int]) -> RoundOutcome:
     if rules.policy == "hold":
-        return Outcome.NONE
+        return RoundOutcome.NONE
     choice = anchor()
-    if choice not in {Outcome.FIRST, Outcome.SECOND, Outcome.NONE}:
+    if choice not in {RoundOutcome.FIRST, RoundOutcome.SECOND, RoundOutcome.NONE}:
         raise ProtocolError(f"the anchor answered {choice} in a contested round: it picks a half (1, 2) or no update (3)")
-    return Outcome(choice)
+    return RoundOutcome(choice)
