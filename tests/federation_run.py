@@ -51,7 +51,7 @@ class KnownClient(NumPyClient):
         return [np.full(shape, 0.5, np.float32) for shape in SHAPES]
 
     def get_properties(self, config: dict[str, Any]) -> dict[str, Any]:
-        return {"num-examples": examples(self.site)}
+        return {"num-examples": examples(self.site), "anchor": True}
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> tuple[Arrays, int, dict[str, Any]]:
         number = int(config["server-round"])

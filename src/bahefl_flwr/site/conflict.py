@@ -75,7 +75,11 @@ def settled_outcome(
     ballots = {b.member: b.choice for b in site.ledger.ballots(r.number) if b.choice is not None}
 
     def anchor() -> RoundOutcome:
-        return anchor_choice(*_losses(site, r, packed, make_client(), {**config, "part": "anchor"}))
+        client = make_client()
+        if not client.get_properties({}).get("anchor"):
+            # It would evaluate its own data, and every site come to another outcome.
+            return RoundOutcome.NONE
+        return anchor_choice(*_losses(site, r, packed, client, {**config, "part": "anchor"}))
 
     return outcome_of(record.decision, record.history, record.rules, ballots, anchor)
 

@@ -189,10 +189,12 @@ def _context(view: LedgerView, r: RoundRecord, sender: str) -> bytes:
 def _answer_once(site: Site, view: LedgerView, r: RoundRecord, asked: Question) -> None:
     """DESIGN rule 4: of one update this site opens one sketch, and no second one, whatever the ledger says later.
 
+    An audit opens a few coefficients more, once for every spoiled aggregate that this very site saw.
+
     Raises:
-      ProtocolError: it has answered another question of this kind in this round.
+      ProtocolError: it has answered for other sketches in this round.
     """
-    key = (view.task.run_digest.hex(), r.number, asked.name.partition("-")[0])
+    key = (view.task.run_digest.hex(), r.number, asked.name if any(r.spoiled) else "sketches")
     recorded = site.journal.get(key)
     if recorded is not None and recorded["question"] != asked.name:
         raise ProtocolError(
