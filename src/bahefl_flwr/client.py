@@ -61,7 +61,7 @@ class LesionClient(NumPyClient):
         return LesionClient(self._settings, {**self._data, "train": change(self._data["train"])}, site=self._site)
 
     def get_properties(self, config: dict[str, Scalar]) -> dict[str, Scalar]:
-        """How many slices an epoch has, what `weighting: examples` weighs by; and that part "anchor" is the same at every site."""
+        """How many slices an epoch has, what `weighting: examples` weighs by; and that every site has the same part "anchor"."""
         return {"num-examples": self._examples, "anchor": True}
 
     def get_parameters(self, config: dict[str, Scalar]) -> NDArrays:

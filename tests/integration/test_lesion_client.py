@@ -204,7 +204,7 @@ def test_a_deployed_site_reads_its_own_folder(tmp_path: Path) -> None:
 
     client = client_fn(_context(compose(SMALL), {"data.root": str(tmp_path)}))
 
-    assert client.get_properties({}) == {"num-examples": 28}
+    assert client.get_properties({}) == {"num-examples": 28, "anchor": True}
 
 
 @pytest.mark.parametrize(
