@@ -162,7 +162,7 @@ def test_step_that_is_always_refused_ends_the_run(monkeypatch: pytest.MonkeyPatc
         raise TransactionReverted("NotYet(5, 4)", reason="NotYet")
 
     monkeypatch.setattr(driver_module.time, "sleep", lambda _: None)
-    steps = ("expire_epoch", "close_commits", "replace_coordinator", "finalize")
+    steps = ("expire_epoch", "close_commits", "draw_seed", "close_ballots", "replace_coordinator", "finalize")
     ledger = SimpleNamespace(view=lambda: SimpleNamespace(round=SimpleNamespace(number=1)), **dict.fromkeys(steps, refuse))
     driver = Driver(
         ledger, None, {}, client_config=lambda *_: {}, on_replies=lambda *_: None, on_round_end=lambda _: None,  # type: ignore[arg-type]
