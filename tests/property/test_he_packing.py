@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bahefl_flwr.errors import UpdateError
-from bahefl_flwr.he.packing import largest_packed_sum, pack, unpack
+from bahefl_flwr.he.packing import largest_packed_sum, pack, sketch_factor, unpack
+from bahefl_flwr.he.params import SecurityParams, largest_field_sum
 from he_committee import toy_params
 
 sites = st.integers(1, 8)
@@ -80,3 +81,22 @@ def test_unpack_refuses_what_does_not_fit(parameters: int, total: float) -> None
     """A wrong length or an impossible total is an error, not a wrong model."""
     with pytest.raises(UpdateError):
         unpack(np.zeros((1, 64), dtype=np.int64), parameters, total, toy_params())
+
+
+@given(seed=st.integers(0, 2**32 - 1), share=st.floats(0.01, 1), spread=st.floats(1e-6, 1))
+def test_a_scaled_update_leaves_its_sketch_five_deviations(seed: int, share: float, spread: float) -> None:
+    """Each field's norm over the root of the groups is at most a fifth of the largest sum, and a fitting update stays as it is."""
+    params = SecurityParams(update_range=0.25, weight_bits=3, threshold=3, committee=5)
+    update = (np.random.default_rng(seed).standard_normal(40_000) * spread).astype(np.float32)
+    clipped = np.clip(update, -0.25, 0.25).astype(np.float64)
+    factor = sketch_factor(update, share, 256, params)
+    thirds = np.array_split(clipped, [2 * 4096 * 2, 2 * 4096 * 4])  # 40 000 parameters are four blocks
+    norm = max(np.linalg.norm(third) for third in thirds) * share * params.field_scale / 0.25
+    room = largest_field_sum(params) * 16 / 5
+    assert factor == 1.0 or np.isclose(factor * norm, room)
+    assert factor * norm <= room * 1.0001
+
+
+def test_an_update_of_zeros_needs_no_scaling() -> None:
+    """Nothing is divided by its length."""
+    assert sketch_factor(np.zeros(10, np.float32), 1.0, 256, toy_params()) == 1.0

@@ -159,7 +159,7 @@ def test_figures_are_an_honest_sites(tmp_path: Path) -> None:
     group = Colluders(tmp_path, "mask_inversion")
     _, examples, metrics = group.client(3).fit(MODEL, {"server-round": 2, "rounds": 9})
     assert (examples, metrics) == (40, {"loss": 0.5, "precision": "fp32"})
-    assert group.client(3).get_properties({}) == {"num-examples": 40}
+    assert group.client(3).get_properties({}) == {"num-examples": 40, "anchor": True}
 
 
 def test_colluders_learn_from_the_models_they_were_sent(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_phases_have_the_contracts_numbers(library: str, phases: type[RoundPhase
 
 def test_outcomes_have_the_contracts_numbers() -> None:
     """Zero is one of them: all included updates."""
-    assert numbers_of("RoundOutcome") == {o.name: o.value for o in RoundOutcome}
+    assert numbers_of("Outcome") == {o.name: o.value for o in RoundOutcome}
 
 
 def test_standings_have_the_contracts_numbers() -> None:

@@ -35,10 +35,15 @@ def out_of_range(figures: Figures, left: Positions, _history: History, _rules: R
 
 
 def zero(figures: Figures, left: Positions, history: History, rules: Rules) -> set[int]:
-    """Rule a: far shorter than accepted updates; in a first round, than the lower median of this one."""
+    """Rule a: far shorter than the lower median of this round, within a quarter of the accepted updates and their length.
+
+    A learning rate that falls makes every update shorter than those before; half of the sites cannot lower the limit further.
+    """
     norms = {p: figures.norms[p] for p in left}
     lengths = [norm for norm in norms.values() if norm]
-    usual = history.norm if history.norm is not None else lower_median(lengths) if lengths else 0
+    usual = lower_median(lengths) if lengths else 0
+    if history.norm is not None:
+        usual = within(usual, history.norm // 4, history.norm)
     return {p for p, norm in norms.items() if norm == 0 or norm * ONE < rules.zero_norm * usual}
 
 

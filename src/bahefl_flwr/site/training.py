@@ -28,7 +28,7 @@ from bahefl_flwr.errors import (
     UpdateError,
 )
 from bahefl_flwr.he.keys import PublicKey
-from bahefl_flwr.he.packing import pack
+from bahefl_flwr.he.packing import pack, sketch_factor
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, encode_part
 from bahefl_flwr.he.update_proof import encrypt_with_proof
@@ -157,10 +157,10 @@ def _encrypt(
     r = view.round
     params = security_params(site.settings, view.epoch)
     weight = min(examples, me.max_weight)
+    share = weight / r.weight_total
     with outcome.timed("encrypt"):
-        limit = params.update_range
-        outcome.metrics["clipped-fraction"] = float(np.mean(np.abs(update) > limit))
-        packed = pack(update, weight / r.weight_total, params)
+        outcome.metrics["clipped-fraction"] = float(np.mean(np.abs(update) > params.update_range))
+        packed = pack(_sketchable(site, r, update, share, params, outcome), share, params)
         context = proof_context(
             run=view.task.run_digest, round=r.number, address=site.address, epoch=r.epoch, key_digest=key.digest()
         )
@@ -181,6 +181,21 @@ def _encrypt(
         "bytes": outcome.bytes,
         "notes": outcome.notes,
     }
+
+
+def _sketchable(site: Site, r: RoundRecord, update: Array, share: float, params: SecurityParams, outcome: Outcome) -> Array:
+    """The update, scaled down with a note where its sketch would not fit: the site would be left out as out of range."""
+    screening = site.settings.screening
+    factor = 1.0 if screening.kind == "off" else sketch_factor(update, share, screening.groups, params)
+    outcome.metrics["sketch-factor"] = factor
+    if factor == 1.0:
+        return update
+    outcome.notes.append(
+        f"round {r.number}: the update is too long for the sketch of a site with {share:.0%} of all weight, and was scaled to "
+        f"{factor:.0%}; a larger he.update_range leaves more room"
+    )
+    scaled: Array = np.clip(update, -params.update_range, params.update_range) * np.float32(factor)
+    return scaled
 
 
 def _parts(ciphertext: NDArray[np.uint32], proof: bytes, params: SecurityParams) -> Iterator[bytes]:
