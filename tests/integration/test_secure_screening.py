@@ -21,6 +21,7 @@ from federation_run import Arrays, Run, Update, common_update, distance, federat
 SIX = ("federation.sites=6", "federation.min_sites=3", "federation.rounds=1")
 BADLY = 2
 MARK = np.float32(0.123)
+LATER_MARK = np.float32(0.124)
 
 
 def poisoned(change: Callable[[NDArray[np.float32]], NDArray[np.float32]], *bad: int, start: int = 1) -> Update:
@@ -169,22 +170,44 @@ def test_a_spoiled_aggregate_is_audited_and_made_again_without_the_culprit(
     run = federated_run(tmp_path, "federation.rounds=2", update=update)
     r = run.rounds[1]
     assert (r.phase, r.attempt) == (RoundPhase.FINALIZED, 1)
+    assert run.view and r.disputed == run.view.task.excluded == run.view.epoch.accused == 0
     assert reasons(run, 1) == dict.fromkeys(members(run, BADLY), ExclusionReason.GARBAGE)
     assert r.failed == 0
     assert reasons(run, 2) == dict.fromkeys(members(run, BADLY), ExclusionReason.GARBAGE)
     assert improved(run)
 
 
+def test_who_hides_behind_another_spoiler_is_found_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first audit opens eight places, all of one site; the second sum shows the other one, and the third holds the honest."""
+    spoil_marked(monkeypatch)
+    marks = {BADLY: MARK, 0: LATER_MARK}
+
+    def update(site: int, number: int) -> Arrays:
+        arrays = known_update(site, number)
+        if site in marks:
+            arrays[-1] = np.asarray(marks[site])
+        return arrays
+
+    run = federated_run(tmp_path, "federation.sites=5", "federation.rounds=1", update=update)
+    r = run.rounds[1]
+    assert (r.phase, r.attempt) == (RoundPhase.FINALIZED, 2)
+    assert reasons(run, 1) == dict.fromkeys(members(run, *marks), ExclusionReason.GARBAGE)
+    assert run.view and r.disputed == run.view.task.excluded == run.view.epoch.accused == 0
+
+
 def spoil_marked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An update whose last value is MARK gets one coefficient that no honest one has."""
+    """An update that ends in a mark gets coefficients that no honest one has: eight with MARK, one further on with LATER_MARK."""
+    places = {float(MARK): range(24), float(LATER_MARK): range(30, 33)}
     pack = training.pack
 
     def packed(update: NDArray[np.float32], share: float, params: SecurityParams) -> NDArray[np.int64]:
         result = pack(update, share, params)
-        if np.isclose(update[-1], MARK):
-            # Whichever weight clipping gives it, one coefficient of the sum lands in the last 1/32 of the highest field.
-            for coefficient, weight in enumerate((6, 7, 8)):
-                result[0, coefficient] += (63 << (params.field_bits - 7)) // weight << (2 * params.field_bits)
+        for mark, coefficients in places.items():
+            if np.isclose(update[-1], mark):
+                # Whichever weight clipping gives it, a third of them land in the last 1/32 of the highest field.
+                for coefficient in coefficients:
+                    weight = (6, 7, 8)[coefficient % 3]
+                    result[0, coefficient] += (63 << (params.field_bits - 7)) // weight << (2 * params.field_bits)
         return result
 
     monkeypatch.setattr(training, "pack", packed)

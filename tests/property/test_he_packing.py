@@ -84,8 +84,8 @@ def test_unpack_refuses_what_does_not_fit(parameters: int, total: float) -> None
 
 
 @given(seed=st.integers(0, 2**32 - 1), share=st.floats(0.01, 1), spread=st.floats(1e-6, 1))
-def test_a_scaled_update_leaves_its_sketch_five_deviations(seed: int, share: float, spread: float) -> None:
-    """Each field's norm over the root of the groups is at most a fifth of the largest sum, and a fitting update stays as it is."""
+def test_a_scaled_update_fits_its_sketch(seed: int, share: float, spread: float) -> None:
+    """Each field's norm over the root of the groups is a fifth of the largest sum at most; what fits stays as it is."""
     params = SecurityParams(update_range=0.25, weight_bits=3, threshold=3, committee=5)
     update = (np.random.default_rng(seed).standard_normal(40_000) * spread).astype(np.float32)
     clipped = np.clip(update, -0.25, 0.25).astype(np.float64)

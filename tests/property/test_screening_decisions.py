@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bahefl_flwr.errors import ObjectCorrupt
-from bahefl_flwr.records import RoundOutcome, mask_of, members_in
+from bahefl_flwr.records import ExclusionReason, RoundOutcome, mask_of, members_in
 from bahefl_flwr.screening.acceptance import next_history
 from bahefl_flwr.screening.decision import Decision, decide
 from bahefl_flwr.screening.figures import Sketch, figures
@@ -194,3 +194,15 @@ def test_no_honest_site_is_left_out(dispersion: float, sites: int) -> None:
         assert history.reputation == {}
         assert history.norm is not None
         assert history.norm > ONE
+
+
+@given(rounds(), st.sets(st.integers(0, SITES - 1), min_size=1))
+def test_a_conviction_changes_nothing_for_the_others(drawn: tuple[dict[int, Sketch], History], guilty: set[int]) -> None:
+    """Without those that an audit convicts, every other site has the weight, the reason and the half it had."""
+    opened, history = drawn
+    seen = figures(opened, 100 * SITES, references(CENTRE) if history.rounds else {})
+    before = decide(seen, history, RULES, {})
+    after = decide(seen, history, RULES, dict.fromkeys(guilty, ExclusionReason.GARBAGE))
+    assert after.weights == {m: weight for m, weight in before.weights.items() if m not in guilty}
+    assert after.reasons == {**before.reasons, **dict.fromkeys(guilty, ExclusionReason.GARBAGE)}
+    assert [half.members for half in after.halves] == [half.members & ~mask_of(guilty) for half in before.halves]

@@ -5,8 +5,8 @@ Every site computes it and must get the same bits; nothing here asks anybody or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -73,11 +73,31 @@ class Decision:
 def decide(figures: Figures, history: History, rules: Rules, unusable: Mapping[int, ExclusionReason]) -> Decision:
     """Apply rules a to f (docs/screening.md).
 
+    GARBAGE among the unusable is the word of an audit after the round's sum was opened. Then nothing is decided again: the
+    decision is that of the opened sum, without those sites. Were another site's weight or half to change as well, the difference
+    of the two opened sums would show its update.
+
     Args:
       figures: of all sites whose update could be sketched.
       history: before this round.
       unusable: committed sites that are out whatever their figures say, with the reason.
     """
+    convicted = {m for m, reason in unusable.items() if reason is ExclusionReason.GARBAGE}
+    decision = _decide(figures, history, rules, {m: reason for m, reason in unusable.items() if m not in convicted})
+    return _without(decision, convicted) if convicted else decision
+
+
+def _without(decision: Decision, convicted: Collection[int]) -> Decision:
+    reasons = {**decision.reasons, **dict.fromkeys(convicted, ExclusionReason.GARBAGE)}
+    return replace(
+        decision,
+        weights={m: weight for m, weight in decision.weights.items() if m not in convicted},
+        reasons=dict(sorted(reasons.items())),
+        halves=tuple(replace(half, members=half.members & ~mask_of(convicted)) for half in decision.halves),
+    )
+
+
+def _decide(figures: Figures, history: History, rules: Rules, unusable: Mapping[int, ExclusionReason]) -> Decision:
     screened = [p for p, member in enumerate(figures.members) if member not in unusable]
     taken = _taken(figures, screened, history, rules)
     left = [p for p in screened if p not in taken]

@@ -95,7 +95,7 @@ def _judged(
 
 
 def _judged_again(site: Site, view: LedgerView, r: RoundRecord, asked: Question, outcome: Outcome) -> Record:
-    """The decision of the spoiled aggregate, without those whose update an audit proves to be out of range."""
+    """The decision of the spoiled aggregate and no other, without those whose update an audit proves to be out of range."""
     before = spoiled_aggregate(site, view, r).record
     opened = opened_sketches(site, view, r, asked, outcome)
     shares = {u.member: u.weight / r.weight_total for u in site.ledger.updates(r.number)}

@@ -38,7 +38,7 @@ def report_spoiled(site: Site, view: LedgerView, r: RoundRecord, spoiled: Spoile
 
     A majority of the same word has the updates audited and the aggregate made again.
     """
-    outcome.notes.append(f"round {r.number}: {spoiled}")
+    outcome.notes.append(str(spoiled))
     me = site.me().index
     if r.confirmed >> me & 1:
         return
@@ -47,10 +47,10 @@ def report_spoiled(site: Site, view: LedgerView, r: RoundRecord, spoiled: Spoile
     seen = {
         "included": f"{r.included:x}",
         "positions": [list(p) for p in spoiled.positions],
-        "aggregate": r.aggregate.hex(),
         "name": name,
     }
     site.journal.put(_key(view, r, digest), seen)
+    site.journal.put(_key(view, r, r.aggregate), {"opened": True})
     if r.committed >> me & 1:
         outcome.gas += site.ledger.confirm_opening(r.number, r.open_quorum, digest, RoundOutcome.SPOILED).gas_used
 
@@ -72,10 +72,9 @@ def spoiled_aggregate(site: Site, view: LedgerView, r: RoundRecord) -> Spoiled:
     return Spoiled(included=int(str(seen["included"]), 16), positions=positions, record=decode_record(record))
 
 
-def saw_spoiled(site: Site, view: LedgerView, r: RoundRecord, aggregate: str) -> bool:
-    """Whether this site itself found `aggregate` (hex) spoiled, which is why the ledger asks for another one."""
-    seen = site.journal.get(_key(view, r, r.spoiled)) if any(r.spoiled) else None
-    return seen is not None and seen["aggregate"] == aggregate
+def saw_spoiled(site: Site, view: LedgerView, r: RoundRecord, aggregate: bytes) -> bool:
+    """Whether this site itself opened this aggregate of the round and found it spoiled."""
+    return site.journal.get(_key(view, r, aggregate)) is not None
 
 
 def out_of_range(opened: Opened, members: tuple[int, ...], shares: Mapping[int, float], params: SecurityParams) -> list[int]:

@@ -123,7 +123,8 @@ def _release_share(site: Site, view: LedgerView, r: RoundRecord, quorum: int, ou
     expect_quorum(site, view, r, quorum)
     _decrypt_once(site, view, r)
     me = site.me().index
-    name = f"share-{quorum:x}"
+    # One quorum may be asked for two aggregates of a round, the first of which was spoiled.
+    name = f"share-{quorum:x}-{r.aggregate.hex()[:16]}"
     if any(s.member == me and s.quorum == quorum for s in site.ledger.shares(r.number)):
         put_kept(site, r.number, name)
         return
@@ -138,21 +139,22 @@ def _release_share(site: Site, view: LedgerView, r: RoundRecord, quorum: int, ou
 def _decrypt_once(site: Site, view: LedgerView, r: RoundRecord) -> None:
     """DESIGN rule 4: this site helps to open one aggregate of a round and no other, whatever the ledger or the driver say.
 
+    But for spoiled ones that this very site opened. What it adds up after those is the same sum, by the same weights, without the
+    updates that audits convicted (`screening.decide`): the difference shows only them.
+
     Raises:
       ProtocolError: it has released a share of another aggregate of this round.
     """
-    key = (view.task.run_digest.hex(), r.number, "share")
-    recorded = site.journal.get(key)
-    if recorded is not None and saw_spoiled(site, view, r, recorded["aggregate"]):
-        # What the second sum of the same updates gives away is the update of those that an audit convicted.
-        key = (*key[:2], f"share-after-{r.spoiled.hex()}")
-        recorded = site.journal.get(key)
-    if recorded is not None and recorded["aggregate"] != r.aggregate.hex():
-        raise ProtocolError(
-            f"round {r.number}: this site already helped to open aggregate {recorded['aggregate'][:16]}; the difference to "
-            f"{r.aggregate.hex()[:16]} could show a single update, so it opens no second one"
-        )
-    site.journal.put(key, {"aggregate": r.aggregate.hex()})
+    run, action = view.task.run_digest.hex(), "share"
+    while (recorded := site.journal.get((run, r.number, action))) and recorded["aggregate"] != r.aggregate.hex():
+        former = recorded["aggregate"]
+        if not any(r.spoiled) or not saw_spoiled(site, view, r, bytes.fromhex(former)):
+            raise ProtocolError(
+                f"round {r.number}: this site already helped to open aggregate {former[:16]}; the difference to "
+                f"{r.aggregate.hex()[:16]} could show a single update, so it opens no second one"
+            )
+        action = f"share-after-{former}"
+    site.journal.put((run, r.number, action), {"aggregate": r.aggregate.hex()})
 
 
 def _sealed_share(site: Site, view: LedgerView, r: RoundRecord, quorum: int) -> Iterator[bytes]:
