@@ -88,8 +88,9 @@ abstract contract Openings is Rounds {
     }
 
     /// @dev A majority found the same places of the opened sum out of range. The same coordinator makes another one, once screening
-    /// has proved whose updates are to blame: so the difference of the two sums shows only those. Twice the same places would prove
-    /// nobody.
+    /// has proved whose updates are to blame. The sites take the second decision as the first one without the convicted, all other
+    /// weights and sides unchanged: so the difference of the two sums shows only the convicted sites' updates. Twice the same places
+    /// would prove nobody.
     function _spoil(Round storage r, bytes32 positions) private {
         emit RoundSpoiled(r.number, r.attempt, positions);
         if (positions == r.spoiled) { _abortRound("the aggregate was out of range in the same places again"); return; }

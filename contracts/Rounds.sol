@@ -164,19 +164,23 @@ abstract contract Rounds is KeyEpochs, Quorums {
 
     // ---- internals: VERIFY
 
+    /// @dev Half of the sites prevent a majority, but prove nothing: where shares are out, an honest holder may have released them,
+    /// and the votes are counted to the end. Only if a majority found the aggregate wrong, so did an honest site: then no honest
+    /// holder released a share of it, and a new attempt gives nothing away.
     function _settleVerification(Round storage r) private {
-        uint256 votes = r.committed.count();
         uint256 needed = _majority(r);
-        if (r.votedOk.count() >= needed) {
+        uint256 spare = r.committed.count() - needed;
+        uint256 ok = r.votedOk.count();
+        uint256 bad = r.votedBad.count();
+        if (ok >= needed) {
             r.phase = RoundPhase.VERIFIED;
             r.deadline = _in(_config.verifyWindow);
             emit AggregateVerified(r.number, r.aggregate);
             if (r.openQuorum != 0) _startBallots(r);
-        } else if (r.votedBad.count() > votes - needed) {
+        } else if (bad >= needed || (bad > spare && (ok > spare || !r.released))) {
             emit AggregateRejected(r.number, _members[r.coordinator].account, r.attempt, r.aggregate);
             _punishVotes(r, r.votedOk);
-            // A majority found it wrong, so no honest holder released a share of it, and a new attempt gives nothing away.
-            if (r.openQuorum == 0) r.released = false;
+            if (bad >= needed && r.openQuorum == 0) r.released = false;
             _coordinatorFault(r);
             _replaceCoordinator(r);
         }

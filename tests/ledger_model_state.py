@@ -310,12 +310,14 @@ class State:
 
     def _settle_verification(self) -> None:
         r, needed = self.round, self._majority()
-        if r.voted_ok.bit_count() >= needed:
+        ok, bad = r.voted_ok.bit_count(), r.voted_bad.bit_count()
+        spare = r.committed.bit_count() - needed
+        if ok >= needed:
             r.phase = RoundPhase.VERIFIED
             if r.open_quorum:
                 self._start_ballots()
-        elif r.voted_bad.bit_count() > r.committed.bit_count() - needed:
-            r.released = r.released and r.open_quorum != 0
+        elif bad >= needed or (bad > spare and (ok > spare or not r.released)):
+            r.released = r.released and (bad < needed or r.open_quorum != 0)
             self._replace_coordinator()
 
     def _strike(self, culprit: int) -> None:

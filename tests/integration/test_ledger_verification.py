@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bahefl_flwr.records import RoundPhase, mask_of
-from ledger_sites import CONFIG, NO_LAYER, N, Sites, digest, refused
+from ledger_sites import CONFIG, NO_LAYER, N, Sites, SixSites, digest, refused
 
 
 @pytest.fixture
@@ -194,6 +194,54 @@ def test_shares_of_a_rejected_aggregate_serve_no_other(verifying: Sites) -> None
     assert verifying.round().open_quorum == 0
     verifying.release(liar, quorum=mask_of((liar, partner)))
     assert verifying.round().open_quorum == mask_of((liar, partner))
+
+
+def test_half_of_the_sites_cannot_undo_a_release(six: SixSites) -> None:
+    """Three of six prove nothing: the holder that released may be honest, and there must be no second sum (DESIGN rule 4)."""
+    six.commit()
+    six.aggregate(included=0b011111, reasons=b"\1")
+    holder, partner, _ = six.committee()
+    six.attest([holder])
+    six.release(holder, quorum=mask_of((holder, partner)))
+    *hostile, second, third = six.others(holder)
+    six.attest(hostile, ok=False)
+    six.attest([second, third])
+    assert six.admin.round(1).abort_reason == "aggregate failed after shares of it were released"
+    assert six.round().number == 2
+
+
+def test_half_of_the_sites_settle_nothing_while_a_share_is_out(six: SixSites) -> None:
+    """The others have until the deadline to vote; then the round is aborted, with no second sum."""
+    six.commit()
+    six.aggregate()
+    holder, partner, _ = six.committee()
+    six.attest([holder])
+    six.release(holder, quorum=mask_of((holder, partner)))
+    six.attest(six.others(holder)[:3], ok=False)
+    assert (six.phase(), six.round().attempt) == (RoundPhase.VERIFY, 0)
+    six.pass_deadline()
+    six.stranger.replace_coordinator(1)
+    assert six.admin.round(1).abort_reason == "aggregate failed after shares of it were released"
+
+
+def test_half_of_the_sites_pass_the_office_on_before_a_release(six: SixSites) -> None:
+    """They prevent a majority, and with no share out another coordinator makes an aggregate at once."""
+    six.commit()
+    six.aggregate()
+    former = six.round().coordinator
+    six.attest([0, 1, 2], ok=False)
+    assert (six.phase(), six.round().attempt, six.round().failed) == (RoundPhase.AGGREGATE, 1, 1 << former)
+
+
+def test_a_majority_of_an_even_number_undoes_the_release_of_a_liar(six: SixSites) -> None:
+    """Four of six found it wrong, one of them honest: whoever released its share lied, and the round goes on."""
+    six.commit()
+    six.aggregate()
+    liar, partner, _ = six.committee()
+    six.attest([liar])
+    six.release(liar, quorum=mask_of((liar, partner)))
+    six.attest(six.others(liar)[:4], ok=False)
+    assert (six.phase(), six.round().attempt, six.admin.shares(1)) == (RoundPhase.AGGREGATE, 1, ())
 
 
 def test_an_opened_aggregate_is_the_last_even_if_rejected(verifying: Sites) -> None:
