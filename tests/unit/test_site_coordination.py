@@ -29,8 +29,8 @@ def test_too_few_updates_are_told_with_their_reasons(monkeypatch: pytest.MonkeyP
         return coordination.Verdict(updates=nothing, weights={1: 8}, reasons={3: ExclusionReason.OVERSIZED})
 
     monkeypatch.setattr(coordination, "judge", judge)
-    r, site = round_(RoundPhase.AGGREGATE), SimpleNamespace(settings=compose())
+    site: Any = SimpleNamespace(settings=compose())
+    r = round_(RoundPhase.AGGREGATE)
     with pytest.raises(ProtocolError) as told:
-        unknown: Any = site
-        coordination._aggregate(unknown, view(r), r)
+        coordination._aggregate(site, view(r), r)
     assert str(told.value) == f"round 4: only 1 updates accepted; {end}"

@@ -77,7 +77,7 @@ def settled_outcome(
         return RoundOutcome.WHOLE
     if r.ballot_stage is not BallotStage.COUNTED:
         raise ProtocolError(
-            f"round {r.number}: its ballots are not counted yet, the ledger is at {r.ballot_stage.name}; this site confirms nothing"
+            f"round {r.number}: its ballots are not counted yet, but at {r.ballot_stage.name}; this site confirms nothing"
         )
     record = record_of(site, view, r, Outcome())
     ballots = {b.member: b.choice for b in site.ledger.ballots(r.number) if b.choice is not None}
