@@ -205,8 +205,8 @@ def _map(number: int) -> tuple[Tensor, Tensor]:
 
 
 def _screened(policy: str) -> Screened:
-    settings = compose().screening
-    rules = Rules.of(settings, full_weight=8)
+    settings, federation = compose().screening, compose().federation
+    rules = Rules.of(settings, full_weight=8, min_sites=federation.min_sites)
     return Screened(rules=replace(rules, policy=policy), gain=settings.ballot_gain)
 
 

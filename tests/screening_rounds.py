@@ -20,7 +20,7 @@ from bahefl_flwr.screening.rules import Rules
 from bahefl_flwr.settings import compose
 
 SHAPE = (256, 3)
-RULES = Rules.of(compose().screening, full_weight=8)
+RULES = Rules.of(compose().screening, full_weight=8, min_sites=3)
 HOLD = replace(RULES, policy="hold")
 LENGTH = 6000.0
 

@@ -113,6 +113,13 @@ def test_half_of_the_sites_hostile_from_the_start_are_outvoted(tmp_path: Path) -
     assert improved(run)
 
 
+def test_a_conflict_has_no_half_below_min_sites(tmp_path: Path) -> None:
+    """With min_sites 4, three of six against three are no conflict: the ledger would refuse such halves."""
+    run = federated_run(tmp_path, *SIX, "federation.min_sites=4", update=poisoned(lambda a: -a, 0, 1, 2))
+    r = run.rounds[1]
+    assert (r.phase, r.split) == (RoundPhase.FINALIZED, 0)
+
+
 def test_two_halves_that_vote_for_themselves_are_told_apart_by_the_anchor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,11 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from bahefl_flwr import errors
 from bahefl_flwr.audit.checks import CHECKS
@@ -17,8 +21,8 @@ def report(*findings: Finding) -> Report:
     """A report of one check."""
     result = Result(number=5, title="what holds", meaning="it means this", remedy="do that", skipped="", findings=findings)
     return Report(
-        run="run", chain_id=1, contract="0xC", block=7, block_hash="0xB", rounds=3, round=0, objects=9, tasks=(2,), all_tasks=2,
-        addresses=("0xA", "0xB"), results=(result,),
+        run="run", chain_id=1, contract="0xC", block=7, block_hash="0xB", rounds=3, round=0, finalised=3, objects=9, tasks=(2,),
+        all_tasks=2, addresses=("0xA", "0xB"), results=(result,),
     )  # fmt: skip
 
 
@@ -71,3 +75,16 @@ def test_the_text_tells_what_it_means_and_what_to_do() -> None:
     assert "round 1: wrong 1" in text
     assert "and 10 more" in text
     assert as_text(report()).endswith("every check holds")
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"finalised": 0}, "every check holds, but no round was finalised"),
+        ({"finalised": 0, "round": 2}, "every check holds, but the round was not finalised"),
+        ({"finalised": 1, "round": 2}, "every check holds"),
+    ],
+)
+def test_the_verdict_says_where_there_was_no_finalised_round(changes: dict[str, Any], verdict: str) -> None:
+    """A run that came to nothing passes, since nothing in it is wrong; nobody is to take that for an audited model."""
+    assert as_text(replace(report(), **changes)).splitlines()[-1] == verdict

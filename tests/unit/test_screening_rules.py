@@ -12,6 +12,8 @@ from bahefl_flwr.screening.decision import decide
 from bahefl_flwr.screening.figures import figures
 from bahefl_flwr.screening.fixed_point import ONE, fixed
 from bahefl_flwr.screening.history import History
+from bahefl_flwr.screening.rules import Rules
+from bahefl_flwr.settings import compose
 from screening_rounds import RULES, Vector, around, decided, direction, figures_of, references, sketches, usual_history
 
 CENTRE = direction(1)
@@ -246,3 +248,19 @@ def test_figures_without_history_have_no_alignments() -> None:
     seen = figures_of(HONEST, recent=0 * CENTRE)
     assert seen.alignments == {}
     assert seen.scores() == ()
+
+
+@pytest.mark.parametrize(("min_sites", "side"), [(2, 3), (3, 3), (4, 4)])
+def test_no_side_is_smaller_than_the_ledger_allows(min_sites: int, side: int) -> None:
+    """The ledger refuses a half of fewer than `min_sites`, so the rules make none; nor one below their own least."""
+    assert Rules.of(compose().screening, full_weight=8, min_sites=min_sites).smallest_side == side
+
+
+def test_three_hostile_sites_are_no_half_where_four_are_asked_for() -> None:
+    """With min_sites 4, three sites against five are no conflict that the ledger would refuse; four against four are one."""
+    four = Rules.of(compose().screening, full_weight=8, min_sites=4)
+    three_against = [*HONEST[:5], *(-vector for vector in HONEST[5:8])]
+    assert decided(three_against, rules=RULES).split.bit_count() == 3
+    assert decided(three_against, rules=four).split.bit_count() in (0, 4)
+    four_against = [*HONEST[:4], *(-vector for vector in HONEST[4:8])]
+    assert decided(four_against, rules=four).split == 0b11110000

@@ -19,6 +19,7 @@ from bahefl_flwr.errors import LedgerError, LedgerUnreachable, ObjectMissing, Se
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.ledger.history import History, newest_block
 from bahefl_flwr.ledger.replay import recorded_blocks
+from bahefl_flwr.records import RoundPhase
 from bahefl_flwr.store.manifest import Manifest, PartRef
 
 _ALWAYS = (1, 2)
@@ -60,6 +61,7 @@ def judge(case: Case, name: str) -> Report:
         run=name, chain_id=case.evidence.chain_id, contract=case.evidence.contract, block=case.evidence.head[0],
         block_hash=case.evidence.head[1],
         rounds=sum(1 for _ in replace(case, round=0).rounds()), round=case.round,
+        finalised=sum(r.record.phase is RoundPhase.FINALIZED for r in case.rounds()),
         tasks=tuple(t.number for t in case.evidence.tasks if case.judges_task(t.number)), all_tasks=len(case.evidence.tasks),
         objects=sum(1 for _ in needed_objects(case)), addresses=tuple(m.address for m in case.evidence.members), results=results,
     )  # fmt: skip

@@ -148,8 +148,6 @@ def _round_objects(evidence: Evidence, r: RoundEvidence) -> Iterator[NamedObject
         coordinator = record.coordinator
         size = record.aggregate_size_bytes
         yield named(ObjectKind.AGGREGATE, record.aggregate, coordinator, evidence.contract, size, needed=final)
-    for s in r.sketches:
-        yield named(ObjectKind.SKETCH, s.digest, s.member, evidence.address_of(s.member), None, needed=False)
     for s in r.shares:
         needed = final and s.quorum == record.open_quorum
         yield named(ObjectKind.SHARE, s.digest, s.member, evidence.address_of(s.member), None, needed=needed)

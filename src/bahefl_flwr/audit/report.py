@@ -39,7 +39,8 @@ class Report:
 
     Attributes:
       block, block_hash: the newest block; compare the hash with a copy you trust. tasks: those judged, of all_tasks on the
-        ledger. rounds: how many they have. round: the only round judged, 0 for all.
+        ledger. rounds: how many they have. round: the only round judged, 0 for all. finalised: how many of those judged are;
+        without any there is no model, and nearly every check holds of nothing.
       objects: how many the ledger names. addresses: of the members, by index.
     """
 
@@ -52,6 +53,7 @@ class Report:
     all_tasks: int
     rounds: int
     round: int
+    finalised: int
     objects: int
     addresses: tuple[str, ...]
     results: tuple[Result, ...]
@@ -165,7 +167,10 @@ def _place(report: Report, finding: Finding) -> str:
 def _verdict(report: Report) -> Iterator[str]:
     first, skipped = report.first(), [str(r.number) for r in report.results if r.skipped]
     if first is None:
-        yield "every check holds" + (f"; not done: {', '.join(skipped)}" if skipped else "")
+        unfinished = (
+            "" if report.finalised else ", but the round was not finalised" if report.round else ", but no round was finalised"
+        )
+        yield f"every check holds{unfinished}" + (f"; not done: {', '.join(skipped)}" if skipped else "")
         return
     failed = ", ".join(str(r.number) for r in report.results if r.findings)
     place = _place(report, first[1])

@@ -1,9 +1,14 @@
-"""What screening saw of each update and made of it: a picture and a table. Nothing is judged here."""
+"""What screening saw of each update and made of it: a picture and a table. Nothing is judged here.
+
+The figures are a coordinator's claim: what is not of their form is told, and shown nowhere.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from itertools import groupby
+from typing import Any, Final
 
 from matplotlib.axes import Axes
 
@@ -18,12 +23,21 @@ SCREENING_HEAD: Row = (
 ROUND_HEAD: Row = ("round", "separation of two camps", "conflict above", "outcome")
 # More lines than colours cannot be told apart; then all are drawn alike, and only what was left out stands out.
 _COLOURS = (style.BLUE, style.ORANGE, style.GREEN, style.PURPLE, style.SKY, style.YELLOW, style.BLACK)
-_Figure = Callable[[Mapping[str, Any], str], float | None]
+_SITES: Final = frozenset(map(str, range(256)))
+# Norms reach 2^96 where nobody is left to say which one is usual.
+_LARGEST: Final = 1e30
+_Shown = Mapping[str, Any]
+_Figure = Callable[[_Shown, str], float | None]
 
 
 def is_screened(lines: Sequence[RoundLine]) -> bool:
-    """Whether any round has figures of screening."""
+    """Whether any round has figures of screening, in whatever form."""
     return any(line.get("screening") for line in lines)
+
+
+def has_figures(lines: Sequence[RoundLine]) -> bool:
+    """Whether any round has figures that can be drawn."""
+    return any(_shown(line) for line in lines)
 
 
 def screening_picture(lines: Sequence[RoundLine]) -> bytes:
@@ -45,41 +59,71 @@ def screening_picture(lines: Sequence[RoundLine]) -> bytes:
 
 def screening_rows(lines: Sequence[RoundLine]) -> list[Row]:
     """A row a round and site."""
-    return [row for line in lines if line.get("screening") for row in _rows_of(line)]
+    return [row for line in lines if (shown := _shown(line)) for row in _rows_of(line, shown)]
 
 
 def round_rows(lines: Sequence[RoundLine]) -> list[Row]:
-    """A row a round."""
-    return [
-        (str(line["round"]), _figure(shown["separation"]), _figure(shown["threshold"]), str(line.get("outcome", "")))
-        for line in lines
-        if (shown := line.get("screening"))
-    ]
+    """A row a round; one that says so where the figures cannot be read."""
+    return [_round_row(line) for line in lines if line.get("screening")]
 
 
-def _rows_of(line: RoundLine) -> Iterator[Row]:
-    shown = line["screening"]
+def _round_row(line: RoundLine) -> Row:
+    shown = _shown(line)
+    figures = (_figure(shown["separation"]), _figure(shown["threshold"])) if shown else ("figures cannot be read", "")
+    return str(line["round"]), *figures, str(line.get("outcome", ""))
+
+
+def _rows_of(line: RoundLine, shown: _Shown) -> Iterator[Row]:
     for site in _sites([line]):
         columns = (shown["norms"], shown["cosines"], *(shown["alignments"].get(name, {}) for name in ("recent", "drift")))
-        yield str(line["round"]), site, _verdict(line, site), *(_figure(column.get(site)) for column in columns)
+        yield str(line["round"]), site, _verdict(line, shown, site), *(_figure(column.get(site)) for column in columns)
 
 
-def _verdict(line: RoundLine, site: str) -> str:
+def _verdict(line: RoundLine, shown: _Shown, site: str) -> str:
     reason = line["excluded"].get(site)
-    return reason.replace("_", " ") if reason else f"weight {line['screening']['weights'].get(site, '')}"
+    return reason.replace("_", " ") if reason else f"weight {shown['weights'].get(site, '')}"
 
 
 def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
+def _shown(line: RoundLine) -> _Shown | None:
+    """A round's figures, as `screening.summary` makes them; None where there are none, or something else stands there."""
+    shown = line.get("screening")
+    if not isinstance(shown, dict) or not {"weights", "reasons", "norms", "cosines", "separation", "threshold"} <= shown.keys():
+        return None
+    alignments = shown.get("alignments")
+    columns = (shown["weights"], shown["norms"], shown["cosines"])
+    fits = (
+        isinstance(alignments, dict)
+        and all(map(_is_column, (*columns, *alignments.values())))
+        and _is_by_site(shown["reasons"])
+        and _is_number(shown["separation"])
+        and shown["threshold"] is not None
+        and _is_number(shown["threshold"])
+    )
+    return shown if fits else None
+
+
+def _is_column(value: object) -> bool:
+    return _is_by_site(value) and isinstance(value, dict) and all(map(_is_number, value.values()))
+
+
+def _is_by_site(value: object) -> bool:
+    return isinstance(value, dict) and value.keys() <= _SITES
+
+
+def _is_number(value: object) -> bool:
+    """Or null, which stands for what is not known, and for what is no finite number."""
+    if value is None:
+        return True
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST
+
+
 def _sites(lines: Sequence[RoundLine]) -> list[str]:
     found = {
-        site
-        for line in lines
-        if (shown := line.get("screening"))
-        for part in ("norms", "weights", "reasons")
-        for site in shown[part]
+        site for line in lines if (shown := _shown(line)) for part in ("norms", "weights", "reasons") for site in shown[part]
     }
     return sorted(found, key=int)
 
@@ -87,20 +131,41 @@ def _sites(lines: Sequence[RoundLine]) -> list[str]:
 def _lines(axes: Axes, lines: Sequence[RoundLine], figure: _Figure) -> None:
     sites = _sites(lines)
     for index, site in enumerate(sites):
-        points = [
-            (line["round"], figure(shown, site), site in line["excluded"]) for line in lines if (shown := line.get("screening"))
-        ]
+        points = [(line["round"], figure(shown, site), site in line["excluded"]) for line in lines if (shown := _shown(line))]
         known = [(number, value, out) for number, value, out in points if value is not None]
         colour = _COLOURS[index] if len(sites) <= len(_COLOURS) else style.GREY
-        axes.plot([n for n, _, _ in known], [v for _, v, _ in known], color=colour)
+        # With markers, since a line of one round has no length.
+        axes.plot([n for n, _, _ in known], [v for _, v, _ in known], ".-", color=colour)
         out = [(n, v) for n, v, left_out in known if left_out]
         axes.plot([n for n, _ in out], [v for _, v in out], "x", color=style.RED)
     axes.axhline(0, color=style.GREY, linewidth=0.6)
 
 
 def _separation(axes: Axes, lines: Sequence[RoundLine]) -> None:
-    points = [(line["round"], shown) for line in lines if (shown := line.get("screening"))]
-    known = [(number, shown["separation"]) for number, shown in points if shown["separation"] is not None]
-    axes.plot([n for n, _ in known], [v for _, v in known], "o-", color=style.BLUE)
-    axes.plot([n for n, _ in points], [shown["threshold"] for _, shown in points], "--", color=style.RED)
+    """Broken where no split was tested: too few sites were left, or the round had no figures."""
+    numbers = [line["round"] for line in lines]
+    separations, thresholds = (_by_round(lines, name) for name in ("separation", "threshold"))
+    axes.plot(numbers, separations, "o-", color=style.BLUE)
+    axes.plot(numbers, thresholds, "--", color=style.RED)
+    for at, (number, threshold) in enumerate(zip(numbers, thresholds, strict=True)):
+        beside = (thresholds[k] for k in (at - 1, at + 1) if 0 <= k < len(thresholds))
+        if not math.isnan(threshold) and all(map(math.isnan, beside)):
+            axes.hlines(threshold, number - 0.5, number + 0.5, linestyles="--", color=style.RED)
+    for first, last in _gaps(numbers, separations):
+        where = {"x": (first + last) / 2, "y": 0.04, "transform": axes.get_xaxis_transform()}
+        axes.text(s="not tested", rotation=90, ha="center", va="bottom", fontsize=6, color=style.GREY, **where)
     axes.set_ylim(bottom=0)
+
+
+def _by_round(lines: Sequence[RoundLine], name: str) -> list[float]:
+    """A figure of every round; not a number where there is none, which breaks a line."""
+    values = ((_shown(line) or {}).get(name) for line in lines)
+    return [math.nan if value is None else float(value) for value in values]
+
+
+def _gaps(numbers: Sequence[int], values: Sequence[float]) -> Iterator[tuple[int, int]]:
+    """First and last number of every run of rounds without a value."""
+    for unknown, group in groupby(zip(numbers, values, strict=True), key=lambda pair: math.isnan(pair[1])):
+        if unknown:
+            gap = [number for number, _ in group]
+            yield gap[0], gap[-1]

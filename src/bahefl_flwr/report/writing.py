@@ -11,7 +11,7 @@ from bahefl_flwr.report import outcome, progress, tables
 from bahefl_flwr.report.facts import Facts, Figure, read
 from bahefl_flwr.report.outcome import ChosenModel
 from bahefl_flwr.report.page import page
-from bahefl_flwr.report.screening import SCREENING_HEAD, is_screened, screening_picture, screening_rows
+from bahefl_flwr.report.screening import SCREENING_HEAD, has_figures, screening_picture, screening_rows
 from bahefl_flwr.run_folder import RunFolder
 
 _PUBLIC = 0o644
@@ -70,12 +70,12 @@ def _figures(facts: Facts) -> Iterator[Figure]:
             name="participation", heading="Who did what", png=progress.participation(lines),
             caption="A row a site, a column a round: whose update was added, who coordinated, and who opened the sum.",
         )  # fmt: skip
-        if is_screened(lines):
+        if has_figures(lines):
             yield Figure(
                 name="screening", heading="Screening", png=screening_picture(lines),
                 caption="From the opened sketches, a line a site: (a) norm of its update, as a multiple of the usual one; (b) "
-                "mean cosine to the other updates; a red cross where it was left out. (c) How far the two camps of the best "
-                "split lie apart; above the dashed line they are a conflict.",
+                "mean cosine to the other updates; a cross where it was left out. (c) How far the two camps of the best "
+                "split lie apart; above the dashed line they are a conflict. Not tested: too few sites were left to split.",
             )  # fmt: skip
     if facts.chosen:
         yield Figure(

@@ -17,7 +17,7 @@ class Rules:
 
     Attributes:
       full_weight: integer weight of an update that is not clipped, 1..8.
-      smallest_side: fewest sites on a side of a split, a count.
+      smallest_side: fewest sites on a side of a split, a count; whoever opens a half learns the sum of so many updates.
       policy: `anchor` or `hold`: what decides a contested round.
     """
 
@@ -40,7 +40,13 @@ class Rules:
     policy: str
 
     @classmethod
-    def of(cls, settings: ScreeningSettings, *, full_weight: int) -> Self:
-        """The rules of a run. `full_weight` is 2**weight_bits of its encryption."""
+    def of(cls, settings: ScreeningSettings, *, full_weight: int, min_sites: int) -> Self:
+        """The rules of a run.
+
+        Args:
+          full_weight: 2**weight_bits of its encryption.
+          min_sites: `federation.min_sites`; the ledger refuses halves of fewer, as it does whole aggregates.
+        """
         scaled = {f.name: fixed(getattr(settings, f.name)) for f in fields(cls) if f.name not in _AS_THEY_ARE}
-        return cls(full_weight=full_weight, smallest_side=settings.smallest_side, policy=settings.policy, **scaled)
+        smallest_side = max(settings.smallest_side, min_sites)
+        return cls(full_weight=full_weight, smallest_side=smallest_side, policy=settings.policy, **scaled)

@@ -5,9 +5,10 @@ That strikes its quorum, so that another one opens the same aggregate. What come
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
-from bahefl_flwr.errors import ProtocolError, StoreError, WrongRound, WrongShare
+from bahefl_flwr.errors import ProtocolError, SpoiledSum, StoreError, WrongRound, WrongShare
 from bahefl_flwr.he.keys import KeyShare
 from bahefl_flwr.he.ring import Int64Array
 from bahefl_flwr.records import LedgerView, RoundRecord
@@ -28,7 +29,9 @@ def expect_agreement(site: Site, request: Request, view: LedgerView, r: RoundRec
     if request.quorum != r.open_quorum:
         if request.quorum & r.disputed:
             # Struck before this site looked: a majority excludes the liar, so every key holder says what it sees.
-            open_checked(site, request, view, replace(r, open_quorum=request.quorum), Outcome())
+            # A sum out of range has right shares; it is told of the quorum that the ledger is at.
+            with suppress(SpoiledSum):
+                open_checked(site, request, view, replace(r, open_quorum=request.quorum), Outcome())
         raise WrongRound(f"round {r.number}: asked about quorum {request.quorum:x}, the ledger is at {r.open_quorum:x}; ignored")
     mine = 1 << site.me().index
     agrees = not r.voted_bad & mine

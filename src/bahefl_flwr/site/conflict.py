@@ -12,7 +12,7 @@ from flwr.client import NumPyClient
 from bahefl_flwr.errors import ProtocolError, SpoiledSum
 from bahefl_flwr.he.ring import Int64Array
 from bahefl_flwr.ledger.ballots import ballot_commitment
-from bahefl_flwr.records import LedgerView, RoundOutcome, RoundPhase, RoundRecord
+from bahefl_flwr.records import BallotStage, LedgerView, RoundOutcome, RoundPhase, RoundRecord
 from bahefl_flwr.screening.ballots import anchor_choice, ballot_of, outcome_of
 from bahefl_flwr.site.checked_opening import expect_agreement, open_checked
 from bahefl_flwr.site.model import Model
@@ -68,9 +68,17 @@ def reveal_ballot(site: Site, request: Request) -> Outcome:
 def settled_outcome(
     site: Site, view: LedgerView, r: RoundRecord, packed: Int64Array, make_client: ClientFactory, config: ClientConfig
 ) -> RoundOutcome:
-    """What becomes of the round; the whole aggregate where there was no conflict."""
+    """What becomes of the round; the whole aggregate where there was no conflict.
+
+    Raises:
+      ProtocolError: ballots may still come in. Counted too early they could come to another outcome than the majority's.
+    """
     if not r.split:
         return RoundOutcome.WHOLE
+    if r.ballot_stage is not BallotStage.COUNTED:
+        raise ProtocolError(
+            f"round {r.number}: its ballots are not counted yet, but at {r.ballot_stage.name}; this site confirms nothing"
+        )
     record = record_of(site, view, r, Outcome())
     ballots = {b.member: b.choice for b in site.ledger.ballots(r.number) if b.choice is not None}
 

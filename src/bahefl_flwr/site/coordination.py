@@ -54,9 +54,9 @@ def _aggregate(site: Site, view: LedgerView, r: RoundRecord) -> Outcome:
     with outcome.timed("aggregate"):
         verdict = judge(site, view, r, outcome)
         if len(verdict.weights) < site.settings.federation.min_sites:
-            why = "; ".join(outcome.notes)
+            why = "".join(f"; {note}" for note in outcome.notes)
             raise ProtocolError(
-                f"round {r.number}: only {len(verdict.weights)} updates accepted; left out {_named(verdict)}: {why}"
+                f"round {r.number}: only {len(verdict.weights)} updates accepted; left out {_named(verdict)}{why}"
             )
         params = security_params(site.settings, view.epoch)
         manifest = keep_aggregate(site, view, r, verdict, TenSealAdder(params), params)

@@ -90,7 +90,8 @@ def _judged(
     model = newest_model(site, view, outcome)
     memory = load_memory(site.folder, model)
     references = {name: sketch_of_vector(v, asked.plan) for name, v in memory.references(model).items()}
-    rules = Rules.of(site.settings.screening, full_weight=1 << security_params(site.settings, view.epoch).weight_bits)
+    bits, least = security_params(site.settings, view.epoch).weight_bits, site.settings.federation.min_sites
+    rules = Rules.of(site.settings.screening, full_weight=1 << bits, min_sites=least)
     return _decided(figures(sketches, r.weight_total, references), memory.figures, rules, unusable)
 
 

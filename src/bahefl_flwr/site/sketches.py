@@ -5,6 +5,7 @@ What is asked follows from the ledger alone: a key holder never answers what a m
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -76,13 +77,19 @@ def question(site: Site, view: LedgerView, r: RoundRecord, updates: Updates) -> 
     """What the ledger asks in this state of the round.
 
     Raises:
-      ProtocolError: the ledger has drawn no seed yet, or this site did not see the spoiled aggregate that the question is about.
+      ProtocolError: the ledger has drawn no seed yet, or this site did not see the spoiled aggregate that the question is about;
+        or there is no update to ask about.
     """
     params = security_params(site.settings, view.epoch)
     blocks = updates.part_blocks
+    if not updates.sound:
+        why = ", ".join(f"site {m} ({reason.name.lower()})" for m, reason in updates.unusable.items()) or "nobody committed"
+        raise ProtocolError(f"round {r.number}: no committed update can be used, there is nothing to open: {why}")
     if any(r.spoiled):
         spoiled = spoiled_aggregate(site, view, r)
         sources = {m: updates.sound[m] for m in members_in(spoiled.included) if m in updates.sound}
+        if not sources:
+            raise ProtocolError(f"round {r.number}: no update of its spoiled aggregate can be read, there is nothing to open")
         plan = position_plan(spoiled.positions, params)
         return Question(plan=plan, sources=sources, part_blocks=blocks, name=f"audit-{r.spoiled.hex()[:16]}")
     if not any(r.screen_seed):
@@ -209,17 +216,22 @@ def _sketches(site: Site, r: RoundRecord, asked: Question, params: SecurityParam
 
 
 def _sketch(site: Site, r: RoundRecord, asked: Question, member: int, manifest: Manifest, params: SecurityParams) -> Sketches:
-    """Kept at the site: a key holder needs it again as a judge."""
-    path = site.round_folder(r.number) / f"{asked.name}-of-{manifest.digest.hex()}.npy"
-    if path.exists():
-        with path.open("rb") as file:
-            known: Sketches = np.load(file, allow_pickle=False)
+    """Kept at the site: a key holder needs it again as a judge. What the disk has damaged is made again from the store."""
+    path = site.round_folder(r.number) / f"{asked.name}-of-{manifest.digest.hex()}.sketch"
+    # With other numbers than the others' it would take their right answers for wrong, and accuse them.
+    digest, _, kept_bytes = (path.read_bytes() if path.exists() else b"").partition(b"\n")
+    if digest == _digest(kept_bytes):
+        known: Sketches = np.load(io.BytesIO(kept_bytes), allow_pickle=False)
         return known
     made = sketch(_parts(site, member, manifest, asked.part_blocks, params), asked.plan)
     buffer = io.BytesIO()
     np.save(buffer, made)
-    atomic_write(path, buffer.getvalue())
+    atomic_write(path, _digest(buffer.getvalue()) + b"\n" + buffer.getvalue())
     return made
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).hexdigest().encode()
 
 
 def _parts(site: Site, member: int, manifest: Manifest, blocks: tuple[int, ...], params: SecurityParams) -> Iterator[Sketches]:

@@ -1,0 +1,36 @@
+"""What a coordinator says where it cannot make an aggregate."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bahefl_flwr.errors import ProtocolError
+from bahefl_flwr.records import ExclusionReason, RoundPhase
+from bahefl_flwr.settings import compose
+from bahefl_flwr.site import coordination
+from bahefl_flwr.site.state import Outcome
+from bahefl_flwr.site.updates import Updates
+from round_views import round_, view
+
+
+@pytest.mark.parametrize(
+    ("notes", "end"),
+    [([], "left out site 3 (oversized)"), (["a", "b"], "left out site 3 (oversized); a; b")],
+)
+def test_too_few_updates_are_told_with_their_reasons(monkeypatch: pytest.MonkeyPatch, notes: list[str], end: str) -> None:
+    """Notes follow where there are any; without them the sentence ends there."""
+    nothing = Updates(sound={}, unusable={}, part_blocks=(1,))
+
+    def judge(_site: object, _view: object, _r: object, outcome: Outcome) -> coordination.Verdict:
+        outcome.notes += notes
+        return coordination.Verdict(updates=nothing, weights={1: 8}, reasons={3: ExclusionReason.OVERSIZED})
+
+    monkeypatch.setattr(coordination, "judge", judge)
+    site: Any = SimpleNamespace(settings=compose())
+    r = round_(RoundPhase.AGGREGATE)
+    with pytest.raises(ProtocolError) as told:
+        coordination._aggregate(site, view(r), r)
+    assert str(told.value) == f"round 4: only 1 updates accepted; {end}"
