@@ -165,13 +165,15 @@ class ScreeningSettings(_Group):
     Attributes:
       kind: `sketch` opens small random sketches of all updates, `off` adds whatever is well-formed.
       groups: sums opened per update, each over ring_degree / groups coefficients; a power of two.
-      zero_norm: an update below this part of the usual norm is none.
+      zero_norm: an update below this part of the usual norm is none. (Usual: the lower median of the round's norms other than
+        zero, held within a quarter of the history's norm and the history's norm.)
       duplicate, duplicate_share: two updates are copies if 1 - cosine is below the first, and below the second part of what is
         usual between the others.
       replay: an update with this cosine to a public vector is a replay.
       undoing: an update aligned with the accepted history by less than this part of what is usual (negative: against it) ...
-      undoing_common: ... and whose mean cosine to the others is below this part of theirs undoes it.
-      largest_norm: an update above this multiple of the usual norm is out.
+      undoing_common: ... and whose median cosine to the others is below this part of the mean cosine among them undoes it.
+      largest_norm: an update above this multiple of the usual norm is out. (Usual: the lower median of all norms of the round, held
+        within half and twice the history's norm.)
       clip_norm: one above this multiple is clipped to it by an integer weight. Sites with more data take more steps and so send
         longer updates: at 1 they would be halved.
       split: least difference of mean cosines, within minus between two halves, that is a conflict.
