@@ -245,7 +245,7 @@ class StoreSettings(_Group):
 
 
 class TrainSettings(_Group):
-    """Local training (LESION.md; paper section 4 under `experiment=paper`).
+    """Local training (docs/lesion.md; paper section 4 under `experiment=paper`).
 
     Attributes:
       schedule: `cosine` over the whole task, or `restarts` (linear warm-up, then cosine annealing with warm restarts).
@@ -317,7 +317,7 @@ class DataSettings(_Group):
 
 
 class ModelSettings(_Group):
-    """Light U-Net (paper section 3.4.4). `unshuffle` 2 works at half resolution inside: 3.6x less CPU (LESION.md)."""
+    """Light U-Net (paper section 3.4.4). `unshuffle` 2 works at half resolution inside: 3.6x less CPU (docs/lesion.md)."""
 
     width: int = Field(ge=4, le=128)
     depth: int = Field(ge=2, le=5)
