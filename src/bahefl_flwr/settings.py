@@ -172,7 +172,7 @@ class ScreeningSettings(_Group):
       replay: an update with this cosine to a public vector is a replay.
       undoing: an update aligned with the accepted history by less than this part of what is usual (negative: against it) ...
       undoing_common: ... and whose median cosine to the others is below this part of the mean cosine among them undoes it.
-      largest_norm: an update above this multiple of the usual norm is out. (Usual: the lower median of all norms of the round, held
+      largest_norm: an update above this multiple of the usual norm is out. (Usual: the lower median of the round's norms, held
         within half and twice the history's norm.)
       clip_norm: one above this multiple is clipped to it by an integer weight. Sites with more data take more steps and so send
         longer updates: at 1 they would be halved.
@@ -228,7 +228,8 @@ class AttackSettings(_Group):
 
     Attributes:
       name: what they do; `none` attacks nothing. `conf/attack/` has a file for each.
-      fraction: of the sites that attack, rounded to whole sites, and never all of them below 1; which ones follows from run.seed.
+      fraction: of the sites that attack, rounded to whole sites, halves down, so that half is never a majority; all of
+        them at 1 only. Which ones follows from run.seed.
       start_round: first finalised round, from 1, that they try to spoil; before it they are honest.
     """
 
