@@ -122,7 +122,7 @@ def _attack(federation: Federation, lines: Sequence[RoundLine]) -> AttackFacts:
 
 
 def pooled_evaluation(records: list[RecordDict], weighted_by_key: str) -> MetricRecord:
-    """Sum the sites' exact pixel counts and compute the figures from the sums (LESION.md); the loss is per example."""
+    """Sum the sites' exact pixel counts and compute the figures from the sums (docs/lesion.md); the loss is per example."""
     from bahefl_flwr.lesion.metrics import from_metrics, to_metrics
 
     sites: list[dict[str, Any]] = [dict(record["metrics"].items()) for record in records]

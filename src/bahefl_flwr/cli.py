@@ -12,16 +12,17 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
 from rich.console import Console
 
+from bahefl_flwr.attack.roster import announced, warnings
 from bahefl_flwr.composition import expand_sweep, experiments
 from bahefl_flwr.errors import BaheflError
-from bahefl_flwr.settings import compose
+from bahefl_flwr.settings import Settings, compose
 from bahefl_flwr.simulation import simulate
 from bahefl_flwr.sweep import run_sweep
 
@@ -114,19 +115,30 @@ def _carry_out(arguments: argparse.Namespace) -> int:
     overrides = list(arguments.overrides)
     if arguments.num_supernodes is not None:
         overrides.append(f"federation.sites={arguments.num_supernodes}")
-    if arguments.multirun and arguments.show:
-        for job in expand_sweep(overrides):
-            compose(job)
-            print(" ".join(job))
-        return 0
     if arguments.multirun:
-        return run_sweep(arguments.app, overrides, verbose=arguments.verbose)
-    settings = compose(overrides)
-    if arguments.show:
-        print(settings.yaml(), end="")
+        jobs = [(job, compose(job)) for job in expand_sweep(overrides)]
+        _warn(jobs)
+        if not arguments.show:
+            return run_sweep(arguments.app, overrides, verbose=arguments.verbose)
+        for job, settings in jobs:
+            print("  # ".join(filter(None, [" ".join(job), announced(settings)])))
         return 0
+    settings = compose(overrides)
+    _warn([(overrides, settings)])
+    attack = announced(settings)
+    if arguments.show:
+        print(settings.yaml() + (f"# {attack}\n" if attack else ""), end="")
+        return 0
+    if attack:
+        print(attack, flush=True)
     simulate(arguments.app, settings, verbose=arguments.verbose)
     return 0
+
+
+def _warn(jobs: Iterable[tuple[Sequence[str], Settings]]) -> None:
+    """Say once on stderr, so that what --show prints stays YAML, which attacks cannot happen."""
+    for warning in dict.fromkeys(warning for overrides, settings in jobs for warning in warnings(settings, overrides)):
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:

@@ -165,13 +165,15 @@ class ScreeningSettings(_Group):
     Attributes:
       kind: `sketch` opens small random sketches of all updates, `off` adds whatever is well-formed.
       groups: sums opened per update, each over ring_degree / groups coefficients; a power of two.
-      zero_norm: an update below this part of the usual norm is none.
+      zero_norm: an update below this part of the usual norm is none. (Usual: the lower median of the round's norms other than
+        zero, held within a quarter of the history's norm and the history's norm.)
       duplicate, duplicate_share: two updates are copies if 1 - cosine is below the first, and below the second part of what is
         usual between the others.
       replay: an update with this cosine to a public vector is a replay.
       undoing: an update aligned with the accepted history by less than this part of what is usual (negative: against it) ...
-      undoing_common: ... and whose mean cosine to the others is below this part of theirs undoes it.
-      largest_norm: an update above this multiple of the usual norm is out.
+      undoing_common: ... and whose median cosine to the others is below this part of the mean cosine among them undoes it.
+      largest_norm: an update above this multiple of the usual norm is out. (Usual: the lower median of the round's norms, held
+        within half and twice the history's norm.)
       clip_norm: one above this multiple is clipped to it by an integer weight. Sites with more data take more steps and so send
         longer updates: at 1 they would be halved.
       split: least difference of mean cosines, within minus between two halves, that is a conflict.
@@ -226,7 +228,8 @@ class AttackSettings(_Group):
 
     Attributes:
       name: what they do; `none` attacks nothing. `conf/attack/` has a file for each.
-      fraction: of the sites that attack, rounded to whole sites, and never all of them below 1; which ones follows from run.seed.
+      fraction: of the sites that attack, rounded to whole sites, halves down, so that half is never a majority; all of
+        them at 1 only. Which ones follows from run.seed.
       start_round: first finalised round, from 1, that they try to spoil; before it they are honest.
     """
 
@@ -243,7 +246,7 @@ class StoreSettings(_Group):
 
 
 class TrainSettings(_Group):
-    """Local training (LESION.md; paper section 4 under `experiment=paper`).
+    """Local training (docs/lesion.md; paper section 4 under `experiment=paper`).
 
     Attributes:
       schedule: `cosine` over the whole task, or `restarts` (linear warm-up, then cosine annealing with warm restarts).
@@ -315,7 +318,7 @@ class DataSettings(_Group):
 
 
 class ModelSettings(_Group):
-    """Light U-Net (paper section 3.4.4). `unshuffle` 2 works at half resolution inside: 3.6x less CPU (LESION.md)."""
+    """Light U-Net (paper section 3.4.4). `unshuffle` 2 works at half resolution inside: 3.6x less CPU (docs/lesion.md)."""
 
     width: int = Field(ge=4, le=128)
     depth: int = Field(ge=2, le=5)

@@ -136,7 +136,7 @@ def _wait_for_nodes(grid: Grid, wanted: int, timeout_s: float) -> list[int]:
 
 
 def _whitelist(federation: Federation, strangers: list[Hello]) -> None:
-    """In a simulation the run is its own registrar. Weights are what sites say, capped (SCREENING.md)."""
+    """In a simulation the run is its own registrar. Weights are what sites say, capped."""
     s = federation.settings.federation
     weights = [min(h.examples, s.max_weight) if s.weighting == "examples" else 1 for h in strangers]
     federation.ledger.whitelist([h.address for h in strangers], weights)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from audited_run import failures, with_round
+from audited_run import AuditedRun, failures, with_round
 from bahefl_flwr.audit.case import Case
 from bahefl_flwr.audit.finding import Finding
 from bahefl_flwr.records import ExclusionReason, ObjectKind, RoundOutcome
 from bahefl_flwr.screening.record import Record, decode_record, encode_record
 from bahefl_flwr.store import LocalStore, manifest_for
+from federation_run import flip_one_byte
 
 
 def with_record(case: Case, folder: Path, change: Record) -> Case:
@@ -93,6 +95,20 @@ def test_check_15_finds_an_aggregate_without_record(case: Case, tmp_path: Path) 
     LocalStore(tmp_path).put(other, parts)
     changed = replace(with_round(case, 2, aggregate=other.digest), store=LocalStore(tmp_path), round=2)
     assert any("ends in no record" in f.message for f in found(changed))
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, flip_one_byte])
+def test_a_record_that_cannot_be_read_is_not_judged_and_blames_nobody(
+    audited: AuditedRun, damage: Callable[[Path], None], case: Case
+) -> None:
+    """The store lost or altered the last part of an aggregate: check 5 says so, and check 15 only that it could not judge."""
+    manifest = case.store.manifest(case.evidence.rounds[1].record.aggregate)
+    damage(next((audited.folder / "store").rglob(f"*{manifest.parts[-1].cid}*")))
+    _, report = audited.audit()
+    five, fifteen = (next(c for c in report["checks"] if c["number"] == number) for number in (5, 15))
+    assert five["status"] == "failed"
+    assert (fifteen["status"], fifteen["findings"]) == ("skipped", [])
+    assert fifteen["skipped"] == "not judged, see check 5: the record of round 2 cannot be read in the store"
 
 
 @pytest.mark.parametrize("number", [1, 2])

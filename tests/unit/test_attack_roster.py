@@ -11,7 +11,7 @@ from flwr.app import Context, RecordDict
 from bahefl_flwr import app
 from bahefl_flwr.attack.catalogue import ATTACKS
 from bahefl_flwr.attack.client import AttackingClient, attacking
-from bahefl_flwr.attack.roster import attackers, attacking_members
+from bahefl_flwr.attack.roster import announced, attackers, attacking_members, warnings
 from bahefl_flwr.client import LesionClient
 from bahefl_flwr.composition import conf_folder
 from bahefl_flwr.errors import SettingsError
@@ -69,6 +69,37 @@ def test_an_unknown_attack_is_refused_with_the_list(override: str) -> None:
 def test_a_fraction_is_rounded_to_sites_but_never_to_all_of_them(ten_sites: Settings, fraction: float, count: int) -> None:
     """All sites attack at a fraction of 1 only."""
     assert len(attackers(told(ten_sites, fraction=fraction))) == count
+
+
+@pytest.mark.parametrize(
+    ("fraction", "sites", "count"),
+    [(0.5, 3, 1), (0.5, 5, 2), (0.5, 7, 3), (0.5, 10, 5), (0.3, 3, 1), (0.3, 5, 1), (0.1, 3, 0), (0.7, 5, 3), (0.6, 5, 3)],
+)
+def test_half_is_never_a_majority(ten_sites: Settings, fraction: float, sites: int, count: int) -> None:
+    """To the nearest whole number, and halves down."""
+    federation = ten_sites.federation.model_copy(update={"sites": sites})
+    settings = told(ten_sites.model_copy(update={"federation": federation}), fraction=fraction)
+    assert len(attackers(settings)) == count
+    assert announced(settings) == f"attackers: {count} of {sites}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "warning"),
+    [
+        (["attack=sign_flip", "attack.fraction=0.1"], "nobody attacks"),
+        (["attack=sign_flip", "attack.start_round=7"], "after the last of 2 rounds"),
+        (["attack.fraction=0.5"], "attack.fraction=0.5 does nothing without an attack"),
+        (["attack=none", "attack.fraction=0.5"], ""),
+        (["attack=sign_flip", "attack.fraction=0"], ""),
+        (["attack=sign_flip"], ""),
+        ([], ""),
+    ],
+)
+def test_an_attack_that_cannot_happen_is_warned_of(overrides: list[str], warning: str) -> None:
+    """Three sites, two rounds. No attackers on purpose, or an attack left out on purpose, is no reason to warn."""
+    told_so = warnings(compose(["experiment=smoke", *overrides]), overrides)
+    assert len(told_so) == (1 if warning else 0)
+    assert warning in "".join(told_so)
 
 
 def test_who_attacks_follows_from_the_seed(ten_sites: Settings) -> None:

@@ -61,3 +61,26 @@ def test_show_prints_the_settings_and_starts_nothing(capsys: pytest.CaptureFixtu
     output = capsys.readouterr().out
     assert "experiment: smoke\n" in output
     assert "  sites: 4\n" in output
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m"]])
+def test_show_says_how_many_attack_and_what_cannot_happen(capsys: pytest.CaptureFixture[str], sweep: list[str]) -> None:
+    """As a comment in what is shown, and as a warning beside it."""
+    assert main([*sweep, "--show", "experiment=smoke", "attack=sign_flip", "attack.fraction=0.1"]) == 0
+    shown, warned = capsys.readouterr()
+    assert shown.endswith("# attackers: 0 of 3\n")
+    assert warned.startswith("warning: attack=sign_flip, but")
+    assert main([*sweep, "--show", "experiment=smoke"]) == 0
+    shown, warned = capsys.readouterr()
+    assert "attackers:" not in shown
+    assert not warned
+
+
+def test_the_start_says_how_many_attack(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is started, and a fraction without an attack is warned of."""
+    monkeypatch.setattr("bahefl_flwr.cli.simulate", lambda *_, **__: None)
+    assert main(["experiment=smoke", "attack=sign_flip", "attack.fraction=0.5"]) == 0
+    assert capsys.readouterr() == ("attackers: 1 of 3\n", "")
+    assert main(["experiment=smoke", "attack.fraction=0.5"]) == 0
+    said, warned = capsys.readouterr()
+    assert (said, warned.startswith("warning: attack.fraction=0.5 does nothing")) == ("", True)

@@ -46,7 +46,7 @@ def test_paper_changes_its_loss_by_thirds(epoch: int, weight: float) -> None:
 
 
 def test_default_never_trains_on_dice_alone() -> None:
-    """A floor of cross-entropy keeps a site of almost only negative slices from collapsing the model (LESION.md)."""
+    """A floor of cross-entropy keeps a site of almost only negative slices from collapsing the model."""
     default = compose([]).train
 
     assert max(dice_weight_at(epoch, 24, default) for epoch in range(24)) <= 0.9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -25,7 +26,41 @@ def attackers(settings: Settings) -> tuple[int, ...]:
         return ()
     most = sites if attack.fraction == 1 else sites - 1
     order = np.random.default_rng([settings.run.seed, _DOMAIN]).permutation(sites)
-    return tuple(sorted(int(site) for site in order[: min(most, round(attack.fraction * sites))]))
+    return tuple(sorted(int(site) for site in order[: min(most, _nearest(attack.fraction * sites))]))
+
+
+def _nearest(count: float) -> int:
+    """Rounded, halves down: half of the sites is never a majority."""
+    # A product such as 0.3 * 5 may be off by a last bit.
+    return math.ceil(count - 0.5 - 1e-9)
+
+
+def announced(settings: Settings) -> str:
+    """How many sites will attack, to be told before a run starts; "" where no attack was asked for."""
+    if settings.attack.name == "none":
+        return ""
+    return f"attackers: {len(attackers(settings))} of {settings.federation.sites}"
+
+
+def warnings(settings: Settings, overrides: Iterable[str] = ()) -> tuple[str, ...]:
+    """Why an attack that was asked for cannot happen.
+
+    Args:
+      overrides: as given on the command line.
+    """
+    attack, sites, rounds = settings.attack, settings.federation.sites, settings.federation.rounds
+    if attack.name == "none":
+        given = list(overrides)
+        idle = [o for o in given if o.startswith(("attack.fraction=", "attack.start_round="))]
+        if not idle or any(o.startswith(("attack=", "attack.name=")) for o in given):
+            return ()
+        return (f"{' '.join(idle)} does nothing without an attack: add attack=<name>, or leave it out",)
+    told = []
+    if attack.fraction and not attackers(settings):
+        told.append(f"attack={attack.name}, but attack.fraction={attack.fraction:g} of {sites} sites is no site: nobody attacks")
+    if attack.start_round > rounds:
+        told.append(f"attack={attack.name}, but attack.start_round={attack.start_round} is after the last of {rounds} rounds")
+    return tuple(told)
 
 
 def attacking_members(settings: Settings, run: Path, members: Iterable[Member]) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from bahefl_flwr.audit.model_checks import model_chain
 from bahefl_flwr.audit.object_checks import bound_manifests, exact_sums, intact_objects
 from bahefl_flwr.audit.opening_checks import confirmed_openings, decryptions
 from bahefl_flwr.audit.round_checks import commitments, inclusions, membership, votes
-from bahefl_flwr.audit.screening_checks import decisions
+from bahefl_flwr.audit.screening_checks import decisions, not_judged
 
 _NO_MODEL = "not done: no summary.json and no model file to compare (--model FILE); the rounds' models follow each other"
 
@@ -164,5 +164,6 @@ CHECKS: tuple[Check, ...] = (
         remedy="do not use models from this round on; the coordinator and the sites that voted for it are at fault",
         run=decisions,
         skipped=lambda case: "" if any(any(r.record.screen_seed) for r in case.rounds()) else _NOT_SCREENED,
+        incomplete=not_judged,
     ),
 )

@@ -15,6 +15,9 @@ from bahefl_flwr.screening.history import History
 from bahefl_flwr.screening.record import Record, check_record, decode_record
 from bahefl_flwr.store.manifest import manifest_cid
 
+# A record, why an aggregate ends in none, or why the store does not give it.
+_Read = Record | str | StoreError
+
 
 def decisions(case: Case) -> Iterator[Finding]:
     """15. Whose update was added, with which weight, and which half was taken, follows from the figures on record.
@@ -28,8 +31,8 @@ def decisions(case: Case) -> Iterator[Finding]:
     records = {r.record.number: _record(case, r) for r in _screened(case)}
     for r in case.rounds():
         record = records.get(r.record.number)
-        if record is None:
-            continue
+        if record is None or isinstance(record, StoreError):
+            continue  # check 5 tells, and `not_judged`
         if isinstance(record, str):  # 1
             yield _about(r, record)
             continue
@@ -40,6 +43,13 @@ def decisions(case: Case) -> Iterator[Finding]:
         yield from (_about(r, problem) for problem in problems)
 
 
+def not_judged(case: Case) -> str:
+    """Rounds whose decision cannot be made again because their record cannot be read in the store; "" if there is none."""
+    judged = [r for r in _screened(case) if case.judges(r.record.number)]
+    unread = [str(r.record.number) for r in judged if isinstance(_record(case, r), StoreError)]
+    return f"not judged, see check 5: the record of round {', '.join(unread)} cannot be read in the store" if unread else ""
+
+
 def _screened(case: Case) -> Iterator[RoundEvidence]:
     """Finalised rounds, for whose sketches a seed was drawn, of all tasks of which a round is judged: the history spans them."""
     tasks = {r.task for r in case.rounds()}
@@ -47,12 +57,16 @@ def _screened(case: Case) -> Iterator[RoundEvidence]:
     return (r for r in final if any(r.record.screen_seed))
 
 
-def _record(case: Case, r: RoundEvidence) -> Record | str:
-    """The record of a round, or why there is none to read."""
+def _record(case: Case, r: RoundEvidence) -> _Read:
+    """The record of a round; or why what the aggregate ends in is none; or why that cannot be read in the store."""
     try:
         manifest = case.store.manifest(r.record.aggregate)
-        return decode_record(case.store.part(manifest.parts[-1], of=manifest))
-    except (StoreError, ObjectCorrupt) as error:
+        last = case.store.part(manifest.parts[-1], of=manifest)
+    except StoreError as error:
+        return error
+    try:
+        return decode_record(last)
+    except ObjectCorrupt as error:
         return f"ends in no record of its decision: {error}"
 
 
@@ -68,10 +82,10 @@ def _not_on_ledger(r: RoundRecord, record: Record) -> Iterator[str]:
             yield f"the ledger {name} {_shown(told)}, the record {_shown(decided)}"
 
 
-def _history(evidence: Evidence, r: RoundEvidence, record: Record, records: Mapping[int, Record | str]) -> Iterator[str]:
+def _history(evidence: Evidence, r: RoundEvidence, record: Record, records: Mapping[int, _Read]) -> Iterator[str]:
     before = records.get(r.parent_round)
-    if isinstance(before, str):
-        return  # check 15 of that round tells
+    if isinstance(before, str | StoreError):
+        return  # check 15 of that round tells, or check 5
     if before is None:
         if record.history != History.empty():
             yield "the record starts from a history, though no round of the task came before"

@@ -51,7 +51,7 @@ class PixelCounts:
 
     @property
     def dead(self) -> bool:
-        """The model answers the same everywhere although there is lesion: a collapsed round (LESION.md)."""
+        """The model answers the same everywhere although there is lesion: a collapsed round (docs/lesion.md)."""
         return self.tp + self.fn > 0 and (self.tp + self.fp == 0 or self.tn + self.fn == 0)
 
 
@@ -180,7 +180,7 @@ def count_pixels(predicted: Mask, truth: Mask) -> PixelCounts:
 def hd95(predicted: Mask, truth: Mask, spacing: tuple[float, float] = (1.0, 1.0)) -> float:
     """The larger of the two directed 95th percentiles of the distances between surfaces (MONAI's definition; equal to 1e-5).
 
-    Not the percentile of both directions pooled, which is smaller (17.9 against 22.4 px on the same masks: LESION.md). A surface
+    Not the percentile of both directions pooled, which is smaller (17.9 against 22.4 px on the same masks). A surface
     is what a 4-neighbour erosion removes; distances are Euclidean.
 
     Args:

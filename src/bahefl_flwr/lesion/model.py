@@ -40,7 +40,7 @@ class SimAM(nn.Module):
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    # BatchNorm needs its running statistics averaged too, and lost against this here (LESION.md).
+    # BatchNorm needs its running statistics averaged too, and lost against this here.
     return nn.GroupNorm(math.gcd(8, channels), channels)
 
 
@@ -86,7 +86,7 @@ class LightUNet(nn.Module):
     Args:
       width: channels at full resolution; each of the `depth` levels below doubles them.
       depth: times the resolution is halved.
-      unshuffle: 2 folds each 2x2 pixels into channels first and unfolds the answer: 3.6x less CPU, same output size (LESION.md).
+      unshuffle: 2 folds each 2x2 pixels into channels first and unfolds the answer: 3.6x less CPU, same output size.
     """
 
     def __init__(self, width: int, depth: int, unshuffle: int) -> None:

@@ -22,7 +22,7 @@ Part = Literal["train", "validation", "test"]
 
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 # Per site and class, where the class exists at all. Plain Dirichlet draws leave some site without one in 63 % (5 sites) to 96 %
-# (10 sites) of all seeds (LESION.md).
+# (10 sites) of all seeds.
 MINIMUM: dict[Part, int] = {"train": 2, "validation": 1, "test": 0}
 _CLASSES = ("slices without lesion", "slices with lesion")
 

@@ -17,7 +17,7 @@ MOST_REPEATS = 4
 def epoch_counts(has_lesion: npt.NDArray[np.bool_], positive_fraction: float) -> tuple[int, int]:
     """How many slices with and without lesion one epoch has; their sum is the site's weight in the average.
 
-    At least `positive_fraction` with lesion: the largest single gain found under a Dirichlet(0.5) split (LESION.md). In all as
+    At least `positive_fraction` with lesion: the largest single gain found under a Dirichlet(0.5) split. In all as
     many as there are slices, or fewer where lesion slices would be repeated more than MOST_REPEATS times: such a site has less to
     teach than its number of slices says (what that gains: docs/lesion.md). A site that has only one class gets it as it is.
 

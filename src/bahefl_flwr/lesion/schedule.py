@@ -1,6 +1,6 @@
 """Learning rate and loss stage as closed forms of the GLOBAL epoch, so that a stateless ClientApp carries nothing between rounds.
 
-Pure arithmetic: no torch here. A schedule that restarts each round costs Dice (LESION.md).
+Pure arithmetic: no torch here. A schedule that restarts each round costs Dice.
 """
 
 from __future__ import annotations

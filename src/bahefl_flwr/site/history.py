@@ -20,7 +20,7 @@ from bahefl_flwr.screening.history import History
 from bahefl_flwr.screening.record import decode_history, encode_history
 from bahefl_flwr.site.model import MODEL_FILE, Array, Model, save_model
 
-# Weight of the newest accepted update in the running mean (SCREENING.md; FLDetector and centred clipping use similar memories).
+# Weight of the newest accepted update in the running mean (FLDetector and centred clipping use similar memories).
 _NEWEST = np.float32(0.2)
 # References are scaled to this many bits: cosines do not depend on it, and their sketches stay far from overflow.
 _REFERENCE_BITS = 20
