@@ -15,7 +15,7 @@ from bahefl_flwr.audit.model_checks import model_file_claim
 from bahefl_flwr.audit.objects import ReadOnlyStore
 from bahefl_flwr.audit.report import Report, Result
 from bahefl_flwr.audit.subject import Subject, open_subject
-from bahefl_flwr.errors import LedgerError, LedgerUnreachable, ObjectMissing, SettingsError, StoreError
+from bahefl_flwr.errors import LedgerError, LedgerUnreachable, ObjectMissing, SettingsError, StoreError, StoreUnavailable
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.ledger.history import History, newest_block
 from bahefl_flwr.ledger.replay import recorded_blocks
@@ -111,7 +111,7 @@ def _result(check: Check, case: Case) -> Result:
 def _findings(check: Check, case: Case) -> tuple[Finding, ...]:
     try:
         return tuple(check.run(case))
-    except (StoreError, LedgerUnreachable):
+    except (StoreError, StoreUnavailable, LedgerUnreachable):
         raise
     except Exception as error:  # noqa: BLE001  altered records may contradict each other in any way; the other checks go on
         message = f"the ledger's records contradict each other so that this check cannot be carried out ({error!r})"

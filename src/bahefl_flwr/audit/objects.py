@@ -1,4 +1,4 @@
-"""Stores that an audit reads and never changes: a run's folder, and the objects inside a bundle."""
+"""Stores that an audit reads and never changes: a run's folder, a store elsewhere, and the objects inside a bundle."""
 
 from __future__ import annotations
 
@@ -23,14 +23,6 @@ class ReadOnlyStore(LocalStore):
         """Refuse."""
         raise StoreError(f"{self.root} is being audited; nothing is written to it")
 
-    def raw(self, cid: str, limit: int) -> bytes:
-        """The bytes of a file as they are, not verified; at most `limit`.
-
-        Raises:
-          ObjectMissing: there is none. StoreError: it cannot be read.
-        """
-        return self._read(cid, limit, "")
-
 
 class BundledStore(ReadOnlyStore):
     """The objects of a bundle.
@@ -43,7 +35,8 @@ class BundledStore(ReadOnlyStore):
         super().__init__(name)
         self._object = read
 
-    def _read(self, cid: str, limit: int, label: str) -> bytes:
+    def raw(self, cid: str, limit: int, label: str = "") -> bytes:
+        """The bytes of an object as they are, not verified."""
         data = self._object(cid)
         if data is None:
             raise ObjectMissing(f"{cid}{label} is not in {self.root}")

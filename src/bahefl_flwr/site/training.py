@@ -22,6 +22,7 @@ from bahefl_flwr.errors import (
     SealError,
     ShareError,
     StoreError,
+    StoreUnavailable,
     TrainingError,
     UpdateError,
 )
@@ -90,7 +91,7 @@ def _make_update(
         key = public_key(site, view)
         update, examples = _fit(base, client, config, outcome)
         return _encrypt(site, view, me, key, base, update, examples, outcome)
-    except (StoreError, ShareError, SealError, LedgerUnreachable) as error:
+    except (StoreError, StoreUnavailable, ShareError, SealError, LedgerUnreachable) as error:
         if request.last_try:
             _decline(site, view.round, error)
         raise
