@@ -11,7 +11,6 @@ import os
 import stat
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
@@ -19,20 +18,11 @@ from bahefl_flwr.durable import TEMP_PREFIX, fsync_folder, replace_with
 from bahefl_flwr.errors import ObjectCorrupt, ObjectMissing, StoreError
 from bahefl_flwr.store.dag_cbor import CborError, Link
 from bahefl_flwr.store.manifest import Manifest, part_ref
-from bahefl_flwr.store.reading import VerifiedReads
+from bahefl_flwr.store.reading import StoredFile, VerifiedReads
 
 # A live temporary file exists for milliseconds (a part is < 1 MiB); one of an hour ago belongs to a process that was killed.
 _ORPHAN_AGE_S = 3600.0
 _FILE_MODE = 0o644  # ciphertexts and sealed bytes only: everyone may read, the umask decides
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredFile:
-    """A part or manifest as it lies in a store. `changed_at`: Unix time of its last put."""
-
-    link: Link
-    size_bytes: int
-    changed_at: float
 
 
 class LocalStore(VerifiedReads):

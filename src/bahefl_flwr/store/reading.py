@@ -8,10 +8,21 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from bahefl_flwr.errors import ObjectCorrupt, ObjectMissing
 from bahefl_flwr.records import ObjectKind
+from bahefl_flwr.store.dag_cbor import Link
 from bahefl_flwr.store.manifest import MAX_MANIFEST_BYTES, Manifest, PartRef, manifest_cid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFile:
+    """A part or manifest as it lies in a store. `changed_at`: Unix time of its last put."""
+
+    link: Link
+    size_bytes: int
+    changed_at: float
 
 
 class VerifiedReads(ABC):
