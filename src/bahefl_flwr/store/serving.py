@@ -82,11 +82,12 @@ def serve(service: StoreService, where: Listening, *, ready: Callable[[str], Non
         except (OSError, ssl.SSLError) as error:
             raise SettingsError(f"cannot use {where.certificate} with {where.key}: {error}") from error
         server = uvicorn.Server(config)
+        # For the moment before uvicorn takes over, and for after it: it hands a signal on to whoever had it before.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: setattr(server, "should_exit", True))
         if with_parent:
             threading.Thread(target=_end_with_parent, args=(server, os.getppid()), daemon=True).start()
         ready(f"http{'s' if where.certificate else ''}://{_authority(listener)}")
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)  # uvicorn stops in its own way, then gives the signal to whoever had it before
         server.run(sockets=[listener])
 
 

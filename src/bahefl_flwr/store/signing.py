@@ -88,9 +88,7 @@ def check(claim: Claim, method: str, path: str, now: float, window_s: float) -> 
         raise BadSignature("the signature is not of the one form that Ethereum accounts make")
     found = _signer(signed_text(method, path, claim.body, claim.time), r_s + bytes((v - 27,)))
     if found != claim.address.lower():  # 3
-        raise BadSignature(
-            f"the signature is not {claim.address}'s for this request: check the key, and that no proxy rewrites paths"
-        )
+        raise BadSignature(f"this is not {claim.address}'s signature of this request: does a proxy on the way rewrite paths?")
     return found
 
 
