@@ -137,12 +137,13 @@ def federated_run(
     misbehave: Misbehaviour = well_behaved,
     nodes: int | None = None,
     strategy_options: Mapping[str, Any] | None = None,
+    ledger_is_up: Callable[[Run], object] | None = None,
 ) -> Run:
     """Run the small federation to its end and return what is left of it.
 
     Args:
       nodes: connected nodes where they are not as many as `federation.sites`.
-      strategy_options: further arguments of BaheflStrategy.
+      strategy_options: further arguments of BaheflStrategy. ledger_is_up: called when it is, before any site acts.
     """
     settings = compose([*SMALL, f"run.root={tmp_path}", *overrides])
     random.seed(0)
@@ -158,6 +159,8 @@ def federated_run(
     try:
         with open_federation(settings, folder.path) as federation:
             run.federation = federation
+            if ledger_is_up:
+                ledger_is_up(run)
             run.strategy = BaheflStrategy(federation, on_round=run.lines.append, **(strategy_options or {}))
             run.strategy.start(grid=grid)
             run.view = federation.ledger.view()

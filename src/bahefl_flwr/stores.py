@@ -13,11 +13,11 @@ from bahefl_flwr.store import LocalStore, Store
 
 
 @contextmanager
-def open_store(settings: StoreSettings, run: Path, identity: Identity, url: str = "") -> Iterator[Store]:
+def open_store(settings: StoreSettings, run: Path, identity: Identity | None, url: str = "") -> Iterator[Store]:
     """Open a site's store.
 
     Args:
-      run: folder that a relative `store.path` starts from. identity: signs requests to a served store.
+      run: folder that a relative `store.path` starts from. identity: signs requests; only a served store needs it.
       url: what this site calls the store, where that is not what the run's settings say.
 
     Raises:
@@ -32,6 +32,7 @@ def open_store(settings: StoreSettings, run: Path, identity: Identity, url: str 
         where = BucketAddress(url=url or settings.url, endpoint=settings.endpoint, region=settings.region)
         yield S3Store(where, timeout_s=settings.timeout_s, patience_s=settings.patience_s)
     else:
+        assert identity is not None
         from bahefl_flwr.store.channel import Channel, Patience
         from bahefl_flwr.store.http import HttpStore
 

@@ -149,22 +149,18 @@ class S3Store(VerifiedReads):
 
 def _bucket(where: BucketAddress, timeout_s: float, patience_s: float) -> Bucket:
     try:
-        from obstore.exceptions import BaseError
         from obstore.store import S3Store as Bucket
     except ImportError as error:
         raise SettingsError("store.kind=s3 needs obstore: pip install 'bahefl-flwr[s3]'") from error
     parts = urlsplit(where.url)
-    try:
-        return Bucket(
-            parts.netloc,
-            prefix=parts.path.strip("/") or None,
-            region=where.region,
-            endpoint=where.endpoint or None,
-            client_options={"allow_http": where.endpoint.startswith("http://"), "timeout": timedelta(seconds=timeout_s)},
-            retry_config={"max_retries": _MOST_RETRIES, "retry_timeout": timedelta(seconds=patience_s)},
-        )
-    except (BaseError, ValueError, TypeError) as error:
-        raise SettingsError(f"store.url={where.url} with store.endpoint={where.endpoint!r}: {_first_line(error)}") from error
+    return Bucket(
+        parts.netloc,
+        prefix=parts.path.strip("/") or None,
+        region=where.region,
+        endpoint=where.endpoint or None,
+        client_options={"allow_http": where.endpoint.startswith("http://"), "timeout": timedelta(seconds=timeout_s)},
+        retry_config={"max_retries": _MOST_RETRIES, "retry_timeout": timedelta(seconds=patience_s)},
+    )
 
 
 def _first_line(error: Exception) -> str:
