@@ -1,6 +1,6 @@
 """Who asks a store: the account's signature that every request carries, made and checked.
 
-Pure: text, signatures and clocks handed in. Whether the account may ask is not decided here. Reasons: docs/adr/0010.
+Pure: text, signatures and clocks handed in. Whether the account may ask is not decided here. Reasons: docs/adr/0013.
 """
 
 from __future__ import annotations
