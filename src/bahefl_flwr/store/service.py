@@ -81,7 +81,7 @@ class StoreService:
         act = self._action(method, path)
         account, digest = await self._signed(request, method, path)
         body = await _body_of(request, digest)
-        return await act(request, account, body)
+        return await act(request, account, body, digest)
 
     def _action(self, method: str, path: str) -> _Action:
         if path == MISSING:
@@ -111,19 +111,20 @@ class StoreService:
             raise Refusal(Word.NOT_A_MEMBER, f"{account} is no active member of this store's federation: ask the registrar")
         return account, claim.body
 
-    async def _read(self, request: Request, account: str, body: bytes) -> Response:
+    async def _read(self, request: Request, account: str, body: bytes, digest: bytes) -> Response:
         data = await run_in_threadpool(self._shelf.read, _link_of(request))
         return _ranged(data, request.headers.get("range", ""))
 
-    async def _write(self, request: Request, account: str, body: bytes) -> Response:
-        changed = await run_in_threadpool(self._shelf.write, account, _link_of(request), body)
+    async def _write(self, request: Request, account: str, body: bytes, digest: bytes) -> Response:
+        changed = await run_in_threadpool(self._shelf.write, account, _link_of(request), body, digest)
         return Response(status_code=201 if changed else 200)
 
-    async def _missing(self, request: Request, account: str, body: bytes) -> Response:
+    async def _missing(self, request: Request, account: str, body: bytes, digest: bytes) -> Response:
         return Response(await run_in_threadpool(self._shelf.missing, body), media_type="text/plain")
 
 
-_Action = Callable[[Request, str, bytes], Awaitable[Response]]
+_Action = Callable[[Request, str, bytes, bytes], Awaitable[Response]]
+"""From a request, its account, its body and that one's SHA-256 to the answer."""
 
 
 def _path_of(request: Request) -> str:

@@ -42,13 +42,13 @@ class Shelf:
         """Which of the objects named in a question (CIDs, one a line, at most `MAX_ASKED`) are not here intact; the same form."""
         return "".join(f"{link}\n" for link in _asked(body) if not self._intact(link)).encode("ascii")
 
-    def write(self, account: str, link: Link, data: bytes) -> bool:
-        """Store a part or manifest. Returns whether anything changed.
+    def write(self, account: str, link: Link, data: bytes, digest: bytes) -> bool:
+        """Store a part or manifest, `digest` being the SHA-256 of its bytes. Returns whether anything changed.
 
         Checks: (1) the bytes are those that the name says, (2) a part has its size; a manifest is one, and all its parts are
         here, so that no object can be read in half, (3) the account and the store have room.
         """
-        if hashlib.sha256(data).digest() != link.digest:  # 1
+        if digest != link.digest:  # 1
             raise Refusal(
                 Word.MALFORMED, f"the {len(data)} bytes that came are not {link}: they changed on the way, send them again"
             )
