@@ -77,6 +77,17 @@ def test_putting_again_sends_and_writes_nothing(served: ServedStore, store: Http
     assert {p: p.stat().st_ino for p in (served.folder / "store" / "objects").rglob("*")} == before
 
 
+def test_parts_that_a_put_counts_on_are_young_again(served: ServedStore, store: HttpStore) -> None:
+    """So `gc` does not take an old upload away from under the put that completes it."""
+    parts = fresh_parts()
+    manifest = an_object(parts)
+    served.disk.put(manifest, parts)
+    old = served.file_of(manifest.parts[0].cid)
+    os.utime(old, (0, 0))
+    store.put(manifest, parts)
+    assert time.time() - old.stat().st_mtime < 60
+
+
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_a_lost_part_is_reported_then_mended(served: ServedStore, store: HttpStore, index: int) -> None:
     """ObjectMissing names the site and the round; the owner's next put restores it."""

@@ -93,6 +93,11 @@ class LocalStore(VerifiedReads):
             raise StoreError(f"cannot write {cid} to {self.root}: {error}; free space or mend it, then repeat") from error
         return changed
 
+    def freshen(self, cid: str) -> None:
+        """Make a file as young as one that was put now: `gc` sees that somebody counts on it again."""
+        with contextlib.suppress(OSError):  # another user's file; its age stays
+            os.utime(self._path(cid))
+
     def files(self) -> Iterator[StoredFile]:
         """Every part and manifest in the store, in no order; what else lies there is passed over."""
         for path in self._objects.glob("*/*"):
@@ -145,7 +150,7 @@ class LocalStore(VerifiedReads):
         path = self._path(cid)
         path.parent.mkdir(exist_ok=True)
         if _holds(path, data):
-            _freshen(path)
+            self.freshen(cid)
         else:
             replace_with(path, data, temp_folder=self._temporary, mode=_FILE_MODE)
         return path.parent
@@ -170,12 +175,6 @@ class LocalStore(VerifiedReads):
                     path.unlink()
             except FileNotFoundError:
                 continue  # another process was faster
-
-
-def _freshen(path: Path) -> None:
-    # So that `gc` sees that somebody counts on it again; of another user's file that cannot be told.
-    with contextlib.suppress(OSError):
-        os.utime(path)
 
 
 def _holds(path: Path, data: bytes) -> bool:

@@ -79,6 +79,7 @@ class Shelf:
             self.read(link)
         except Refusal:
             return False
+        self.store.freshen(str(link))  # whoever asks will not send it
         return True
 
 
