@@ -37,7 +37,15 @@ from bahefl_flwr.untrusted_json import read_json
 MODELS = ("sites/*/model.safetensors", "sites/*/best.safetensors")
 _AS_THE_RUN = Access()
 # What a run of an earlier version, which knew folders only, does not say.
-_OLDER_STORE = {"url": "", "certificate": "", "endpoint": "", "region": "", "timeout_s": 30.0, "patience_s": 60.0}
+_OLDER_STORE = {
+    "kind": "local",
+    "url": "",
+    "certificate": "",
+    "endpoint": "",
+    "region": "",
+    "timeout_s": 30.0,
+    "patience_s": 60.0,
+}
 _EMBEDDED = "embedded"
 _IN_MEMORY = Path(":memory:")
 
@@ -203,7 +211,8 @@ def _config(run: Path) -> _Config:
     except FileNotFoundError:
         return _Config(store=None, ledger="")
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{path} does not say where the store and the ledger are: {error!r}") from error
+        what = " ".join(str(error).split())
+        raise StoreError(f"{path} does not say where the store and the ledger are: {type(error).__name__}: {what}") from error
 
 
 def _claims(run: Path) -> tuple[Claim, ...]:
