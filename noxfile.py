@@ -12,6 +12,8 @@ nox.options.sessions = ["lint", "types", "imports", "tests"]
 
 # In CI everything is already in one environment: nox --no-venv.
 _CONSTRAINTS = ("-c", "constraints.txt")
+# The client of store=s3, and a server to test it with.
+_S3 = ("obstore", "moto[s3]", "flask", "flask-cors")
 
 
 def _install(session: nox.Session, *tools: str, package: bool = True) -> None:
@@ -51,7 +53,7 @@ def imports(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """pytest without the slow tests, on two cores; `nox -s tests -- -m ""` runs all."""
-    _install(session, "pytest", "pytest-timeout", "pytest-xdist", "hypothesis")
+    _install(session, "pytest", "pytest-timeout", "pytest-xdist", "hypothesis", *_S3)
     # File by file, so that what a file prepares once is prepared once.
     session.run("pytest", "-n", "2", "--dist", "loadfile", *session.posargs)
 

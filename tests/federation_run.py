@@ -161,6 +161,7 @@ def federated_run(
     nodes: int | None = None,
     strategy_options: Mapping[str, Any] | None = None,
     wrap: Callable[[ClientFn], ClientFn] = lambda client_fn: client_fn,
+    ledger_is_up: Callable[[Run], object] | None = None,
 ) -> Run:
     """Run the small federation to its end and return what is left of it.
 
@@ -168,7 +169,7 @@ def federated_run(
       update: what each site's training moves the model by, from (site, server round).
       ballots_reversed: sites that vote for the model that is worst for them.
       nodes: connected nodes where they are not as many as `federation.sites`.
-      strategy_options: further arguments of BaheflStrategy.
+      strategy_options: further arguments of BaheflStrategy. ledger_is_up: called when it is, before any site acts.
       wrap: from the client function of KnownClient, or whatever stands for it, to the sites' own.
     """
     settings = compose([*SMALL, f"run.root={tmp_path}", *overrides])
@@ -186,6 +187,8 @@ def federated_run(
     try:
         with open_federation(settings, folder.path) as federation:
             run.federation = federation
+            if ledger_is_up:
+                ledger_is_up(run)
             run.strategy = BaheflStrategy(federation, on_round=run.lines.append, **(strategy_options or {}))
             run.strategy.start(grid=grid)
             run.view = federation.ledger.view()

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from bahefl_flwr.errors import BaheflError
 
-COMMANDS = ("audit", "data", "evaluate", "export", "keys", "ledger", "predict", "report")
+COMMANDS = ("audit", "data", "evaluate", "export", "keys", "ledger", "predict", "report", "store")
 INTERRUPTED = 130
 
 _EPILOG = (

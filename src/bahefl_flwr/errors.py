@@ -58,6 +58,19 @@ class ObjectCorrupt(StoreError):
     """The stored bytes are not the ones their digest names, or not of the expected form."""
 
 
+class StoreUnavailable(BaheflError):
+    """The store does not answer, or does not serve this account.
+
+    Not a StoreError: those may be held against the author of the object, and this says nothing about any object.
+    """
+
+    exit_code = 5
+
+
+class StoreRefused(StoreUnavailable):
+    """The store refuses a request and will refuse it again: who asks, or how much is stored, must change first."""
+
+
 class CiphertextError(BaheflError):
     """A ciphertext or plaintext update is unfit for the scheme."""
 

@@ -10,7 +10,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from coincurve import PublicKey
+from coincurve import PrivateKey, PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
@@ -162,6 +162,15 @@ class Identity(_Secret):
     def address(self) -> str:
         """Checksummed Ethereum address."""
         return str(self.account.address)
+
+    def sign_text(self, text: bytes) -> bytes:
+        """Sign a text for a service that knows this account (EIP-191): r, s and v, 65 bytes.
+
+        Never a transaction: what is signed begins with a byte that none begins with.
+        """
+        digest = keccak(b"\x19Ethereum Signed Message:\n%d%b" % (len(text), text))
+        signature = PrivateKey(self._ethereum).sign_recoverable(digest, hasher=None)
+        return signature[:64] + bytes((27 + signature[64],))
 
     @property
     def sealing_public(self) -> bytes:

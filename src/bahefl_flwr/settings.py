@@ -239,10 +239,44 @@ class AttackSettings(_Group):
 
 
 class StoreSettings(_Group):
-    """Where ciphertexts lie. `path` is relative to the run folder unless absolute."""
+    """Where ciphertexts lie (docs/store.md).
 
-    kind: Literal["local"]
+    Attributes:
+      kind: `local` is a folder, `http` what `bahefl store serve` serves, `s3` a bucket.
+      path: of `local`: relative to the run folder unless absolute.
+      url: "http(s)://host[:port]" of `http`, "s3://bucket[/prefix]" of `s3`; without secrets: every site is told it.
+      certificate: of `http`: PEM file of the authority that vouches for the store; empty for the system's.
+      endpoint: of `s3`: "http(s)://..." of a service other than Amazon's. region: as the service calls it.
+      timeout_s: longest wait for one answer. patience_s: for one request with all its repetitions.
+    """
+
+    kind: Literal["local", "http", "s3"]
     path: str
+    url: str
+    certificate: str
+    endpoint: str
+    region: str
+    timeout_s: float = Field(gt=0, le=600)
+    patience_s: float = Field(gt=0, le=3600)
+
+    @model_validator(mode="after")
+    def _without_secrets(self) -> Self:
+        for name, url in (("store.url", self.url), ("store.endpoint", self.endpoint)):
+            if "@" in urlsplit(url).netloc:
+                raise ValueError(f"{name} holds a user name or password, and every site and log would see it: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if self.kind == "local" and (self.url or self.endpoint):
+            raise ValueError("store.url and store.endpoint are for stores elsewhere: add store=http or store=s3")
+        schemes = {"local": ("",), "http": ("http", "https"), "s3": ("s3",)}[self.kind]
+        where = urlsplit(self.url)
+        if self.kind != "local" and (where.scheme not in schemes or not where.netloc or where.query or where.fragment):
+            raise ValueError(f"store.kind={self.kind} needs store.url={schemes[-1]}://..., got {self.url!r}")
+        if self.endpoint and not self.endpoint.startswith(("http://", "https://")):
+            raise ValueError(f"store.endpoint needs http(s)://..., got {self.endpoint!r}")
+        return self
 
 
 class TrainSettings(_Group):

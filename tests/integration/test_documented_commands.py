@@ -13,7 +13,10 @@ import pytest
 from flwr.common.config import get_fused_config_from_dir, parse_config_args
 
 from bahefl_flwr import console
+from bahefl_flwr.ledger.connection import Connection
+from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.settings import compose, from_run_config
+from ledger_sites import ADMIN, CHAIN_ID, CONFIG, running_chain
 from lesion_run import slice_folder, tiny_run
 
 ROOT = Path(__file__).parents[2]
@@ -23,8 +26,9 @@ DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.
 # run: as it stands. show: as it stands, plus --show (it would take hours). slow: as it stands, among the slow tests.
 # ci: an installation step or check that `.ci/run` performs on a clean clone. flwr: read by Flower's own parser, then by ours.
 # fresh: as it stands, in a clean copy of the checkout with an empty environment, slow. folder: as show, with the real slices.
+# store: with a real ledger as URL and CONTRACT; a server must say where it listens, then end on SIGTERM.
 # nox: its default sessions are what `.ci/run` checks. ended: in this process, with a small ended run as RUN and slices as FOLDER.
-MARKS = {"run", "show", "slow", "ci", "flwr", "fresh", "folder", "nox", "ended"}
+MARKS = {"run", "show", "slow", "ci", "flwr", "fresh", "folder", "nox", "ended", "store"}
 REAL_SLICES = ROOT.parent / "shared" / "data" / "ct-slices"
 
 
@@ -81,6 +85,24 @@ def test_a_command_on_an_ended_run_works(
     assert program == "bahefl"
     assert console.main([names.get(word, word) for word in words]) == 0
     assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", commands("store"))
+def test_a_command_of_a_store_works(tmp_path: Path, command: str) -> None:
+    """A server listens, and ends in good order; anything else does at once."""
+    (tmp_path / "objects").mkdir()
+    (tmp_path / "accounts").write_text(f"{ADMIN.address}\n")
+    with running_chain(tmp_path / "chain.sqlite") as chain:
+        contract = FederationLedger.deploy(Connection(chain.url, CHAIN_ID, account=ADMIN), CONFIG).address
+        names = {"FOLDER": str(tmp_path), "ACCOUNTS": str(tmp_path / "accounts"), "URL": chain.url, "CONTRACT": contract}
+        words = [names.get(word, word) for word in shlex.split(command)]
+        free = ["--port", "0"] if "serve" in words else []
+        program = Path(sys.executable).parent / words[0]
+        with subprocess.Popen([program, *words[1:], *free], stdout=subprocess.PIPE, cwd=tmp_path) as process:
+            assert process.stdout
+            assert process.stdout.readline()
+            process.terminate() if free else None
+            assert process.wait(60) == 0
 
 
 @pytest.mark.slow

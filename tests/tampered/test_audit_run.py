@@ -17,6 +17,7 @@ import pytest
 from audited_run import AuditedRun, topic
 from bahefl_flwr import console
 from bahefl_flwr.audit import auditing
+from bahefl_flwr.audit.objects import Access
 from bahefl_flwr.audit.subject import open_subject
 from bahefl_flwr.ledger.node import NodeProcess
 from bahefl_flwr.site.model import load_model, save_model
@@ -370,10 +371,12 @@ def test_every_documented_command_is_understood(
     asked: list[dict[str, object]] = []
     report = auditing.audit(audited.folder)
     monkeypatch.setattr(auditing, "audit", lambda _run, **options: asked.append(options) or report)
-    monkeypatch.setattr(auditing, "export", lambda _run, file: file.write_text("bundle") and "digest")
+    monkeypatch.setattr(auditing, "export", lambda _run, file, _access: file.write_text("bundle") and "digest")
     for command in commands:
         assert console.main(command.replace("FILE", str(audited.folder / "file")).split()) == 0, command
-    assert [next((o for o, v in each.items() if v), "") for each in asked] == ["", "recompute", "round", "model", "", "rpc"]
+    usual = {"access": Access()}
+    named = [next((o for o, v in each.items() if v and v != usual.get(o)), "") for each in asked]
+    assert named == ["", "recompute", "round", "model", "", "rpc", "access"]
     assert "digest" in capsys.readouterr().out
 
 

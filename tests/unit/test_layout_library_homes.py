@@ -27,6 +27,10 @@ HOMES = {
     "rich": {"cli.py", "live.py"},
     "typer": {"commands/", "console.py"},
     "safetensors": {"site/model.py"},
+    "httpx": {"store/channel.py"},
+    "starlette": {"store/service.py"},
+    "uvicorn": {"store/serving.py"},
+    "obstore": {"store/s3.py"},
 }  # fmt: skip
 
 

@@ -12,30 +12,36 @@ from bahefl_flwr.audit.checks import CHECKS, Check
 from bahefl_flwr.audit.evidence import Evidence, read_evidence
 from bahefl_flwr.audit.finding import Finding
 from bahefl_flwr.audit.model_checks import model_file_claim
-from bahefl_flwr.audit.objects import ReadOnlyStore
+from bahefl_flwr.audit.objects import Access
 from bahefl_flwr.audit.report import Report, Result
 from bahefl_flwr.audit.subject import Subject, open_subject
-from bahefl_flwr.errors import LedgerError, LedgerUnreachable, ObjectMissing, SettingsError, StoreError
+from bahefl_flwr.errors import LedgerError, LedgerUnreachable, ObjectMissing, SettingsError, StoreError, StoreUnavailable
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.ledger.history import History, newest_block
 from bahefl_flwr.ledger.replay import recorded_blocks
 from bahefl_flwr.records import RoundPhase
 from bahefl_flwr.store.manifest import Manifest, PartRef
+from bahefl_flwr.store.reading import VerifiedReads
 
 _ALWAYS = (1, 2)
+_AS_THE_RUN = Access()
 
 
-def audit(run: Path, *, round: int | None = None, recompute: bool = False, model: Path | None = None, rpc: str = "") -> Report:
+def audit(
+    run: Path, *, round: int | None = None, recompute: bool = False, model: Path | None = None, rpc: str = "",
+    access: Access = _AS_THE_RUN,
+) -> Report:  # fmt: skip
     """Carry out every check on a run.
 
     Args:
       run: run folder or bundle. round: the only round to judge, None for all. recompute: also add up the aggregates again.
       model: a file that is to be the model after the round it names. rpc: endpoint to ask instead of the run's chain database.
+      access: to a store that is not a folder of the run.
 
     Raises:
       SettingsError: no such run, or no such round. LedgerError, StoreError: it cannot be read at all.
     """
-    with open_subject(run, rpc) as subject:
+    with open_subject(run, rpc, access) as subject:
         claims = subject.claims + ((model_file_claim(model),) if model else ())
         code_problem = _code_problem(subject)
         evidence = None if code_problem else _evidence(subject)
@@ -67,7 +73,7 @@ def judge(case: Case, name: str) -> Report:
     )  # fmt: skip
 
 
-def own_tasks(evidence: Evidence, store: ReadOnlyStore) -> frozenset[int]:
+def own_tasks(evidence: Evidence, store: VerifiedReads) -> frozenset[int]:
     """The tasks of a run whose store this is: runs may share a contract one after the other, each with its own store.
 
     Those of which the store holds any object that the ledger names; if it holds none, the newest.
@@ -77,13 +83,13 @@ def own_tasks(evidence: Evidence, store: ReadOnlyStore) -> frozenset[int]:
     return frozenset(held or numbers[-1:])
 
 
-def export(run: Path, file: Path) -> str:
+def export(run: Path, file: Path, access: Access = _AS_THE_RUN) -> str:
     """Write a bundle of a run; its SHA-256.
 
     Raises:
       LedgerError: the run's chain is not here, or is damaged. StoreError: the file cannot be written.
     """
-    with open_subject(run) as subject:
+    with open_subject(run, access=access) as subject:
         if subject.database is None:
             raise LedgerError(
                 f"{run} has no chain of its own, its ledger is at {subject.connection.url}: a bundle would prove nothing; "
@@ -113,7 +119,7 @@ def _result(check: Check, case: Case) -> Result:
 def _findings(check: Check, case: Case) -> tuple[Finding, ...]:
     try:
         return tuple(check.run(case))
-    except (StoreError, LedgerUnreachable):
+    except (StoreError, StoreUnavailable, LedgerUnreachable):
         raise
     except Exception as error:  # noqa: BLE001  altered records may contradict each other in any way; the other checks go on
         message = f"the ledger's records contradict each other so that this check cannot be carried out ({error!r})"
@@ -162,7 +168,7 @@ def _unreadable(subject: Subject, code_problem: str) -> Report:
     return replace(report, results=results)
 
 
-def _objects(case: Case, store: ReadOnlyStore) -> Iterator[tuple[str, bytes]]:
+def _objects(case: Case, store: VerifiedReads) -> Iterator[tuple[str, bytes]]:
     """Every object that the ledger names, as it lies in the store: an audit is to find the same faults in the bundle."""
     cids = {each.cid for each in named_objects(case)}
     written: set[str] = set()
@@ -177,11 +183,11 @@ def _objects(case: Case, store: ReadOnlyStore) -> Iterator[tuple[str, bytes]]:
                 yield part, content
 
 
-def _holds_any(case: Case, store: ReadOnlyStore) -> bool:
+def _holds_any(case: Case, store: VerifiedReads) -> bool:
     return any(_raw(store, each.cid) is not None for each in named_objects(case))
 
 
-def _raw(store: ReadOnlyStore, cid: str) -> bytes | None:
+def _raw(store: VerifiedReads, cid: str) -> bytes | None:
     try:
         return store.raw(cid, MAX_OBJECT_BYTES - 1)
     except ObjectMissing:

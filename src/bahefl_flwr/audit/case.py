@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from bahefl_flwr.audit.evidence import EpochEvidence, Evidence, RoundEvidence
 from bahefl_flwr.records import ObjectKind, RoundPhase
-from bahefl_flwr.store import Store
 from bahefl_flwr.store.manifest import manifest_cid
+from bahefl_flwr.store.reading import VerifiedReads
 
 _NO_ROUND = 0
 _NO_OBJECT = bytes(32)
@@ -41,7 +41,7 @@ class Case:
     """
 
     evidence: Evidence
-    store: Store
+    store: VerifiedReads
     tasks: frozenset[int] = frozenset()
     round: int = 0
     recompute: bool = False

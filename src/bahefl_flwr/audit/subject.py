@@ -22,7 +22,7 @@ from eth_utils.address import to_checksum_address
 from bahefl_flwr.audit.bundle import Bundle, begins_as_bundle
 from bahefl_flwr.audit.case import Claim
 from bahefl_flwr.audit.model_checks import model_file_claim
-from bahefl_flwr.audit.objects import BundledStore, ReadOnlyStore
+from bahefl_flwr.audit.objects import Access, BundledStore, open_objects
 from bahefl_flwr.errors import LedgerError, SettingsError, StoreError
 from bahefl_flwr.ledger.chain import Chain
 from bahefl_flwr.ledger.connection import Connection
@@ -30,10 +30,22 @@ from bahefl_flwr.ledger.database import ChainDatabase
 from bahefl_flwr.ledger.history import in_process
 from bahefl_flwr.ledger.replay import altered_nodes, chain_id_of, compare, rebuild, recorded_blocks
 from bahefl_flwr.run_folder import LEDGER_DATABASE, LEDGER_FILE, RunFolder
+from bahefl_flwr.settings import StoreSettings
+from bahefl_flwr.store.reading import VerifiedReads
 from bahefl_flwr.untrusted_json import read_json
 
 MODELS = ("sites/*/model.safetensors", "sites/*/best.safetensors")
-_STORE = "store"
+_AS_THE_RUN = Access()
+# What a run of an earlier version, which knew folders only, does not say.
+_OLDER_STORE = {
+    "kind": "local",
+    "url": "",
+    "certificate": "",
+    "endpoint": "",
+    "region": "",
+    "timeout_s": 30.0,
+    "patience_s": 60.0,
+}
 _EMBEDDED = "embedded"
 _IN_MEMORY = Path(":memory:")
 
@@ -51,7 +63,7 @@ class Subject:
     name: str
     connection: Connection
     contract: str
-    store: ReadOnlyStore
+    store: VerifiedReads
     database: ChainDatabase | None
     chain_problems: tuple[str, ...]
     claims: tuple[Claim, ...]
@@ -67,18 +79,27 @@ class _Where:
     contract: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Config:
+    """What `config.yaml` says: the store, None if nothing; the kind of ledger, "" if nothing."""
+
+    store: StoreSettings | None
+    ledger: str
+
+
 @contextmanager
-def open_subject(run: Path, rpc: str = "") -> Iterator[Subject]:
+def open_subject(run: Path, rpc: str = "", access: Access = _AS_THE_RUN) -> Iterator[Subject]:
     """Open a run folder or a bundle.
 
     Args:
-      rpc: JSON-RPC endpoint to ask instead of the run's own chain database.
+      rpc: JSON-RPC endpoint to ask instead of the run's own chain database. access: to a run's store.
 
     Raises:
       SettingsError: `run` is neither. LedgerError, StoreError: it is, but cannot be read.
     """
     if run.is_dir() and (run / LEDGER_FILE).is_file():
-        with _open_folder(run, rpc) as subject:
+        config = _config(run)
+        with open_objects(run, config.store, access) as store, _open_folder(run, rpc, config, store) as subject:
             yield subject
     elif run.is_file() and (begins_as_bundle(run) or zipfile.is_zipfile(run)):
         with Bundle.open(run) as bundle:
@@ -90,10 +111,9 @@ def open_subject(run: Path, rpc: str = "") -> Iterator[Subject]:
 
 
 @contextmanager
-def _open_folder(run: Path, rpc: str) -> Iterator[Subject]:
-    where, config = _where(run), _config(run)
-    store, claims = ReadOnlyStore(run / str(config["store"]["path"])), _claims(run)
-    if not rpc and not (run / LEDGER_DATABASE).is_file() and config["ledger"]["kind"] == _EMBEDDED:
+def _open_folder(run: Path, rpc: str, config: _Config, store: VerifiedReads) -> Iterator[Subject]:
+    where, claims = _where(run), _claims(run)
+    if not rpc and not (run / LEDGER_DATABASE).is_file() and config.ledger == _EMBEDDED:
         file = run / LEDGER_DATABASE
         raise LedgerError(f"{file} is missing, and this run's ledger was nowhere else: restore it, or audit a bundle")
     if rpc or not (run / LEDGER_DATABASE).is_file():
@@ -181,16 +201,18 @@ def _where(run: Path) -> _Where:
         raise LedgerError(f"{path} does not say where the ledger is ({error!r}); restore it, or audit a bundle") from error
 
 
-def _config(run: Path) -> dict[str, Any]:
+def _config(run: Path) -> _Config:
     """Of the run's settings, where its store and its ledger are."""
     path = run / "config.yaml"
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return {"store": {"path": config["store"]["path"]}, "ledger": {"kind": config.get("ledger", {}).get("kind", "")}}
+        store = {**_OLDER_STORE, **config["store"]}
+        return _Config(store=StoreSettings.model_validate(store), ledger=str(config.get("ledger", {}).get("kind", "")))
     except FileNotFoundError:
-        return {"store": {"path": _STORE}, "ledger": {"kind": ""}}
+        return _Config(store=None, ledger="")
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{path} does not say where the store and the ledger are: {error!r}") from error
+        what = " ".join(str(error).split())
+        raise StoreError(f"{path} does not say where the store and the ledger are: {type(error).__name__}: {what}") from error
 
 
 def _claims(run: Path) -> tuple[Claim, ...]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import click
 import typer
 from typer.core import TyperGroup
 
 from bahefl_flwr.commands.output import Format
+from bahefl_flwr.errors import SettingsError
+
+if TYPE_CHECKING:
+    from bahefl_flwr.audit.objects import Access
 
 _DEFAULT = "run"
 
@@ -36,6 +40,12 @@ app = typer.Typer(
     help="Check a run from ledger and store alone.",
 )  # fmt: skip
 
+_Store = Annotated[Path | None, typer.Option("--store", metavar="FOLDER", help="The store's folder, where it is not in RUN.")]
+_Identity = Annotated[
+    Path | None, typer.Option("--identity", metavar="FOLDER", help="A member's keys, to read a served store with.")
+]
+_Passphrase = Annotated[Path | None, typer.Option("--passphrase-file", metavar="FILE", help="What opens them.")]
+
 # Hidden, because typer does not show what an argument is with the click of flwr's other dependencies; the texts below do.
 _Run = Annotated[Path, typer.Argument(metavar="RUN", hidden=True)]
 
@@ -47,6 +57,9 @@ def check(
     recompute: Annotated[bool, typer.Option("--recompute", help="Add up every aggregate again (check 8).")] = False,
     model: Annotated[Path | None, typer.Option("--model", metavar="FILE", help="The model file to compare (check 13).")] = None,
     rpc: Annotated[str, typer.Option("--rpc", metavar="URL", help="Ask this JSON-RPC endpoint instead of RUN's database.")] = "",
+    store: _Store = None,
+    identity: _Identity = None,
+    passphrase_file: _Passphrase = None,
     format: Annotated[Format, typer.Option("--format", show_default=False, help="How the result is printed.")] = Format.TEXT,
 ) -> None:
     """Check a run: exit 0 if every check holds, 10 if one does not. The default: `bahefl audit RUN`.
@@ -56,7 +69,8 @@ def check(
     from bahefl_flwr.audit.auditing import audit
     from bahefl_flwr.audit.report import as_json, as_text, exit_code
 
-    report = audit(run, round=round, recompute=recompute, model=model, rpc=rpc)
+    access = _access(store, identity, passphrase_file)
+    report = audit(run, round=round, recompute=recompute, model=model, rpc=rpc, access=access)
     typer.echo(as_json(report) if format is Format.JSON else as_text(report))
     raise typer.Exit(exit_code(report))
 
@@ -65,6 +79,9 @@ def check(
 def export(
     run: _Run,
     file: Annotated[Path, typer.Argument(metavar="FILE", hidden=True)],
+    store: _Store = None,
+    identity: _Identity = None,
+    passphrase_file: _Passphrase = None,
 ) -> None:
     """Write one file with all that an audit needs.
 
@@ -72,5 +89,19 @@ def export(
     """
     from bahefl_flwr.audit.auditing import export as write
 
-    digest = write(run, file)
+    digest = write(run, file, _access(store, identity, passphrase_file))
     typer.echo(f"{file}  {file.stat().st_size:,} bytes\nsha256 {digest}")
+
+
+def _access(store: Path | None, identity: Path | None, passphrase_file: Path | None) -> Access:
+    from bahefl_flwr.audit.objects import Access
+    from bahefl_flwr.identity import Identity
+    from bahefl_flwr.key_files import THROW_AWAY, Passphrase
+
+    if identity is None:
+        return Access(folder=store)
+    try:
+        passphrase = Passphrase(passphrase_file.read_text(encoding="utf-8").rstrip("\n")) if passphrase_file else THROW_AWAY
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"cannot read the passphrase in {passphrase_file}: {error}") from None
+    return Access(folder=store, identity=Identity.load(identity, passphrase))

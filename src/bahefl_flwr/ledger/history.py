@@ -103,6 +103,24 @@ class History:
         last, _ = self.head()
         return tuple(self._event(log) for log in self._logs(0, last))
 
+    def words(self) -> frozenset[bytes]:
+        """Every 32-byte word of the contract's events and of the calls that caused them: all digests that it ever named.
+
+        And more, but none can be forgotten: nothing here knows an event by its name.
+        """
+        found: set[bytes] = set()
+        calls: set[str] = set()
+        for log in self._logs(0, self.head()[0]):
+            found.update(bytes(topic) for topic in log["topics"])
+            found.update(_words(bytes(log["data"])))
+            calls.add(log["transactionHash"].to_0x_hex())
+        for digest in calls:
+            found.update(_words(self._input(digest)[4:]))
+        return frozenset(found)
+
+    def _input(self, digest: str) -> bytes:
+        return bytes(self._connection.read(lambda: self._web3.eth.get_transaction(digest))["input"])  # type: ignore[arg-type]
+
     def _logs(self, first: int, last: int) -> Iterator[Mapping[str, Any]]:
         width = _BLOCKS_AT_ONCE
         while first <= last:
@@ -159,6 +177,10 @@ class History:
             return str(self._contract.get_function_by_selector(bytes(transaction["input"])[:4]).fn_name)
         except (Web3Exception, ValueError):
             return ""
+
+
+def _words(data: bytes) -> Iterator[bytes]:
+    return (data[i : i + 32] for i in range(0, len(data) - 31, 32))
 
 
 def newest_block(connection: Connection) -> tuple[int, str]:

@@ -24,7 +24,8 @@ from bahefl_flwr.ledger.contract import ContractConfig, FederationLedger
 from bahefl_flwr.records import EpochPhase, EpochRecord, LedgerView, Member, RoundPhase, RoundRecord, members_in
 from bahefl_flwr.run_folder import find
 from bahefl_flwr.settings import Settings
-from bahefl_flwr.store import LocalStore, Store
+from bahefl_flwr.store import Store
+from bahefl_flwr.stores import open_store
 
 # A few blocks' time. Bounded, since the hint comes from the driver.
 _CATCH_UP_S = 10.0
@@ -118,7 +119,7 @@ def open_site(context: Context, settings: Settings, block: int) -> Iterator[Site
     """Open the site that answers in this process, alone: a second process of the same site waits for the first.
 
     In a simulation the site lives in the run folder, under its partition id; its keys are made there on first use. It asks the
-    ledger's node that its node-config names as `ledger-url`, or else the run's.
+    ledger's node that its node-config names as `ledger-url`, or else the run's; likewise the store that it names as `store-url`.
 
     Args:
       block: see `Request`. A site with a node of its own is often a block behind the driver: it must not refuse what it will
@@ -142,14 +143,15 @@ def open_site(context: Context, settings: Settings, block: int) -> Iterator[Site
         url = str(context.node_config.get("ledger-url", where.url))
         connection = Connection(url, where.chain_id, account=identity.account, policy=chain_policy(settings))
         connection.catch_up(block, _CATCH_UP_S)
-        yield Site(
-            folder=folder,
-            identity=identity,
-            ledger=FederationLedger.attach(connection, where.contract),
-            store=LocalStore(run / settings.store.path),
-            journal=journal,
-            settings=settings,
-        )
+        with open_store(settings.store, run, identity, str(context.node_config.get("store-url", ""))) as store:
+            yield Site(
+                folder=folder,
+                identity=identity,
+                ledger=FederationLedger.attach(connection, where.contract),
+                store=store,
+                journal=journal,
+                settings=settings,
+            )
 
 
 def refuse_attack_with_real_keys(settings: Settings, identity: Identity) -> None:

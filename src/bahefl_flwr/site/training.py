@@ -24,6 +24,7 @@ from bahefl_flwr.errors import (
     SealError,
     ShareError,
     StoreError,
+    StoreUnavailable,
     TrainingError,
     UpdateError,
 )
@@ -109,7 +110,7 @@ def _make_update(
             client.work_folder.mkdir(mode=0o700, exist_ok=True)
         update, examples = _fit(base, client, config, outcome)
         return _encrypt(site, view, me, key, base, update, examples, outcome)
-    except (StoreError, ShareError, SealError, LedgerUnreachable) as error:
+    except (StoreError, StoreUnavailable, ShareError, SealError, LedgerUnreachable) as error:
         if request.last_try:
             _decline(site, view.round, error)
         raise

@@ -7,10 +7,11 @@ Source: the IPLD DAG-CBOR specification (shortest integers, map keys sorted by l
 from __future__ import annotations
 
 import base64
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 RAW = 0x55
 DAG_CBOR = 0x71
@@ -20,6 +21,7 @@ DIGEST_BYTES = 32
 _UINT, _BYTES, _TEXT, _LIST, _MAP, _TAG = 0, 2, 3, 4, 5, 6
 _LINK_HEAD = b"\xd8\x2a\x58\x25\x00"  # tag 42, byte string of 37, multibase identity prefix
 _MAX_DEPTH = 4
+_CID_TEXT = re.compile(r"b[a-z2-7]{58}")  # 36 bytes
 _WIDTHS = ((24, 1, ">B"), (25, 2, ">H"), (26, 4, ">I"), (27, 8, ">Q"))
 
 Value: TypeAlias = "int | bytes | str | Link | Sequence[Value] | Mapping[str, Value]"
@@ -40,6 +42,21 @@ class Link:
 
     codec: int
     digest: bytes
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Inverse of `str`.
+
+        Raises:
+          CborError: not the one text form of a CIDv1 with SHA-256, codec raw or dag-cbor.
+        """
+        if _CID_TEXT.fullmatch(text) is None:
+            raise CborError(f"{text[:80]!r} is not a CIDv1 in lower-case base32")
+        binary = base64.b32decode(text[1:].upper() + "=" * 6)
+        link = cls(binary[1], binary[4:])
+        if link.codec not in (RAW, DAG_CBOR) or str(link) != text:
+            raise CborError(f"{text} is not a CIDv1 with SHA-256, raw or dag-cbor")
+        return link
 
     @property
     def binary(self) -> bytes:

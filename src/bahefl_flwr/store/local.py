@@ -5,6 +5,7 @@ Several processes may use one folder. Only files live here; formats are manifest
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -15,15 +16,16 @@ from pathlib import Path
 
 from bahefl_flwr.durable import TEMP_PREFIX, fsync_folder, replace_with
 from bahefl_flwr.errors import ObjectCorrupt, ObjectMissing, StoreError
-from bahefl_flwr.records import ObjectKind
-from bahefl_flwr.store.manifest import MAX_MANIFEST_BYTES, Manifest, PartRef, manifest_cid, part_ref
+from bahefl_flwr.store.dag_cbor import CborError, Link
+from bahefl_flwr.store.manifest import Manifest, part_ref
+from bahefl_flwr.store.reading import StoredFile, VerifiedReads
 
 # A live temporary file exists for milliseconds (a part is < 1 MiB); one of an hour ago belongs to a process that was killed.
 _ORPHAN_AGE_S = 3600.0
 _FILE_MODE = 0o644  # ciphertexts and sealed bytes only: everyone may read, the umask decides
 
 
-class LocalStore:
+class LocalStore(VerifiedReads):
     """A content-addressed folder.
 
     Promises: an object that `put` returned for survives a crash of the machine; a process killed inside `put` leaves nothing
@@ -75,73 +77,61 @@ class LocalStore:
             raise StoreError(f"cannot write {name} to {self.root}: {error}; free space or mend it, then repeat") from error
         return manifest.digest
 
-    def has(self, digest: bytes) -> bool:
-        """Whether the manifest is intact and every part is there in its full length.
+    def place(self, link: Link, data: bytes) -> bool:
+        """Store one part or manifest by itself, durably. Returns whether its file changed: False where it was there, intact.
 
-        The bytes of the parts are not read: `put` again to repair, `parts` to verify.
+        Raises:
+          ObjectCorrupt: `data` does not have the digest that `link` names. StoreError: the disk refused.
+        """
+        if hashlib.sha256(data).digest() != link.digest:
+            raise ObjectCorrupt(f"these {len(data)} bytes are not {link}")
+        cid = str(link)
+        try:
+            changed = not _holds(self._path(cid), data)
+            self._fsync({self._ensure(cid, data)})
+        except OSError as error:
+            raise StoreError(f"cannot write {cid} to {self.root}: {error}; free space or mend it, then repeat") from error
+        return changed
+
+    def freshen(self, cid: str) -> None:
+        """Make a file as young as one that was put now: `gc` sees that somebody counts on it again."""
+        with contextlib.suppress(OSError):  # another user's file; its age stays
+            os.utime(self._path(cid))
+
+    def files(self) -> Iterator[StoredFile]:
+        """Every part and manifest in the store, in no order; what else lies there is passed over."""
+        for path in self._objects.glob("*/*"):
+            try:
+                link, found = Link.parse(path.name), path.stat()
+            except (CborError, FileNotFoundError):
+                continue
+            yield StoredFile(link=link, size_bytes=found.st_size, changed_at=found.st_mtime)
+
+    def remove(self, link: Link) -> None:
+        """Delete one part or manifest, if it is there.
+
+        Raises:
+          StoreError: the disk refused.
         """
         try:
-            manifest = self.manifest(digest)
-        except (ObjectMissing, ObjectCorrupt):
-            return False
-        return all(self._size_of(ref.cid) == ref.size_bytes for ref in manifest.parts)
+            self._path(str(link)).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot delete {link} from {self.root}: {error}") from error
 
-    def manifest(self, digest: bytes) -> Manifest:
-        """The manifest of that digest (32 bytes).
-
-        Raises:
-          ObjectMissing: no such file. ObjectCorrupt: its bytes have another digest, or are no well-formed manifest.
-        """
-        return self._manifest(digest, "")
-
-    def expect(self, digest: bytes, *, run: bytes, round: int, site: str, epoch: int, kind: ObjectKind) -> Manifest:
-        """The manifest of that digest, if it binds to exactly this run, round, site, epoch and kind.
-
-        Raises:
-          ObjectMissing, ObjectCorrupt: as `manifest`, naming the expected site and round; ObjectCorrupt also when a field
-            differs: an object of another round or of another site was committed as this one.
-        """
-        wanted = {"run": run, "round": round, "site": site, "epoch": epoch, "kind": kind}
-        label = f" ({kind.value} of {site}, round {round}, epoch {epoch})"
-        manifest = self._manifest(digest, label)
-        for field, value in wanted.items():
-            found = getattr(manifest, field)
-            if found != value:
-                raise ObjectCorrupt(
-                    f"{manifest.cid}{label} names {field} {_shown(found)}, expected {_shown(value)}; "
-                    f"a replayed or copied object: leave it out"
-                )
-        return manifest
-
-    def part(self, ref: PartRef, *, of: Manifest | None = None) -> bytes:
-        """One part, verified.
-
-        Args:
-          ref: from a manifest.
-          of: that manifest, so that an error can name the site and the round.
-
-        Raises:
-          ObjectMissing: no such file. ObjectCorrupt: the file has another length or another digest.
-        """
-        label = f" ({of.label})" if of else ""
-        data = self._read(ref.cid, ref.size_bytes, label)
-        if len(data) != ref.size_bytes or hashlib.sha256(data).digest() != ref.digest:
-            raise ObjectCorrupt(f"part {ref.cid}{label} is not what its name says; its author must put it again")
-        return data
-
-    def parts(self, manifest: Manifest) -> Iterator[bytes]:
-        """All parts in order, each verified, one in memory at a time. Raises as `part`, at the part concerned."""
-        return (self.part(ref, of=manifest) for ref in manifest.parts)
-
-    def _manifest(self, digest: bytes, label: str) -> Manifest:
-        cid = manifest_cid(digest)
-        data = self._read(cid, MAX_MANIFEST_BYTES, label)
-        if hashlib.sha256(data).digest() != digest:
-            raise ObjectCorrupt(f"manifest {cid}{label} is not what its name says; its author must put it again")
+    def raw(self, cid: str, limit: int, label: str = "") -> bytes:
+        """The bytes of a file as they are, not verified; at most `limit` + 1, so that a longer file is never read whole."""
         try:
-            return Manifest.decode(data)
+            return _read_at_most(self._path(cid), limit)
+        except FileNotFoundError as error:
+            raise ObjectMissing(f"{cid}{label} is not in {self.root}; its author must put it (again)") from error
         except ObjectCorrupt as error:
-            raise ObjectCorrupt(f"{error}{label}") from error
+            raise ObjectCorrupt(f"{cid}{label}: {error}") from error
+        except OSError as error:
+            raise StoreError(f"cannot read {cid}{label} from {self.root}: {error}") from error
+
+    def lost(self, manifest: Manifest) -> bool:
+        """Whether a part's file is not there, or has another length."""
+        return any(self._size_of(ref.cid) != ref.size_bytes for ref in manifest.parts)
 
     def _path(self, cid: str) -> Path:
         # The two characters before the last, as IPFS's flatfs does: the first ones are the same for every CID.
@@ -159,7 +149,9 @@ class LocalStore:
         """Make the file of `cid` hold `data`; returns the folder the caller must fsync."""
         path = self._path(cid)
         path.parent.mkdir(exist_ok=True)
-        if not _holds(path, data):
+        if _holds(path, data):
+            self.freshen(cid)
+        else:
             replace_with(path, data, temp_folder=self._temporary, mode=_FILE_MODE)
         return path.parent
 
@@ -168,17 +160,6 @@ class LocalStore:
         # have been killed between its rename and its fsync.
         for folder in folders | {self._objects}:
             fsync_folder(folder)
-
-    def _read(self, cid: str, limit: int, label: str) -> bytes:
-        """At most `limit` + 1 bytes, so that a longer file is seen to be longer but never read."""
-        try:
-            return _read_at_most(self._path(cid), limit)
-        except FileNotFoundError as error:
-            raise ObjectMissing(f"{cid}{label} is not in {self.root}; its author must put it (again)") from error
-        except ObjectCorrupt as error:
-            raise ObjectCorrupt(f"{cid}{label}: {error}") from error
-        except OSError as error:
-            raise StoreError(f"cannot read {cid}{label} from {self.root}: {error}") from error
 
     def _size_of(self, cid: str) -> int:
         try:
@@ -210,7 +191,3 @@ def _read_at_most(path: Path, limit: int) -> bytes:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ObjectCorrupt(f"{path} is not a regular file; remove it, then put the object again")
         return file.read(limit + 1)
-
-
-def _shown(value: object) -> str:
-    return value.hex() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,53 @@
+"""The store that the settings name, opened for one account. Which kind it is, nobody else needs to know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from bahefl_flwr.errors import SettingsError
+from bahefl_flwr.identity import Identity
+from bahefl_flwr.settings import StoreSettings
+from bahefl_flwr.store import LocalStore, Store
+
+
+@contextmanager
+def open_store(settings: StoreSettings, run: Path, identity: Identity | None, url: str = "") -> Iterator[Store]:
+    """Open a site's store.
+
+    Args:
+      run: folder that a relative `store.path` starts from. identity: signs requests; only a served store needs it.
+      url: what this site calls the store, where that is not what the run's settings say.
+
+    Raises:
+      StoreError: the folder cannot be used. SettingsError: the settings do not lead to a store.
+    """
+    if settings.kind == "local":
+        yield LocalStore(run / settings.path)
+    elif settings.kind == "s3":
+        # Each kind loads its client by itself: sites that use a folder need none.
+        from bahefl_flwr.store.s3 import BucketAddress, S3Store
+
+        where = BucketAddress(url=url or settings.url, endpoint=settings.endpoint, region=settings.region)
+        yield S3Store(where, timeout_s=settings.timeout_s, patience_s=settings.patience_s)
+    else:
+        assert identity is not None
+        from bahefl_flwr.store.channel import Channel, Patience
+        from bahefl_flwr.store.http import HttpStore
+
+        channel = Channel(
+            url or settings.url, address=identity.address, sign=identity.sign_text, certificate=_file(settings.certificate),
+            patience=Patience(timeout_s=settings.timeout_s, total_s=settings.patience_s),
+        )  # fmt: skip
+        with closing(channel):
+            yield HttpStore(channel)
+
+
+def _file(name: str) -> Path | None:
+    if not name:
+        return None
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise SettingsError(f"store.certificate={name} is no file; give the PEM file of the store's certificate authority")
+    return path
