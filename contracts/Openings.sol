@@ -95,10 +95,10 @@ abstract contract Openings is Rounds {
         emit RoundSpoiled(r.number, r.attempt, positions);
         if (positions == r.spoiled) { _abortRound("the aggregate was out of range in the same places again"); return; }
         r.released = false;
-        if (!_newAttempt(r, "no aggregate stayed within its range")) return;
+        ++r.spoils;
+        if (!_newAttempt(r)) return;
         _unopen(r);
         (r.spoiled, r.sketched) = (positions, false);
-        ++r.spoils;
     }
 
     /// @dev What was opened counts no more, nor do the ballots on it.

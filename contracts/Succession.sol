@@ -64,7 +64,7 @@ abstract contract Succession is Membership, Lottery {
     function _replaceCoordinator(Round storage r) internal {
         r.failed |= 1 << r.coordinator;
         if (r.phase == RoundPhase.COMMIT) _handOver(r, r.selected & ~r.declined);
-        else if (_newAttempt(r, "no coordinator produced a verified aggregate") && !_handOver(r, r.committed)) _abortRound("no site is left that could coordinate");
+        else if (_newAttempt(r) && !_handOver(r, r.committed)) _abortRound("no site is left that could coordinate");
     }
 
     /// @dev Elects a coordinator among the fit members of `pool`; false if there is none.
@@ -82,9 +82,13 @@ abstract contract Succession is Membership, Lottery {
     /// @dev Returns false, with the round aborted, if there can be no further attempt. An attempt that honest holders may
     /// have released shares of must be the last: a second aggregate of the same updates would give away their difference
     /// (DESIGN rule 4).
-    function _newAttempt(Round storage r, string memory exhausted) internal returns (bool) {
+    function _newAttempt(Round storage r) internal returns (bool) {
         if (r.released) { _abortRound("aggregate failed after shares of it were released"); return false; }
-        if (r.attempt + 1 >= _config.maxAttempts) { _abortRound(exhausted); return false; }
+        // A spoiled sum uses up none: it convicts somebody, so there are no more of them than hostile sites.
+        if (r.attempt + 1 >= _config.maxAttempts + r.spoils) {
+            _abortRound("no coordinator produced a verified aggregate");
+            return false;
+        }
         ++r.attempt;
         (r.votedOk, r.votedBad, r.included, r.split, r.aggregate, r.aggregateSize) = (0, 0, 0, 0, 0, 0);
         delete r.verdicts;

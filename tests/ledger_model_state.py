@@ -86,6 +86,7 @@ class ModelRound:
     ballot_stage: BallotStage = BallotStage.NONE
     seed: bool = False
     sketched: bool = False
+    spoils: int = 0
     opened: bytes = b""
     outcome: RoundOutcome = RoundOutcome.WHOLE
     spoiled: bytes = b""
@@ -266,13 +267,13 @@ class State:
             self._hand_over(r.selected & ~r.declined)
         elif r.released:
             self._abort("aggregate failed after shares of it were released")
-        elif self._new_attempt("no coordinator produced a verified aggregate") and not self._hand_over(r.committed):
+        elif self._new_attempt() and not self._hand_over(r.committed):
             self._abort("no site is left that could coordinate")
 
-    def _new_attempt(self, exhausted: str) -> bool:
+    def _new_attempt(self) -> bool:
         r = self.round
-        if r.attempt + 1 >= self.config.max_attempts:
-            self._abort(exhausted)
+        if r.attempt + 1 >= self.config.max_attempts + r.spoils:
+            self._abort("no coordinator produced a verified aggregate")
             return False
         r.attempt, r.phase = r.attempt + 1, RoundPhase.AGGREGATE
         r.voted_ok = r.voted_bad = r.included = r.split = 0
@@ -283,8 +284,8 @@ class State:
         r = self.round
         if places == r.spoiled:
             return self._abort("the aggregate was out of range in the same places again")
-        r.released = False
-        if self._new_attempt("no aggregate stayed within its range"):
+        r.released, r.spoils = False, r.spoils + 1
+        if self._new_attempt():
             self._unopen()
             r.spoiled, r.sketched, r.sketches = places, False, []
         return None
