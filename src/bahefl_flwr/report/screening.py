@@ -152,8 +152,9 @@ def _separation(axes: Axes, lines: Sequence[RoundLine]) -> None:
         if not math.isnan(threshold) and all(map(math.isnan, beside)):
             axes.hlines(threshold, number - 0.5, number + 0.5, linestyles="--", color=style.RED)
     for first, last in _gaps(numbers, separations):
-        where = {"x": (first + last) / 2, "y": 0.04, "transform": axes.get_xaxis_transform()}
-        axes.text(s="not tested", rotation=90, ha="center", va="bottom", fontsize=6, color=style.GREY, **where)
+        middle = (first + last) / 2
+        look = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 6, "color": style.GREY}
+        axes.text(middle, 0.04, "not tested", look, transform=axes.get_xaxis_transform())
     axes.set_ylim(bottom=0)
 
 
