@@ -137,7 +137,7 @@ def _lines(axes: Axes, lines: Sequence[RoundLine], figure: _Figure) -> None:
         # With markers, since a line of one round has no length.
         axes.plot([n for n, _, _ in known], [v for _, v, _ in known], ".-", color=colour)
         out = [(n, v) for n, v, left_out in known if left_out]
-        axes.plot([n for n, _ in out], [v for _, v in out], "x", color=style.RED)
+        axes.plot([n for n, _ in out], [v for _, v in out], "x", color=style.RED, markersize=6, zorder=3)
     axes.axhline(0, color=style.GREY, linewidth=0.6)
 
 
@@ -152,9 +152,10 @@ def _separation(axes: Axes, lines: Sequence[RoundLine]) -> None:
         if not math.isnan(threshold) and all(map(math.isnan, beside)):
             axes.hlines(threshold, number - 0.5, number + 0.5, linestyles="--", color=style.RED)
     for first, last in _gaps(numbers, separations):
-        middle = (first + last) / 2
-        look = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 6, "color": style.GREY}
-        axes.text(middle, 0.04, "not tested", look, transform=axes.get_xaxis_transform())
+        axes.text(
+            (first + last) / 2, 0.04, "not tested", transform=axes.get_xaxis_transform(), rotation=90, ha="center", va="bottom",
+            fontsize=6, color=style.GREY,
+        )  # fmt: skip
     axes.set_ylim(bottom=0)
 
 

@@ -75,7 +75,7 @@ def _figures(facts: Facts) -> Iterator[Figure]:
                 name="screening", heading="Screening", png=screening_picture(lines),
                 caption="From the opened sketches, a line a site: (a) norm of its update, as a multiple of the usual one; (b) "
                 "mean cosine to the other updates; a cross where it was left out. (c) How far the two camps of the best "
-                "split lie apart; above the dashed line they are a conflict. Not tested: too few sites were left to split.",
+                "split lie apart; above the dashed line they are a conflict. Where the line is broken, no split was tested.",
             )  # fmt: skip
     if facts.chosen:
         yield Figure(
