@@ -119,7 +119,7 @@ def _attest(site: Site, r: RoundRecord, me: Member, agrees: bool, outcome: Outco
 
 
 def _release_share(site: Site, view: LedgerView, r: RoundRecord, quorum: int, outcome: Outcome) -> None:
-    """Seal this site's partial decryption to all active sites, put it, name it on the ledger. Repeats are the same bytes."""
+    """Seal this site's partial decryption to all active sites, name it on the ledger, put it. Repeats are the same bytes."""
     expect_quorum(site, view, r, quorum)
     _decrypt_once(site, view, r)
     me = site.me().index
@@ -132,8 +132,9 @@ def _release_share(site: Site, view: LedgerView, r: RoundRecord, quorum: int, ou
         site, _sealed_share(site, view, r, quorum), run=view.task.run_digest, round=r.number, epoch=r.epoch,
         kind=ObjectKind.SHARE, owner=site.address, name=name,
     )  # fmt: skip
-    outcome.bytes["share"] = put_kept(site, r.number, name)
+    # The ledger first: a share that can be read and is not named there would not keep a second aggregate from being made.
     outcome.gas += site.ledger.release_share(r.number, quorum, manifest.digest, r.aggregate).gas_used
+    outcome.bytes["share"] = put_kept(site, r.number, name)
 
 
 def _decrypt_once(site: Site, view: LedgerView, r: RoundRecord) -> None:
