@@ -47,8 +47,8 @@ def test_nobody_is_left_out_where_nobody_attacks(clean: Path) -> None:
 
 
 def test_the_model_keeps_its_dice(clean: Path, attacked: Path) -> None:
-    """Within a tenth of the clean run, with half of its data: docs/robustness.md has the measured figures."""
-    assert dice(attacked) > 0.9 * dice(clean)
+    """Within 5 % of the clean run, with half of its data: docs/robustness.md has the measured figures."""
+    assert dice(attacked) > 0.95 * dice(clean)
 
 
 def test_attackers_are_named_with_a_reason(attacked: Path) -> None:

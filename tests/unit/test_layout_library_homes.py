@@ -57,7 +57,7 @@ def test_the_command_line_starts_without_heavy_libraries(library: str) -> None:
     """--help and a misspelt option answer at once: nothing heavy stands at the top of a file that cli.py imports."""
     seen, queue = set(), ["cli"]
     while queue:
-        file = PACKAGE / f"{queue.pop()}.py"
+        file = PACKAGE / f"{queue.pop().replace('.', '/')}.py"
         for node in ast.parse(file.read_text()).body:
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("bahefl_flwr."):
                 name = node.module.removeprefix("bahefl_flwr.")
