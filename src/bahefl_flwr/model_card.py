@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bahefl_flwr.run_folder import RoundLine
-from bahefl_flwr.settings import DataSettings, TrainSettings
+from bahefl_flwr.setting_groups import DataSettings, TrainSettings
 from bahefl_flwr.trained import Trained
 
 _LIMITS = """\

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bahefl_flwr.errors import SettingsError
 from bahefl_flwr.identity import Identity
-from bahefl_flwr.settings import StoreSettings
+from bahefl_flwr.setting_groups import StoreSettings
 from bahefl_flwr.store import LocalStore, Store
 
 

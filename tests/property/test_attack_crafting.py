@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from bahefl_flwr.attack.catalogue import ATTACKS
 from bahefl_flwr.attack.crafting import Knowledge, knowledge
-from bahefl_flwr.settings import AttackName
+from bahefl_flwr.setting_groups import AttackName
 
 VALUES = st.floats(-4, 4, allow_subnormal=False, width=32)
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from bahefl_flwr.errors import DataError
 from bahefl_flwr.lesion.partition import MINIMUM, PARTS, SiteSlices, split, table, tally
-from bahefl_flwr.settings import DataSettings, compose
+from bahefl_flwr.setting_groups import DataSettings
+from bahefl_flwr.settings import compose
 
 BY_SLICE = compose([]).data
 BY_PATIENT = compose(["data.split=patient"]).data

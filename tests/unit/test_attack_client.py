@@ -16,7 +16,7 @@ from bahefl_flwr.attack.catalogue import ATTACKS
 from bahefl_flwr.attack.client import AttackingClient
 from bahefl_flwr.attack.group import Group
 from bahefl_flwr.errors import ProtocolError, SettingsError, TrainingError
-from bahefl_flwr.settings import AttackName
+from bahefl_flwr.setting_groups import AttackName
 from federation_run import KnownClient, known_update, well_behaved
 
 SITES = (1, 3, 4)

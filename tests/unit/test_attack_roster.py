@@ -18,7 +18,8 @@ from bahefl_flwr.errors import SettingsError
 from bahefl_flwr.identity import Identity
 from bahefl_flwr.key_files import Passphrase
 from bahefl_flwr.run_folder import create
-from bahefl_flwr.settings import AttackName, Settings, compose, validate
+from bahefl_flwr.setting_groups import AttackName
+from bahefl_flwr.settings import Settings, compose, validate
 from bahefl_flwr.site import state
 
 NODE = {"partition-id": 0, "num-partitions": 10}

@@ -10,7 +10,7 @@ import torch
 
 from bahefl_flwr.errors import SettingsError
 from bahefl_flwr.lesion.model import LightUNet, SimAM, build, initial_weights
-from bahefl_flwr.settings import ModelSettings
+from bahefl_flwr.setting_groups import ModelSettings
 
 
 @pytest.mark.parametrize(("unshuffle", "parameters"), [(1, 345_012), (2, 345_543)])

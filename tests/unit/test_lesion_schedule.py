@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from bahefl_flwr.lesion.schedule import FLOOR, WARMUP_START, dice_weight_at, lr_at
-from bahefl_flwr.settings import TrainSettings, compose
+from bahefl_flwr.setting_groups import TrainSettings
+from bahefl_flwr.settings import compose
 
 PAPER = compose(["experiment=paper"]).train
 COSINE = compose(["train.schedule=cosine", "train.warmup_epochs=2", "train.lr=1e-3"]).train

@@ -12,7 +12,8 @@ from bahefl_flwr.errors import SettingsError, TrainingError, UpdateError
 from bahefl_flwr.lesion import training
 from bahefl_flwr.lesion.augmentation import augmenter
 from bahefl_flwr.lesion.model import LightUNet, initial_weights
-from bahefl_flwr.settings import TrainSettings, compose
+from bahefl_flwr.setting_groups import TrainSettings
+from bahefl_flwr.settings import compose
 from killed_fit import toy_slices
 
 TRAIN = compose(["train.local_epochs=1", "train.precision=fp32", "train.device=cpu", "train.threads=1"]).train

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from bahefl_flwr.attack import crafting
 from bahefl_flwr.attack.crafting import Craft
 from bahefl_flwr.attack.poisoning import Poison, backdoored, emptied, inverted
-from bahefl_flwr.settings import AttackName
+from bahefl_flwr.setting_groups import AttackName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

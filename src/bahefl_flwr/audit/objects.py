@@ -10,7 +10,7 @@ from typing import Never
 
 from bahefl_flwr.errors import ObjectMissing, SettingsError, StoreError
 from bahefl_flwr.identity import Identity
-from bahefl_flwr.settings import StoreSettings
+from bahefl_flwr.setting_groups import StoreSettings
 from bahefl_flwr.store.local import LocalStore
 from bahefl_flwr.store.manifest import Manifest
 from bahefl_flwr.store.reading import VerifiedReads

@@ -30,7 +30,7 @@ from bahefl_flwr.ledger.database import ChainDatabase
 from bahefl_flwr.ledger.history import in_process
 from bahefl_flwr.ledger.replay import altered_nodes, chain_id_of, compare, rebuild, recorded_blocks
 from bahefl_flwr.run_folder import LEDGER_DATABASE, LEDGER_FILE, RunFolder
-from bahefl_flwr.settings import StoreSettings
+from bahefl_flwr.setting_groups import StoreSettings
 from bahefl_flwr.store.reading import VerifiedReads
 from bahefl_flwr.untrusted_json import read_json
 

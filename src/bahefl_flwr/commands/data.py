@@ -12,7 +12,7 @@ from bahefl_flwr.commands.output import Format
 
 if TYPE_CHECKING:
     from bahefl_flwr.lesion.inspection import Inspection
-    from bahefl_flwr.settings import DataSettings
+    from bahefl_flwr.setting_groups import DataSettings
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, add_completion=False, help="Look at CT slices before training on them."

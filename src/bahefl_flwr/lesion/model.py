@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bahefl_flwr.errors import SettingsError
-from bahefl_flwr.settings import ModelSettings
+from bahefl_flwr.setting_groups import ModelSettings
 
 # A head starts at sigmoid(-2) = 0.12: about 1 % of all pixels are lesion, and starting at a half costs a round of unlearning.
 _HEAD_BIAS = -2.0

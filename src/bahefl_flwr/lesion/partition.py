@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bahefl_flwr.errors import DataError
-from bahefl_flwr.settings import DataSettings
+from bahefl_flwr.setting_groups import DataSettings
 
 Indices = npt.NDArray[np.intp]
 Flags = npt.NDArray[np.bool_]

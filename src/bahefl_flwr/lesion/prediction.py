@@ -16,7 +16,7 @@ from bahefl_flwr.lesion.data import Images, Slices
 from bahefl_flwr.lesion.metrics import Evaluation, judge
 from bahefl_flwr.lesion.model import LightUNet, build
 from bahefl_flwr.lesion.training import Engine, infer, limit_threads, load_weights, pick_engine
-from bahefl_flwr.settings import ModelSettings, TrainSettings
+from bahefl_flwr.setting_groups import ModelSettings, TrainSettings
 
 Field = npt.NDArray[np.float32]
 BATCH = 16

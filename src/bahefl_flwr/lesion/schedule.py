@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from bahefl_flwr.settings import TrainSettings
+from bahefl_flwr.setting_groups import TrainSettings
 
 # Where the warm-up starts and where the cosine ends, as fractions of train.lr (the measured runs: research/lesion.md, B4).
 WARMUP_START = 0.1

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from bahefl_flwr.errors import DataError
 from bahefl_flwr.lesion import data, partition, phantom
-from bahefl_flwr.settings import DataSettings
+from bahefl_flwr.setting_groups import DataSettings
 
 SiteData = Mapping[partition.Part, data.Slices]
 

@@ -28,7 +28,7 @@ from bahefl_flwr.lesion.loss import staged_loss
 from bahefl_flwr.lesion.metrics import Evaluation, judge
 from bahefl_flwr.lesion.model import LightUNet
 from bahefl_flwr.lesion.schedule import dice_weight_at, lr_at
-from bahefl_flwr.settings import TrainSettings
+from bahefl_flwr.setting_groups import TrainSettings
 
 Weights = list[npt.NDArray[np.float32]]
 

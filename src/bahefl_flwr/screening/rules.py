@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Final, Self
 
 from bahefl_flwr.screening.fixed_point import fixed
-from bahefl_flwr.settings import ScreeningSettings
+from bahefl_flwr.setting_groups import ScreeningSettings
 
 _AS_THEY_ARE: Final = frozenset(("full_weight", "smallest_side", "policy"))
 
