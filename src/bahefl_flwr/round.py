@@ -138,7 +138,7 @@ def _aggregate(view: LedgerView, sketches: Collection[ShareRecord] | None, asked
     r = view.round
     if view.chain_time > r.deadline:
         return Advance(step=Step.REPLACE_COORDINATOR, number=r.number)
-    missing = r.committed & ~_answered(Action.UPLOAD, r, asked)
+    missing = r.committed & ~_uploaded(r, asked)
     upload = _ask_or_wait(Action.UPLOAD, view, missing, asked)
     if isinstance(upload, Ask):
         return upload
@@ -355,5 +355,7 @@ def _matches(q: Request, action: Action, r: RoundRecord) -> bool:
     return (q.action, q.number, q.attempt) == (action, r.number, r.attempt)
 
 
-def _answered(action: Action, r: RoundRecord, asked: Asked) -> int:
-    return mask_of(q.member for q in asked.answered if _matches(q, action, r))
+def _uploaded(r: RoundRecord, asked: Asked) -> int:
+    # Who put its objects again so that others could train did so with commits open: its update stayed at home.
+    uploads = [q for q in asked.answered if _matches(q, Action.UPLOAD, r)]
+    return mask_of(q.member for q in uploads if q.repairs is not Action.TRAIN)

@@ -220,7 +220,8 @@ def test_a_damaged_chain_is_not_exported(audited: AuditedRun, tmp_path: Path) ->
 
 def test_a_lost_object_is_lost_in_the_bundle_too(audited: AuditedRun, tmp_path: Path) -> None:
     """An export neither hides nor invents anything: the audit of the bundle finds what that of the run finds."""
-    next(p for p in audited.objects() if p.name.startswith("bafkrei")).unlink()
+    # The largest is part of an update; what an outsider cannot read, the audit does not ask for.
+    max(audited.objects(), key=lambda p: p.stat().st_size).unlink()
     export(audited.folder, tmp_path / "b.zip")
     _, of_folder = audited.audit()
     code, of_bundle = audited.audit(run=tmp_path / "b.zip")

@@ -43,6 +43,14 @@ def test_uploads_come_before_sketches() -> None:
     assert command.action is Action.UPLOAD
 
 
+def test_objects_put_again_while_commits_were_open_are_no_upload() -> None:
+    """The update stayed at home then, and no layer was revealed: everybody is asked to upload all the same."""
+    put_again = asked(Action.UPLOAD, 0, 1, 2, 3, 4, ok=True, repairs=Action.TRAIN)
+    command = next_step(view(aggregating(revealed=0, screen_seed=bytes(32))), (), put_again, ())
+    assert isinstance(command, Ask)
+    assert (command.action, command.members, command.repairs) == (Action.UPLOAD, (0, 1, 2, 3, 4), None)
+
+
 def test_without_screening_the_coordinator_is_asked_at_once() -> None:
     """Once all have uploaded, the coordinator adds; no seed and no sketch is waited for."""
     command = next_step(view(aggregating(screen_seed=bytes(32))), (), uploaded(), None)
