@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bahefl_flwr.durable import atomic_write
 from bahefl_flwr.errors import LedgerError
+from bahefl_flwr.homes import IDENTITY_FOLDER, load_administrator, protection
 from bahefl_flwr.identity import Identity
 from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import ContractConfig, FederationLedger
@@ -52,7 +53,7 @@ def open_federation(settings: Settings, folder: Path) -> Iterator[Federation]:
     Raises:
       LedgerError: the node does not start or answer, or the contract is not ours.
     """
-    driver = Identity.create_or_load(_administrators_folder(settings, folder))
+    driver = _administrator(settings, folder, create=True)
     with ExitStack() as stack:
         url = settings.ledger.url
         if settings.ledger.kind == "embedded":
@@ -76,22 +77,31 @@ def administer(folder: Path) -> FederationLedger:
       LedgerError: the run has not started its ledger, or has stopped it. KeysError: the administrator's key is not there.
     """
     where, settings = ledger_address(folder), from_yaml((folder / "config.yaml").read_text())
-    driver = Identity.load(_administrators_folder(settings, folder))
+    driver = _administrator(settings, folder)
     connection = Connection(where.url, where.chain_id, account=driver.account, policy=chain_policy(settings))
     return FederationLedger.attach(connection, where.contract)
 
 
-def _administrators_folder(settings: Settings, folder: Path) -> Path:
-    return Path(settings.ledger.administrator).expanduser() if settings.ledger.administrator else folder / _DRIVER
+def _administrator(settings: Settings, run: Path, *, create: bool = False) -> Identity:
+    """The administrator's keys: in the home that the settings name, in a plain folder of keys, or in the run's own folder."""
+    folder = Path(settings.ledger.administrator).expanduser() if settings.ledger.administrator else run / _DRIVER
+    home = load_administrator(folder)
+    if home is not None:
+        return Identity.load(folder / IDENTITY_FOLDER, protection(home.passphrase_file))
+    return Identity.create_or_load(folder) if create else Identity.load(folder)
 
 
-def chain_policy(settings: Settings) -> ChainPolicy:
-    """When a block of the ledger counts, what its gas may cost, and how long its node is waited for."""
+def chain_policy(settings: Settings, *, max_fee_gwei: float | None = None, priority_fee_gwei: float | None = None) -> ChainPolicy:
+    """When a block of the ledger counts, what its gas may cost, and how long its node is waited for.
+
+    Args:
+      max_fee_gwei, priority_fee_gwei: what a site's owner has set instead; no settings of a run make a site pay.
+    """
     s = settings.ledger
     return ChainPolicy(
         confirmations=s.confirmations,
-        max_fee_gwei=s.max_fee_gwei,
-        priority_fee_gwei=s.priority_fee_gwei,
+        max_fee_gwei=s.max_fee_gwei if max_fee_gwei is None else max_fee_gwei,
+        priority_fee_gwei=s.priority_fee_gwei if priority_fee_gwei is None else priority_fee_gwei,
         timeout_s=s.timeout_s,
         patience_s=s.patience_s,
     )

@@ -41,6 +41,8 @@ class FederationSettings(Group):
       weighting: `examples` weighs a site by its capped number of training examples, `uniform` by 1.
       max_weight: cap that the registrar puts on any site's self-declared weight.
       patience: rounds without a better score before the task is ended; 0 never ends it early.
+      admission: `automatic` whitelists every site that answers, as in a simulation; with `registrar`, somebody has whitelisted
+        the sites (`bahefl members add`), and each proves that its node is its own.
     """
 
     sites: int = Field(ge=2, le=255)
@@ -50,6 +52,7 @@ class FederationSettings(Group):
     max_weight: int = Field(ge=1, lt=2**32)
     patience: int = Field(ge=0)
     hello_timeout_s: float = Field(gt=0)
+    admission: Literal["automatic", "registrar"]
 
     @model_validator(mode="after")
     def _enough_sites(self) -> Self:

@@ -13,12 +13,11 @@ from bahefl_flwr.store import LocalStore, Store
 
 
 @contextmanager
-def open_store(settings: StoreSettings, run: Path, identity: Identity | None, url: str = "") -> Iterator[Store]:
+def open_store(settings: StoreSettings, run: Path, identity: Identity | None) -> Iterator[Store]:
     """Open a site's store.
 
     Args:
       run: folder that a relative `store.path` starts from. identity: signs requests; only a served store needs it.
-      url: what this site calls the store, where that is not what the run's settings say.
 
     Raises:
       StoreError: the folder cannot be used. SettingsError: the settings do not lead to a store.
@@ -29,7 +28,7 @@ def open_store(settings: StoreSettings, run: Path, identity: Identity | None, ur
         # Each kind loads its client by itself: sites that use a folder need none.
         from bahefl_flwr.store.s3 import BucketAddress, S3Store
 
-        where = BucketAddress(url=url or settings.url, endpoint=settings.endpoint, region=settings.region)
+        where = BucketAddress(url=settings.url, endpoint=settings.endpoint, region=settings.region)
         yield S3Store(where, timeout_s=settings.timeout_s, patience_s=settings.patience_s)
     else:
         assert identity is not None
@@ -37,7 +36,7 @@ def open_store(settings: StoreSettings, run: Path, identity: Identity | None, ur
         from bahefl_flwr.store.http import HttpStore
 
         channel = Channel(
-            url or settings.url, address=identity.address, sign=identity.sign_text, certificate=_file(settings.certificate),
+            settings.url, address=identity.address, sign=identity.sign_text, certificate=_file(settings.certificate),
             patience=Patience(timeout_s=settings.timeout_s, total_s=settings.patience_s),
         )  # fmt: skip
         with closing(channel):

@@ -13,9 +13,10 @@ from typing import Self
 
 from flwr.serverapp import Grid
 
-from bahefl_flwr.errors import RunFailed
+from bahefl_flwr.errors import KeysError, RunFailed
 from bahefl_flwr.federation import Federation
 from bahefl_flwr.ledger.contract import FederationLedger
+from bahefl_flwr.node_binding import expect_binding
 from bahefl_flwr.records import MemberStatus
 from bahefl_flwr.replies import Reply, ask, request_config
 from bahefl_flwr.site.state import task_params
@@ -25,6 +26,7 @@ _POLL_S = 0.2
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+_SIGNATURE = re.compile(r"([0-9a-f]{130})?")
 
 _log = logging.getLogger("bahefl_flwr.driver")
 
@@ -37,12 +39,14 @@ class Hello:
       address: Ethereum address, lower case with 0x.
       model: digest of the model it starts from, 32 bytes.
       examples: training examples it declares, at least 1.
+      binding: its signature over its SuperNode's key; empty where it says nothing of one.
     """
 
     node: int
     address: str
     model: bytes
     examples: int
+    binding: bytes = b""
 
     @classmethod
     def read(cls, reply: Reply) -> Self:
@@ -60,11 +64,20 @@ class Hello:
             raise ValueError(f"its model digest is {model!r}, not 64 hexadecimal digits")
         if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
             raise ValueError(f"its num-examples is {examples!r}, not a whole number of at least 1")
-        return cls(node=reply.node, address=address.lower(), model=bytes.fromhex(model), examples=examples)
+        binding = reply.facts.get("binding", "")
+        if not isinstance(binding, str) or not _SIGNATURE.fullmatch(binding):
+            raise ValueError(f"its binding is {binding!r:.60}, not a signature of 65 bytes")
+        return cls(
+            node=reply.node,
+            address=address.lower(),
+            model=bytes.fromhex(model),
+            examples=examples,
+            binding=bytes.fromhex(binding),
+        )
 
 
 def gather(federation: Federation, grid: Grid, wanted: int, rounds: int) -> dict[int, int]:
-    """Wait for `wanted` sites, whitelist them in a simulation, and let them register.
+    """Wait for `wanted` sites, whitelist them if the run admits everybody, and let them register.
 
     Returns:
       Flower node id of every active member index.
@@ -80,7 +93,9 @@ def gather(federation: Federation, grid: Grid, wanted: int, rounds: int) -> dict
             "noise is sized for that many; set federation.sites at the driver and at every site, or stop the extra SuperNodes"
         )
     hellos, refused = _greet(federation.ledger, grid, nodes, timeout_s)
-    if strangers := [h for h in hellos if federation.ledger.status(h.address) is MemberStatus.NONE]:
+    if federation.settings.federation.admission == "registrar":
+        hellos = _bound(federation.ledger, grid, hellos, refused)
+    elif strangers := [h for h in hellos if federation.ledger.status(h.address) is MemberStatus.NONE]:
         _whitelist(federation, strangers)
         hellos, refused = _greet(federation.ledger, grid, nodes, timeout_s)
     members = _active(federation.ledger, hellos, refused)
@@ -113,14 +128,28 @@ def _greet(ledger: FederationLedger, grid: Grid, nodes: Iterable[int], timeout_s
     return [h for h in hellos if h.address not in shared], refused
 
 
+def _bound(ledger: FederationLedger, grid: Grid, hellos: Iterable[Hello], refused: dict[int, str]) -> list[Hello]:
+    """Those whose account has signed for the key that their node authenticated with; the others join `refused`."""
+    keys = {node.node_id: bytes(node.public_key) for node in grid.get_nodes()}
+    bound: list[Hello] = []
+    for h in hellos:
+        try:
+            expect_binding(keys.get(h.node, b""), ledger.chain_id, ledger.address, h.address, h.binding)
+        except KeysError as error:
+            refused[h.node] = str(error)
+        else:
+            bound.append(h)
+    return bound
+
+
 def _active(ledger: FederationLedger, hellos: Iterable[Hello], refused: dict[int, str]) -> dict[int, Hello]:
     """By member index as the ledger has it, whatever a site claims; who is not active joins `refused`."""
     members: dict[int, Hello] = {}
     for h in hellos:
         member = ledger.member(h.address)
         if member is None or member.status is not MemberStatus.ACTIVE:
-            standing = member.status.name.lower() if member else "not registered"
-            refused[h.node] = f"{h.address} is not active on the ledger ({standing})"
+            standing = member.status.name.lower() if member else "not whitelisted"
+            refused[h.node] = f"{h.address} is not active on the ledger ({standing}; `bahefl members` adds and reinstates)"
         else:
             members[member.index] = h
     return members
@@ -136,7 +165,7 @@ def _wait_for_nodes(grid: Grid, wanted: int, timeout_s: float) -> list[int]:
 
 
 def _whitelist(federation: Federation, strangers: list[Hello]) -> None:
-    """In a simulation the run is its own registrar. Weights are what sites say, capped."""
+    """The run is its own registrar. Weights are what sites say, capped."""
     s = federation.settings.federation
     weights = [min(h.examples, s.max_weight) if s.weighting == "examples" else 1 for h in strangers]
     federation.ledger.whitelist([h.address for h in strangers], weights)

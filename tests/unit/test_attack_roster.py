@@ -3,7 +3,6 @@
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
-from unittest.mock import Mock
 
 import pytest
 from flwr.app import Context, RecordDict
@@ -16,11 +15,9 @@ from bahefl_flwr.client import LesionClient
 from bahefl_flwr.composition import conf_folder
 from bahefl_flwr.errors import SettingsError
 from bahefl_flwr.identity import Identity
-from bahefl_flwr.key_files import Passphrase
 from bahefl_flwr.run_folder import create
 from bahefl_flwr.setting_groups import AttackName
 from bahefl_flwr.settings import Settings, compose, validate
-from bahefl_flwr.site import state
 
 NODE = {"partition-id": 0, "num-partitions": 10}
 
@@ -164,6 +161,7 @@ def test_a_run_on_a_chain_of_its_own_takes_no_attack() -> None:
         ({"num-partitions": 10}, "has no partition-id"),
         ({**NODE, "data.root": "/data/ct"}, r"has data\.root of its own"),
         ({**NODE, "ledger-url": "http://127.0.0.1:8545"}, "has ledger-url of its own"),
+        ({**NODE, "site-home": "/var/lib/bahefl"}, "has site-home of its own"),
         ({**NODE, "num-partitions": 9}, "9 nodes, but federation.sites=10"),
     ],
 )
@@ -178,31 +176,6 @@ def test_a_node_that_is_no_simulated_one_refuses(ten_sites: Settings, node_confi
         attacking(build)(context)
     with pytest.raises(SettingsError, match=reason):
         app._client_fn(context)
-
-
-def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: Settings) -> None:
-    """Answer a message at a site whose keys are its own, and go no farther than the keys."""
-    keys = Identity.create_or_load(tmp_path / "keys", Passphrase("five random words are good"))
-    monkeypatch.setattr(Identity, "create_or_load", Mock(return_value=keys))
-    monkeypatch.setattr(state, "find", Mock(return_value=SimpleNamespace(path=tmp_path)))
-    monkeypatch.setattr(state, "ledger_address", Mock(side_effect=RuntimeError("past the keys")))
-    context = Context(run_id=1, node_id=1, node_config=dict(NODE), state=RecordDict(), run_config=dict(settings.flat()))
-    with state.open_site(context, settings, 0):
-        raise AssertionError("opened")
-
-
-def test_a_site_with_keys_of_its_own_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ten_sites: Settings) -> None:
-    """Third barrier: a site whose key file is encrypted answers no message of a run that attacks."""
-    with pytest.raises(SettingsError, match="holds a site's own keys: add attack=none"):
-        opened(monkeypatch, tmp_path, ten_sites)
-
-
-def test_a_site_with_keys_of_its_own_serves_honest_runs(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ten_sites: Settings
-) -> None:
-    """Only the attack is what it refuses."""
-    with pytest.raises(RuntimeError, match="past the keys"):
-        opened(monkeypatch, tmp_path, told(ten_sites, name="none"))
 
 
 def test_the_settings_of_a_run_are_checked_as_a_whole() -> None:

@@ -22,7 +22,7 @@ HOMES = {
     "scipy": {"lesion/"},
     "hydra": {"composition.py"},
     "omegaconf": {"composition.py"},
-    "pydantic": {"setting_groups.py", "settings.py"},
+    "pydantic": {"homes.py", "setting_groups.py", "settings.py"},
     "matplotlib": {"report/"},
     "rich": {"cli.py", "live.py"},
     "typer": {"commands/", "console.py"},

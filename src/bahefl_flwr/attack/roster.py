@@ -16,7 +16,7 @@ from bahefl_flwr.settings import Settings
 
 # Keeps this draw apart from others of the same seed.
 _DOMAIN = 0xA77AC
-_DEPLOYED = ("data.root", "ledger-url")
+_DEPLOYED = ("data.root", "ledger-url", "site-home")
 
 
 def attackers(settings: Settings) -> tuple[int, ...]:
@@ -83,7 +83,7 @@ def refuse_deployed(settings: Settings, node_config: Mapping[str, object]) -> No
 
     Checks:
       1. the node has a partition of a simulation's data.
-      2. it names neither a data folder nor a ledger node of its own.
+      2. it names no data folder, ledger node or home of its own.
       3. there are as many nodes as `federation.sites`, from which the attackers are drawn.
 
     Raises:

@@ -89,7 +89,7 @@ def _answer(message: Message, context: Context, act: _Act) -> Message:
     try:
         settings = from_run_config(context.run_config)
         request = _request(message)
-        with open_site(context, settings, request.block) as site:
+        with open_site(context, settings, request) as site:
             outcome = act(site, request)
     except BaheflError as error:
         _log.warning("%s refused or failed: %s", message.metadata.message_type, error, exc_info=True)

@@ -29,6 +29,7 @@ def hello(site: Site, client: NumPyClient) -> Outcome:
     outcome.facts.update(
         {
             "address": site.address,
+            "binding": site.binding.hex(),
             "member": member.index if member else -1,
             "status": int(member.status if member else MemberStatus.NONE),
             "model": model.digest().hex(),

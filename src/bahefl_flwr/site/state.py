@@ -14,16 +14,15 @@ from pathlib import Path
 from flwr.app import Context
 
 from bahefl_flwr.errors import ProtocolError, SettingsError, WrongEpoch, WrongRound
-from bahefl_flwr.federation import chain_policy, contract_config, ledger_address
+from bahefl_flwr.federation import contract_config
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.identity import Identity
 from bahefl_flwr.journal import Journal
-from bahefl_flwr.key_files import THROW_AWAY
 from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import ContractConfig, FederationLedger
 from bahefl_flwr.records import EpochPhase, EpochRecord, LedgerView, Member, RoundPhase, RoundRecord, members_in
-from bahefl_flwr.run_folder import find
 from bahefl_flwr.settings import Settings
+from bahefl_flwr.site.place import place_of
 from bahefl_flwr.store import Store
 from bahefl_flwr.stores import open_store
 
@@ -72,7 +71,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """One site, opened to answer one message. Everything secret in it is a type that does not print."""
+    """One site, opened to answer one message. Everything secret in it is a type that does not print.
+
+    Attributes:
+      binding: its signature over the key of its SuperNode (`node_binding`); empty in a simulation.
+    """
 
     folder: Path
     identity: Identity
@@ -80,6 +83,7 @@ class Site:
     store: Store
     journal: Journal
     settings: Settings
+    binding: bytes = b""
 
     @property
     def address(self) -> str:
@@ -115,55 +119,31 @@ class Site:
 
 
 @contextmanager
-def open_site(context: Context, settings: Settings, block: int) -> Iterator[Site]:
+def open_site(context: Context, settings: Settings, request: Request) -> Iterator[Site]:
     """Open the site that answers in this process, alone: a second process of the same site waits for the first.
 
-    In a simulation the site lives in the run folder, under its partition id; its keys are made there on first use. It asks the
-    ledger's node that its node-config names as `ledger-url`, or else the run's; likewise the store that it names as `store-url`.
-
-    Args:
-      block: see `Request`. A site with a node of its own is often a block behind the driver: it must not refuse what it will
-        know in a moment.
+    A site with a node of its own is often a block behind the driver: it waits a little for `request.block` rather than refuse
+    what it will know in a moment.
 
     Raises:
       RunFailed: the driver has not created the run folder. LedgerError: the ledger is not there or not ours.
-      SettingsError: the node has no partition, or is told to attack with keys that are not thrown away.
+      SettingsError: the node does not say where its site lives, or the run asks for what this site does not take part in.
     """
-    if "partition-id" not in context.node_config:
-        raise SettingsError("this node has no partition-id: only simulations are supported by this version")
-    run = find(settings.run.root, context.run_id).path
-    folder = run / "sites" / f"{int(context.node_config['partition-id']):03d}"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    place = place_of(context, settings)
+    connection = Connection(place.ledger.url, place.ledger.chain_id, account=place.identity.account, policy=place.policy)
+    connection.catch_up(request.block, _CATCH_UP_S)
+    ledger = FederationLedger.attach(connection, place.ledger.contract)
+    folder = place.folder(ledger.view().task, request.run)
     journal = Journal(folder / "journal")
-    with journal.lock():
-        identity = Identity.create_or_load(folder / "identity")
-        refuse_attack_with_real_keys(settings, identity)
-        where = ledger_address(run)
-        # A site that runs a node of its own believes nothing about the chain that comes from elsewhere.
-        url = str(context.node_config.get("ledger-url", where.url))
-        connection = Connection(url, where.chain_id, account=identity.account, policy=chain_policy(settings))
-        connection.catch_up(block, _CATCH_UP_S)
-        with open_store(settings.store, run, identity, str(context.node_config.get("store-url", ""))) as store:
-            yield Site(
-                folder=folder,
-                identity=identity,
-                ledger=FederationLedger.attach(connection, where.contract),
-                store=store,
-                journal=journal,
-                settings=settings,
-            )
-
-
-def refuse_attack_with_real_keys(settings: Settings, identity: Identity) -> None:
-    """A simulation's keys are thrown away; whoever holds others is a site, and never attacks.
-
-    Raises:
-      SettingsError: the settings name an attack, and the identity's file is encrypted.
-    """
-    if settings.attack.name != "none" and identity.protection is not THROW_AWAY:
-        raise SettingsError(
-            f"attack.name={settings.attack.name} is for simulations only, and {identity.folder} holds a site's own keys: "
-            "add attack=none"
+    with journal.lock(), open_store(place.store, place.base, place.identity) as store:
+        yield Site(
+            folder=folder,
+            identity=place.identity,
+            ledger=ledger,
+            store=store,
+            journal=journal,
+            settings=settings,
+            binding=place.binding,
         )
 
 

@@ -83,20 +83,26 @@ def check(claim: Claim, method: str, path: str, now: float, window_s: float) -> 
             f"your clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the store's, at most {window_s:.0f} s are "
             "allowed: set both by NTP"
         )
-    r_s, v = claim.signature[:64], claim.signature[64]
-    if v not in (27, 28) or int.from_bytes(r_s[32:], "big") > _LARGEST_S:  # 2
-        raise BadSignature("the signature is not of the one form that Ethereum accounts make")
-    found = _signer(signed_text(method, path, claim.body, claim.time), r_s + bytes((v - 27,)))
+    found = signer(signed_text(method, path, claim.body, claim.time), claim.signature)  # 2
     if found != claim.address.lower():  # 3
         raise BadSignature(f"this is not {claim.address}'s signature of this request: does a proxy on the way rewrite paths?")
     return found
 
 
-def _signer(text: bytes, signature: bytes) -> str:
-    # EIP-191: no transaction begins so, hence a request can move no money and cast no vote.
+def signer(text: bytes, signature: bytes) -> str:
+    """The account (lower-case address) that signed a text by EIP-191: r, s and v, 65 bytes.
+
+    No transaction begins as such a text does, hence what is signed here can move no money and cast no vote.
+
+    Raises:
+      BadSignature: it is not of the one form of its kind, or nobody's.
+    """
+    r_s, v = signature[:64], signature[64:]
+    if v not in (b"\x1b", b"\x1c") or int.from_bytes(r_s[32:], "big") > _LARGEST_S:
+        raise BadSignature("the signature is not of the one form that Ethereum accounts make")
     digest = keccak(b"\x19Ethereum Signed Message:\n%d%b" % (len(text), text))
     try:
-        key = PublicKey.from_signature_and_message(signature, digest, hasher=None)
+        key = PublicKey.from_signature_and_message(r_s + bytes((v[0] - 27,)), digest, hasher=None)
     except ValueError:
-        return ""
+        raise BadSignature("no account's key gives this signature") from None
     return f"0x{keccak(key.format(compressed=False)[1:])[-20:].hex()}"
