@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bahefl_flwr.federation import Federation
     from bahefl_flwr.live import LiveView
     from bahefl_flwr.run_folder import AttackFacts, RoundLine, RunFolder, RunSummary
+    from bahefl_flwr.settings import Settings
     from bahefl_flwr.strategy import BaheflStrategy
 
 server_app = ServerApp()
@@ -53,7 +54,7 @@ def main(grid: Grid, context: Context) -> None:
 
     settings = from_run_config(context.run_config)
     started = time.monotonic()
-    folder = run_folder.create(settings.run.root, settings.run.name, context.run_id, settings.yaml())
+    folder = _folder(settings, context.run_id)
     live = LiveView()
     live.say(f"run folder {folder.path}")
 
@@ -63,7 +64,9 @@ def main(grid: Grid, context: Context) -> None:
 
     try:
         with live.attached(), open_federation(settings, folder.path) as federation:
-            strategy = BaheflStrategy(federation, evaluate_metrics_aggr_fn=pooled_evaluation, on_round=on_round)
+            strategy = BaheflStrategy(
+                federation, evaluate_metrics_aggr_fn=pooled_evaluation, on_round=on_round, rounds_before=folder.metrics()
+            )
             strategy.start(grid=grid, num_rounds=settings.federation.rounds)
             summary = _summary(federation, strategy, folder, time.monotonic() - started)
     except BaheflError as error:
@@ -75,6 +78,20 @@ def main(grid: Grid, context: Context) -> None:
         _finish(summary, folder, live)
         raise
     _finish(summary, folder, live)
+
+
+def _folder(settings: Settings, run_id: int) -> RunFolder:
+    """The run's folder: a new one, or that of a run of this name that has not come to its end on this contract."""
+    from bahefl_flwr.federation import run_goes_on
+
+    run = settings.run
+    if settings.ledger.contract:
+        for begun in run_folder.unfinished(run.root, run.name, settings.ledger.contract):
+            # Without a summary it was cut off, be it in the last evaluations; with one it failed, perhaps for a passing reason.
+            if begun.summary() is None or run_goes_on(settings, begun.path):
+                run_folder.lead_to(begun, run.root, run_id)
+                break
+    return run_folder.create(run.root, run.name, run_id, settings.yaml())
 
 
 def _finish(summary: RunSummary, folder: RunFolder, live: LiveView) -> None:

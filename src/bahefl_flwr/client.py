@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from logging import INFO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from flwr.common.logger import log
 from flwr.common.typing import Scalar
 
 from bahefl_flwr.errors import DataError, ProtocolError
+from bahefl_flwr.homes import SITE_HOME, load_site
 from bahefl_flwr.lesion import model, training
 from bahefl_flwr.lesion.data import Slices
 from bahefl_flwr.lesion.metrics import to_metrics
@@ -132,15 +134,15 @@ class LesionClient(NumPyClient):
 def client_fn(context: Context) -> LesionClient:
     """The client of this node, from Flower's context.
 
-    A node whose config names `data.root` reads that folder as its own (deployment). A node with `partition-id` takes its share of
-    the phantom or of the common folder (simulation).
+    A node whose config names `data.root`, or a home whose `site.yaml` names `data-root`, reads that folder as its own (deployment).
+    A node with `partition-id` takes its share of the phantom or of the common folder (simulation).
 
     Raises:
       SettingsError: the run config is incomplete or wrong.
       DataError: the node has no data, or they cannot be read or split.
     """
     run_config, node_config = dict(context.run_config), context.node_config
-    own_folder = str(node_config.get("data.root", ""))
+    own_folder = _own_folder(node_config)
     if own_folder:
         run_config |= {"data.kind": "folder", "data.root": own_folder}
     settings = from_run_config(run_config)
@@ -150,11 +152,18 @@ def client_fn(context: Context) -> LesionClient:
         site, sites = int(node_config["partition-id"]), int(node_config.get("num-partitions", settings.federation.sites))
     else:
         raise DataError(
-            "this node has no data: start its SuperNode with --node-config 'data.root=\"<folder with frames/ and masks/>\"'"
+            "this node has no data: name its folder with frames/ and masks/ as data-root in the home's site.yaml, or start its "
+            "SuperNode with --node-config 'data.root=\"<folder>\"'"
         )
     client = LesionClient(settings, site_data(settings.data, site=site, sites=sites, seed=settings.run.seed), site=site)
     _announce(str(client.engine))
     return client
+
+
+def _own_folder(node_config: Mapping[str, Any]) -> str:
+    if "data.root" in node_config or SITE_HOME not in node_config:
+        return str(node_config.get("data.root", ""))
+    return load_site(Path(str(node_config[SITE_HOME])).expanduser()).data_root
 
 
 @lru_cache(maxsize=1)

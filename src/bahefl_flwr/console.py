@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from bahefl_flwr.errors import BaheflError
 
-COMMANDS = ("audit", "data", "evaluate", "export", "keys", "ledger", "predict", "report", "store")
+COMMANDS = ("audit", "data", "evaluate", "export", "keys", "ledger", "members", "predict", "report", "resume", "site", "store")
 INTERRUPTED = 130
 
 _EPILOG = (

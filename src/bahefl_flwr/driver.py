@@ -43,6 +43,7 @@ class Driver:
       on_replies: told of every message phase: view before it, command, replies by member, wall seconds.
       on_round_end: told of every round that ended, finalised or abandoned, in order.
       screened: whether the coordinator decides from openings of the updates' sketches.
+      reported: round up to which all ends have been told of; 0 where this is the task's first driver.
       fraction: share of the active sites selected for a round, and `least` of them at least (the contract's minimum included).
     """
 
@@ -58,6 +59,7 @@ class Driver:
         screened: bool,
         fraction: float = 1.0,
         least: int = 2,
+        reported: int = 0,
     ) -> None:
         self._ledger, self._grid, self._nodes = ledger, grid, dict(nodes)
         self._client_config, self._on_replies, self._on_round_end = client_config, on_replies, on_round_end
@@ -66,7 +68,7 @@ class Driver:
         self._answered: set[Request] = set()
         self._failed: set[Request] = set()
         self._refused: Counter[tuple[Step, int, str]] = Counter()
-        self._reported = ledger.view().round.number - 1
+        self._reported = reported or ledger.view().round.number - 1
         self._selected = 0
         self._abandoned_in_a_row = 0
         self._waiting_for = ""

@@ -5,6 +5,7 @@ The driver's account may whitelist and start tasks; it holds no key material of 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bahefl_flwr.durable import atomic_write
-from bahefl_flwr.errors import LedgerError
+from bahefl_flwr.errors import LedgerError, SettingsError
 from bahefl_flwr.homes import IDENTITY_FOLDER, load_administrator, protection
 from bahefl_flwr.identity import Identity
 from bahefl_flwr.ledger.connection import Connection
@@ -42,6 +43,10 @@ class Federation:
     folder: Path
     ledger: FederationLedger
 
+    def run_digest(self, task: int) -> bytes:
+        """32 bytes that name this run as a task in every manifest: the shared settings, on this contract, in this folder."""
+        return _run_digest(self.settings, self.ledger, task, self.folder)
+
 
 @contextmanager
 def open_federation(settings: Settings, folder: Path) -> Iterator[Federation]:
@@ -68,6 +73,31 @@ def open_federation(settings: Settings, folder: Path) -> Iterator[Federation]:
             ledger = FederationLedger.deploy(connection, contract_config(settings))
         _write(folder, LedgerAddress(url=url, chain_id=settings.ledger.chain_id, contract=ledger.address))
         yield Federation(settings=settings, folder=folder, ledger=ledger)
+
+
+def _run_digest(settings: Settings, ledger: FederationLedger, task: int, folder: Path) -> bytes:
+    where = f"{ledger.chain_id} {ledger.address} {task} {folder.resolve().name}"
+    return hashlib.sha256(settings.digest() + where.encode()).digest()
+
+
+def run_goes_on(settings: Settings, folder: Path) -> bool:
+    """Whether the contract's open task is the one that was started from this run folder.
+
+    Raises:
+      SettingsError: it is, but with other settings. LedgerError: the ledger does not answer, or is not ours.
+    """
+    before = from_yaml((folder / "config.yaml").read_text())
+    connection = Connection(settings.ledger.url, settings.ledger.chain_id, policy=chain_policy(settings))
+    ledger = FederationLedger.attach(connection, settings.ledger.contract)
+    task = ledger.view().task
+    if not task.open or _run_digest(before, ledger, task.number, folder) != task.run_digest:
+        return False
+    if before.digest() != settings.digest():
+        raise SettingsError(
+            f"the run of {folder} goes on with the settings of its config.yaml, and these are others: give the same ones, or end "
+            f"it with `bahefl resume {folder} --end`"
+        )
+    return True
 
 
 def administer(folder: Path) -> FederationLedger:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -22,6 +23,8 @@ from bahefl_flwr.errors import KeysError, SettingsError
 from bahefl_flwr.key_files import THROW_AWAY, Passphrase, Protection
 from bahefl_flwr.setting_groups import Group
 
+SITE_HOME = "site-home"
+"""Key of a SuperNode's node-config: the folder of its site's home."""
 SITE_FILE = "site.yaml"
 ADMINISTRATOR_FILE = "administrator.yaml"
 IDENTITY_FOLDER = "identity"
@@ -142,8 +145,24 @@ def _load(kind: type[_Home], path: Path, made_by: str) -> _Home:
         raise SettingsError(f"{path} is not there; `{made_by}` makes it") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise SettingsError(f"cannot read {path}: {error}") from None
+    return _parsed(kind, content, str(path))
+
+
+def parsed_site(content: Mapping[str, object]) -> SiteHome:
+    """A site's home from the keys and values of its file.
+
+    Raises:
+      SettingsError: it names every key that is wrong.
+    """
+    return _parsed(SiteHome, content, "the home")
+
+
+def _parsed(kind: type[_Home], content: object, what: str) -> _Home:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        wrong = (f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors(include_url=False))
-        raise SettingsError(f"{path} is refused: {'; '.join(wrong)}") from None
+        wrong = (
+            f"{'.'.join(map(str, e['loc'])) or 'all of it'}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors(include_url=False)
+        )
+        raise SettingsError(f"{what} is refused: {'; '.join(wrong)}") from None

@@ -160,6 +160,32 @@ def create(root: str | Path, name: str, run_id: int, config_yaml: str) -> RunFol
     return RunFolder(path=path)
 
 
+def unfinished(root: str | Path, name: str, contract: str) -> tuple[RunFolder, ...]:
+    """Folders of runs of this name on this contract that have not been completed, newest first."""
+    folders = sorted(_link(root, 0).parent.parent.glob(f"*-{name}"), reverse=True)
+    runs = [RunFolder(path=path) for path in folders if _contract_of(path) == contract.lower()]
+    return tuple(run for run in runs if (run.summary() or {"outcome": "failed"})["outcome"] != "completed")
+
+
+def _contract_of(run: Path) -> str:
+    file = run / LEDGER_FILE
+    return str(json.loads(file.read_text())["contract"]).lower() if file.is_file() else ""
+
+
+def lead_to(run: RunFolder, root: str | Path, run_id: int) -> None:
+    """Let `find` and `create` lead to a folder that is there: Flower gives a run that is continued another id.
+
+    Raises:
+      RunFailed: the folder's root cannot be written.
+    """
+    link = _link(root, run_id)
+    try:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(run.path.resolve(), target_is_directory=True)
+    except OSError as error:
+        raise RunFailed(f"cannot note in {link.parent} that run {run_id} continues {run.path}: {error}") from error
+
+
 def find(root: str | Path, run_id: int) -> RunFolder:
     """The folder that the driver of this run created.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bahefl_flwr.errors import RunFailed, SettingsError
-from bahefl_flwr.run_folder import RunFolder, find
+from bahefl_flwr.run_folder import RunFolder, find, lead_to
 from bahefl_flwr.settings import Settings, check_data_folder
 
 
@@ -21,8 +21,11 @@ class Simulation:
     folder: RunFolder | None
 
 
-def simulate(app_module: str, settings: Settings, *, verbose: bool = False) -> Simulation:
+def simulate(app_module: str, settings: Settings, *, verbose: bool = False, begun: RunFolder | None = None) -> Simulation:
     """Run an app on Flower's Ray engine with `settings.federation.sites` sites.
+
+    Args:
+      begun: folder of a run with these settings that was cut off, to go on with.
 
     Raises:
       SettingsError: there is no such module, or run.root cannot be written. DataError: the data folder is missing, or its slices
@@ -46,6 +49,8 @@ def simulate(app_module: str, settings: Settings, *, verbose: bool = False) -> S
     from bahefl_flwr._flwr_compat import new_run_id, run_simulation
 
     run_id = new_run_id()
+    if begun is not None:
+        lead_to(begun, root, run_id)
     run_simulation(
         app_module,
         settings.federation.sites,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -55,6 +55,7 @@ class BaheflStrategy(Strategy):
       weighted_by_key: metric that weighs the other metrics in the default aggregations.
       train_metrics_aggr_fn, evaluate_metrics_aggr_fn: as in Flower's FedAvg.
       on_round: called with each round's line (`metrics.jsonl`) as soon as it is complete.
+      rounds_before: lines that earlier drivers of this run have written, in order; empty for a new run.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class BaheflStrategy(Strategy):
         train_metrics_aggr_fn: MetricsAggregation = aggregate_metricrecords,
         evaluate_metrics_aggr_fn: MetricsAggregation = aggregate_metricrecords,
         on_round: OnRound | None = None,
+        rounds_before: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         if not 0 < fraction_train <= 1:
             raise SettingsError(f"fraction_train={fraction_train}; it must be above 0 and at most 1")
@@ -96,6 +98,10 @@ class BaheflStrategy(Strategy):
         self._unevaluated: RoundRecord | None = None
         self._best: tuple[float, int] = (float("-inf"), 0)
         self._worse_in_a_row = 0
+        self._reported = 0
+        for line in rounds_before:
+            self._reported = int(line["round"])
+            self._compare(self._reported, line["validation"].get("score"))
 
     @property
     def best_round(self) -> int:
@@ -139,7 +145,7 @@ class BaheflStrategy(Strategy):
         Driver(
             self.federation.ledger, grid, self._nodes, client_config=self._client_config, on_replies=self._on_replies,
             on_round_end=self._on_round_end, screened=self.federation.settings.screening.kind != "off",
-            fraction=self.fraction_train, least=self.min_train_nodes,
+            fraction=self.fraction_train, least=self.min_train_nodes, reported=self._reported,
         ).run()  # fmt: skip
         self._evaluate_final(grid, timeout)
         return self.result
@@ -186,13 +192,15 @@ class BaheflStrategy(Strategy):
             self._write_line(r, metrics, by_site)
             self._stop_early(number, metrics.get("score"))
 
-    def _stop_early(self, number: int, score: object) -> None:
+    def _compare(self, number: int, score: object) -> None:
         """Counts finalised rounds whose model was evaluated with a score; others say nothing about progress."""
-        if not isinstance(score, int | float):
-            return
-        better = score > self._best[0]
-        self._worse_in_a_row = 0 if better else self._worse_in_a_row + 1
-        self._best = (score, number) if better else self._best
+        if isinstance(score, int | float):
+            better = score > self._best[0]
+            self._worse_in_a_row = 0 if better else self._worse_in_a_row + 1
+            self._best = (score, number) if better else self._best
+
+    def _stop_early(self, number: int, score: object) -> None:
+        self._compare(number, score)
         patience = self.federation.settings.federation.patience
         if patience and self._worse_in_a_row >= patience and self.federation.ledger.view().task.open:
             reason = f"early stopping: no better score than round {self._best[1]}'s in {patience} evaluated rounds"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import time
@@ -175,9 +174,14 @@ def _start(federation: Federation, members: Mapping[int, Hello], rounds: int) ->
     """Paper step 1: the task goes on the ledger, with the model that all sites start from."""
     ledger, settings = federation.ledger, federation.settings
     view = ledger.view()
-    if view.task.open:
-        _log.info("the ledger has an open task: continuing it")
+    if view.task.number and view.task.run_digest == federation.run_digest(view.task.number):
+        _log.info("the ledger has this run's task: going on with it from round %d", view.round.number)
         return
+    if view.task.open:
+        raise RunFailed(
+            f"the contract {ledger.address} has an open task of another run ({view.task.run_digest.hex()[:16]}): go on with it "
+            "from the folder it was started in, by the same run.name, or end it there with `bahefl resume RUN --end`"
+        )
     if (active := view.active.bit_count()) > settings.federation.sites:
         raise RunFailed(
             f"the contract {ledger.address} has {active} active members, federation.sites is {settings.federation.sites}: keys "
@@ -192,13 +196,6 @@ def _start(federation: Federation, members: Mapping[int, Hello], rounds: int) ->
             f"sites {odd} start from other weights than the rest: seed get_parameters (or load the same file) at every site"
         )
     ledger.start_task(
-        run_digest=_run_digest(federation), initial_model=model,
+        run_digest=federation.run_digest(view.task.number + 1), initial_model=model,
         security_params=task_params(settings).digest(), threshold=task_params(settings).threshold, rounds=rounds,
     )  # fmt: skip
-
-
-def _run_digest(federation: Federation) -> bytes:
-    """Names this run in every manifest: the shared settings, on this contract, in this folder."""
-    ledger = federation.ledger
-    where = f"{ledger.chain_id} {ledger.address} {ledger.view().task.number + 1} {federation.folder.name}"
-    return hashlib.sha256(federation.settings.digest() + where.encode()).digest()

@@ -1,4 +1,4 @@
-"""`bahefl ledger`: the files of a Besu network, and an operator's node key. Reads arguments and prints, nothing else."""
+"""`bahefl ledger`: a node for trials, the files of a Besu network, and a federation's contract. Arguments in, text out."""
 
 from __future__ import annotations
 
@@ -10,13 +10,69 @@ import click
 import typer
 
 from bahefl_flwr.commands.output import Format
+from bahefl_flwr.commands.passphrase import Passphrase, Unencrypted, passphrase
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, add_completion=False,
-    help="Set up a ledger of your own: a Besu QBFT network.",
+    help="Set up a ledger of your own: a node for trials or a Besu network, and the contract on it.",
 )  # fmt: skip
 
 _Format = Annotated[Format, typer.Option("--format", show_default=False, help="text (the default) or json.")]
+
+
+@app.command()
+def serve(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", hidden=True)],
+    port: Annotated[
+        int, typer.Option("--port", metavar="PORT", show_default=False, help="8545 if not given, 0 for a free one.")
+    ] = 8545,
+    chain_id: Annotated[int, typer.Option("--chain-id", metavar="ID", show_default=False, help="20260 if not given.")] = 20260,
+) -> None:
+    """Serve a chain of one node, for trials on one machine, until SIGTERM or Ctrl-C; it listens on 127.0.0.1 only.
+
+    FOLDER holds the chain, and is made if missing. Hospitals run a network instead: see genesis.
+    """
+    import threading
+
+    from bahefl_flwr.errors import LedgerError
+    from bahefl_flwr.ledger.node import serve as answer
+    from bahefl_flwr.run_folder import LEDGER_DATABASE
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        answer(folder / LEDGER_DATABASE, chain_id=chain_id, port=port, end=threading.Event())
+    except OSError as error:
+        raise LedgerError(f"cannot serve {folder} on port {port}: {error}; give another --port") from error
+
+
+@app.command()
+def deploy(
+    home: Annotated[Path, typer.Argument(metavar="HOME", hidden=True)],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[key=value]...", hidden=True)] = None,
+    rpc: Annotated[str, typer.Option("--rpc", metavar="URL", help="JSON-RPC endpoint of a node of the chain; needed.")] = "",
+    chain_id: Annotated[int, typer.Option("--chain-id", metavar="ID", show_default=False, help="20260 if not given.")] = 20260,
+    passphrase_file: Passphrase = None,
+    unencrypted: Unencrypted = False,
+    format: _Format = Format.TEXT,
+) -> None:
+    """Put a federation's contract on a chain, and make its administrator's home.
+
+    HOME is a new folder for the administrator's keys; key=value are the settings of the federation's runs, as for
+    flower-simulation. HOME/run-config.toml then holds all of them, for flwr run.
+    """
+    from bahefl_flwr.administration import Chain, deploy_federation
+
+    if not rpc:
+        raise click.UsageError("Missing option '--rpc'.")
+    secret = passphrase(passphrase_file, unencrypted=unencrypted)
+    ledger = deploy_federation(home, Chain(url=rpc, chain_id=chain_id), secret, overrides or ())
+    facts = {"home": str(home), "contract": ledger.address, "chain_id": chain_id, "run_config": str(home / "run-config.toml")}
+    if format is Format.JSON:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    typer.echo(f"contract {ledger.address} on chain {chain_id}")
+    typer.echo(f"tell the sites both; whitelist each with `bahefl members add {home} 0x...`; start runs with")
+    typer.echo(f"  flwr run . NAME --stream --run-config {home / 'run-config.toml'}")
 
 
 @app.command()

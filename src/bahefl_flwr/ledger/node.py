@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -158,25 +158,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     parent, end = os.getppid(), threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: end.set())
     threading.Thread(target=_end_with_stdin, args=(end,), daemon=True).start()
-    # py-evm takes a second to import: not in the parent, which imports this module for NodeProcess.
-    from bahefl_flwr.ledger.server import LedgerServer
-
     try:
-        with LedgerServer(options.database, chain_id=options.chain_id, funded=options.fund, port=options.port) as server:
-            sys.stdout.write(json.dumps({"url": server.url}) + "\n")
-            sys.stdout.flush()
-            # A forked sibling may hold our stdin open after the parent has died, so its id is watched as well.
-            while not end.wait(0.5) and os.getppid() == parent and not server.stopped.is_set():
-                pass
-        if server.failure:
-            raise server.failure
+        # A forked sibling may hold our stdin open after the parent has died, so its id is watched as well.
+        serve(
+            options.database, chain_id=options.chain_id, funded=options.fund, port=options.port, end=end,
+            wanted=lambda: os.getppid() == parent,
+        )  # fmt: skip
     except (LedgerError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return LedgerError.exit_code
     return 0
+
+
+def serve(
+    database: Path, *, chain_id: int, port: int, end: threading.Event, funded: Sequence[bytes] = (),
+    wanted: Callable[[], bool] = lambda: True,
+) -> None:  # fmt: skip
+    """Serve a ledger until `end` is set, nobody has `wanted` it for half a second, or SIGTERM or SIGINT arrives.
+
+    Prints one JSON line {"url": ...} when it is ready. What is pending is sealed at the end.
+
+    Raises:
+      LedgerError: the database cannot be opened or written. OSError: the port is taken.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: end.set())
+    # py-evm takes a second to import: not in the parent, which imports this module for NodeProcess.
+    from bahefl_flwr.ledger.server import LedgerServer
+
+    with LedgerServer(database, chain_id=chain_id, funded=funded, port=port) as server:
+        sys.stdout.write(json.dumps({"url": server.url}) + "\n")
+        sys.stdout.flush()
+        while not end.wait(0.5) and wanted() and not server.stopped.is_set():
+            pass
+    if server.failure:
+        raise server.failure
 
 
 def _end_with_stdin(end: threading.Event) -> None:

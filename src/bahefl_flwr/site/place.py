@@ -12,7 +12,7 @@ from flwr.app import Context
 
 from bahefl_flwr.errors import SettingsError
 from bahefl_flwr.federation import LedgerAddress, chain_policy, ledger_address
-from bahefl_flwr.homes import IDENTITY_FOLDER, NODE_KEY_FILE, SiteHome, load_site, protection
+from bahefl_flwr.homes import IDENTITY_FOLDER, NODE_KEY_FILE, SITE_HOME, SiteHome, load_site, protection
 from bahefl_flwr.identity import Identity
 from bahefl_flwr.ledger.policy import ChainPolicy
 from bahefl_flwr.node_binding import binding_text
@@ -20,8 +20,6 @@ from bahefl_flwr.records import Task
 from bahefl_flwr.run_folder import find
 from bahefl_flwr.setting_groups import StoreSettings
 from bahefl_flwr.settings import Settings
-
-SITE_HOME = "site-home"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,109 @@
+"""`bahefl members`: who takes part in a federation. Reads arguments and prints, nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+
+from bahefl_flwr.commands.output import Format
+
+if TYPE_CHECKING:
+    from bahefl_flwr.ledger.contract import FederationLedger
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, add_completion=False,
+    help="Who takes part in a federation: list, add, suspend, reinstate. HOME is the administrator's, of bahefl ledger deploy.",
+)  # fmt: skip
+
+_Home = Annotated[Path, typer.Argument(metavar="HOME", hidden=True)]
+_Address = Annotated[str, typer.Argument(metavar="ADDRESS", hidden=True)]
+_Format = Annotated[Format, typer.Option("--format", show_default=False, help="text (the default) or json.")]
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+
+
+@app.command("list")
+def list_members(home: _Home, format: _Format = Format.TEXT) -> None:
+    """List the registered members: index, address, standing, cap of the weight, score, faults.
+
+    HOME is the administrator's. Whoever is whitelisted and has not answered a run yet is not on the list.
+    """
+    members: list[dict[str, Any]] = [
+        {
+            "site": m.index,
+            "address": m.address,
+            "standing": m.status.name.lower(),
+            "max_weight": m.max_weight,
+            "score": m.score,
+            "included": m.included,
+            "coordinator_faults": m.coordinator_faults,
+        }
+        for m in _ledger(home).members()
+    ]
+    if format is Format.JSON:
+        typer.echo(json.dumps(members, indent=2))
+        return
+    if not members:
+        typer.echo("no member has registered yet")
+    for m in members:
+        faults = f", {m['coordinator_faults']} faults as coordinator" if m["coordinator_faults"] else ""
+        typer.echo(f"site {m['site']}  {m['address']}  {m['standing']}, score {m['score']}, in {m['included']} rounds{faults}")
+
+
+@app.command()
+def add(
+    home: _Home,
+    addresses: Annotated[list[str], typer.Argument(metavar="ADDRESS...", hidden=True)],
+    weight: Annotated[
+        int, typer.Option("--weight", metavar="N", show_default=False, help="Most training examples that count: 1000000.")
+    ] = 1_000_000,
+) -> None:
+    """Whitelist sites: each registers by itself when it first answers a run.
+
+    HOME is the administrator's; ADDRESS is what `bahefl site init` printed. Ask for it by a way you trust.
+    """
+    for address in addresses:
+        _check(address)
+    _ledger(home).whitelist(addresses, [weight] * len(addresses))
+    typer.echo(f"whitelisted {', '.join(addresses)}")
+
+
+@app.command()
+def suspend(
+    home: _Home,
+    address: _Address,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="It stands on the ledger.")] = "by the registrar",
+) -> None:
+    """Take a site out of everything to come; its part of the key is replaced.
+
+    HOME is the administrator's, ADDRESS the member's.
+    """
+    _check(address)
+    _ledger(home).suspend(address, reason)
+    typer.echo(f"suspended {address}")
+
+
+@app.command()
+def reinstate(home: _Home, address: _Address) -> None:
+    """Let a suspended site back in, from the next round on.
+
+    HOME is the administrator's, ADDRESS the member's.
+    """
+    _check(address)
+    _ledger(home).reinstate(address)
+    typer.echo(f"reinstated {address}")
+
+
+def _check(address: str) -> None:
+    if _ADDRESS.fullmatch(address) is None:
+        raise click.UsageError(f"{address!r} is no address: 0x and 40 hexadecimal digits.")
+
+
+def _ledger(home: Path) -> FederationLedger:
+    from bahefl_flwr.administration import administration
+
+    return administration(home.expanduser())
