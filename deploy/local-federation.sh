@@ -57,7 +57,7 @@ ledger=${LEDGER_URL:-http://127.0.0.1:$((port + 1))}
 store=http://127.0.0.1:$((port + 2))
 head -c 24 /dev/urandom | base64 >"$folder/passphrase" && chmod 600 "$folder/passphrase"
 bahefl ledger deploy "$folder/administrator" --rpc "$ledger" --chain-id "$chain_id" --passphrase-file "$folder/passphrase" \
-  "federation.sites=$sites" "run.root='$folder/runs'" store=http "store.url=$store" "$@"
+  "federation.sites=$sites" "run.root='$folder/runs'" store=http "store.url=$store" ledger.confirmations=0 "$@"
 contract=$(sed -n "s/^contract: '\?\(0x[0-9a-fA-F]*\).*/\1/p" "$folder/administrator/administrator.yaml")
 
 # 3. The store, for the members on the ledger.

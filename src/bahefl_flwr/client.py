@@ -134,8 +134,8 @@ class LesionClient(NumPyClient):
 def client_fn(context: Context) -> LesionClient:
     """The client of this node, from Flower's context.
 
-    A node whose config names `data.root`, or a home whose `site.yaml` names `data-root`, reads that folder as its own (deployment).
-    A node with `partition-id` takes its share of the phantom or of the common folder (simulation).
+    A node whose config names `data.root`, or a home whose `site.yaml` names `data-root`, reads that folder as its own: a
+    deployment. A node with `partition-id` takes its share of the phantom or of the common folder (simulation).
 
     Raises:
       SettingsError: the run config is incomplete or wrong.
