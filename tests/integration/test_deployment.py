@@ -1,0 +1,143 @@
+"""Between hospitals: sites with homes of their own, admitted by a registrar, and runs that go on after their driver died."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bahefl_flwr import console
+from bahefl_flwr.errors import RunFailed, SettingsError
+from bahefl_flwr.ledger.node import NodeProcess
+from bahefl_flwr.settings import compose
+from deployed_run import Deployed, DriverKilled, HomesGrid, deployed, public_key
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Iterator[Deployed]:
+    """Three sites with homes, and a ledger that stays up between runs."""
+    with NodeProcess(tmp_path / "ledger" / "ledger.sqlite") as node:
+        yield deployed(tmp_path, node.url)
+
+
+def test_a_run_goes_on_where_its_driver_was_killed(federation: Deployed) -> None:
+    """The second driver finds folder and task by name and contract; every round is told once, and all sites end alike."""
+    federation.whitelist(0, 1, 2)
+    with pytest.raises(DriverKilled):
+        federation.run(HomesGrid(federation.settings, federation.homes), stop_after=1)
+    strategy, folder = federation.run(HomesGrid(federation.settings, federation.homes))
+    lines = folder.metrics()
+    assert [line["round"] for line in lines] == [1, 2, 3]
+    assert all(line["finalised"] for line in lines)
+    models = {(home / "runs" / task_folder(home) / "model.safetensors").read_bytes() for home in federation.homes}
+    assert len(models) == 1
+    assert strategy.final_model
+    assert not list((federation.folder / "runs").glob("*-default-2"))
+
+
+def task_folder(home: Path) -> str:
+    """The only task that a site has taken part in."""
+    (folder,) = (home / "runs").iterdir()
+    return folder.name
+
+
+def test_other_settings_do_not_go_on_with_a_run(federation: Deployed) -> None:
+    """They would be another run; what to do is said."""
+    federation.whitelist(0, 1, 2)
+    with pytest.raises(DriverKilled):
+        federation.run(HomesGrid(federation.settings, federation.homes), stop_after=1)
+    (run,) = (federation.folder / "runs").glob("2*")
+    (run / "summary.json").write_text(json.dumps({"outcome": "failed"}))
+    train = federation.settings.train.model_copy(update={"lr": 0.5})
+    federation.settings = federation.settings.model_copy(update={"train": train})
+    with pytest.raises(SettingsError, match=f"bahefl resume {run} --end"):
+        federation.run(HomesGrid(federation.settings, federation.homes))
+
+
+def test_a_site_that_nobody_whitelisted_is_refused_by_name(federation: Deployed) -> None:
+    """The message says who it is and which command admits it."""
+    federation.whitelist(0, 1)
+    with pytest.raises(
+        RunFailed, match=f"{federation.addresses[2].lower()} is not active on the ledger .not whitelisted; .bahefl members"
+    ):
+        federation.run(HomesGrid(federation.settings, federation.homes))
+
+
+def test_a_node_that_is_not_bound_to_its_account_is_refused(federation: Deployed) -> None:
+    """A SuperNode that authenticates with another site's key answers for nobody."""
+    federation.whitelist(0, 1, 2)
+    grid = HomesGrid(federation.settings, federation.homes)
+    grid.keys[1002] = public_key(federation.homes[0])
+    with pytest.raises(
+        RunFailed, match=f"{federation.addresses[2].lower()} is not bound to the key that this node authenticates with"
+    ):
+        federation.run(grid)
+
+
+def test_the_registrar_adds_suspends_and_reinstates(federation: Deployed, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the commands; the list shows who has registered and how they stand."""
+    home, addresses = str(federation.administrator), federation.addresses
+    assert console.main(["members", "add", home, *addresses, "--weight", "50"]) == 0
+    federation.run(HomesGrid(federation.settings, federation.homes))
+    assert console.main(["members", "suspend", home, addresses[1], "--reason", "left the study"]) == 0
+    capsys.readouterr()
+    assert console.main(["members", "list", home, "--format", "json"]) == 0
+    members = json.loads(capsys.readouterr().out)
+    assert {m["address"]: (m["standing"], m["max_weight"]) for m in members} == {
+        addresses[0]: ("active", 50), addresses[1]: ("suspended", 50), addresses[2]: ("active", 50),
+    }  # fmt: skip
+    assert console.main(["members", "reinstate", home, addresses[1]]) == 0
+    assert console.main(["members", "list", home]) == 0
+    assert "suspended" not in capsys.readouterr().out
+
+
+def test_a_second_task_follows_on_the_same_contract(federation: Deployed) -> None:
+    """The same sites with the same keys; its folder is another one, and the first task's key shares are gone."""
+    federation.whitelist(0, 1, 2)
+    federation.settings = federation.settings.model_copy(
+        update={"federation": federation.settings.federation.model_copy(update={"rounds": 1})}
+    )
+    _, first = federation.run(HomesGrid(federation.settings, federation.homes))
+    (first.path / "summary.json").write_text(json.dumps({"outcome": "completed"}))
+    strategy, second = federation.run(HomesGrid(federation.settings, federation.homes))
+    assert second.path != first.path
+    assert strategy.final_model
+    old, new = sorted((federation.homes[0] / "runs").iterdir())
+    assert (old / "model.safetensors").exists() and not (old / "epochs").exists()
+    assert (new / "epochs").exists()
+
+
+def test_a_contract_is_deployed_once_in_a_home(federation: Deployed, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second one would leave the first one's sites alone."""
+    url = federation.settings.ledger.url
+    assert console.main(["ledger", "deploy", str(federation.administrator), "--rpc", url, "--unencrypted"]) == 2
+    assert "has a contract already" in capsys.readouterr().err
+
+
+def test_a_site_is_made_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its address and key file are printed; `site show` opens the keys; a second time nothing is overwritten."""
+    secret = tmp_path / "passphrase"
+    secret.write_text("five random words are good\n")
+    secret.chmod(0o600)
+    home = str(tmp_path / "site")
+    arguments = ["site", "init", home, "--rpc", "http://127.0.0.1:8545", "--contract", "0x" + "ab" * 20]
+    assert console.main([*arguments, "--passphrase-file", str(secret), "--format", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert Path(told["node_key"]).read_bytes().startswith(b"ecdsa-sha2-nistp384 ")
+    assert console.main(["site", "show", home]) == 0
+    assert told["address"] in capsys.readouterr().out
+    before = {p: p.read_bytes() for p in (tmp_path / "site").rglob("*") if p.is_file()}
+    assert console.main([*arguments, "--unencrypted"]) == 2
+    assert before == {p: p.read_bytes() for p in (tmp_path / "site").rglob("*") if p.is_file()}
+    secret.write_text("five other words are bad\n")
+    assert console.main(["site", "show", home]) == 7
+
+
+def test_hospitals_have_longer_windows_than_simulations() -> None:
+    """A message takes a process and seconds there."""
+    there, here = (compose([f"ledger={kind}", *more]).ledger for kind, more in (
+        ("hospitals", ("ledger.url=http://127.0.0.1:8545",)), ("embedded", ()),
+    ))  # fmt: skip
+    assert there.ceremony_window_s > here.ceremony_window_s and there.commit_window_s > here.commit_window_s
