@@ -68,7 +68,7 @@ until_line "$folder/logs/store.log" '"url"'
 for ((i = 0; i < sites; i++)); do
   bahefl site init "$folder/site-$i" --rpc "$ledger" --chain-id "$chain_id" --contract "$contract" \
     --passphrase-file "$folder/passphrase" ${DATA:+--data "$DATA/site-$i"} --format json >"$folder/site-$i.json"
-  bahefl members add "$folder/administrator" "$(sed -n 's/.*"address": "\(.*\)".*/\1/p' "$folder/site-$i.json")"
+  bahefl members add --weight 1 "$folder/administrator" "$(sed -n 's/.*"address": "\(.*\)".*/\1/p' "$folder/site-$i.json")"
 done
 
 # 5. The SuperLink, which knows the SuperNodes' keys, and the executor that starts the ServerApp.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import Message
 from numpy.typing import NDArray
 
 from bahefl_flwr.he.params import SecurityParams
@@ -17,6 +19,7 @@ from bahefl_flwr.screening.record import decode_record
 from bahefl_flwr.site import coordination, sketches, training
 from bahefl_flwr.site.model import MODEL_FILE, load_model
 from federation_run import Arrays, Run, Update, common_update, distance, federated_run, known_update
+from in_process_grid import Deliver, Tamper
 
 SIX = ("federation.sites=6", "federation.min_sites=3", "federation.rounds=1")
 BADLY = 2
@@ -182,6 +185,33 @@ def test_a_spoiled_aggregate_is_audited_and_made_again_without_the_culprit(
     assert r.failed == 0
     assert reasons(run, 2) == dict.fromkeys(members(run, BADLY), ExclusionReason.GARBAGE)
     assert improved(run)
+
+
+def test_who_was_late_to_a_spoiled_sum_opens_it_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A majority calls the sum spoiled before one site has looked: that site looks then, and votes for what follows."""
+    spoil_marked(monkeypatch)
+    late = 1
+
+    def update(site: int, number: int) -> Arrays:
+        arrays = known_update(site, number)
+        if site == BADLY:
+            arrays[-1] = np.asarray(MARK)
+        return arrays
+
+    def tamper(run: Run) -> Tamper:
+        def hold_back(site: int, message: Message, deliver: Deliver) -> Message | None:
+            if site == late and message.metadata.message_type == "query.confirm":
+                while (r := run.ledger.view().round).phase is RoundPhase.VERIFIED and not any(r.spoiled):
+                    time.sleep(0.1)
+            return deliver(message)
+
+        return hold_back
+
+    run = federated_run(tmp_path, "federation.sites=5", "federation.rounds=1", update=update, tamper=tamper)
+    r = run.rounds[1]
+    assert (r.phase, r.attempt, r.failed) == (RoundPhase.FINALIZED, 1, 0)
+    (index,) = members(run, late)
+    assert r.voted_ok >> index & r.confirmed >> index & 1
 
 
 def test_who_hides_behind_another_spoiler_is_found_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def deploy(
         typer.echo(json.dumps(facts, indent=2))
         return
     typer.echo(f"contract {ledger.address} on chain {chain_id}")
-    typer.echo(f"tell the sites both; whitelist each with `bahefl members add {home} 0x...`; start runs with")
+    typer.echo(f"tell the sites both; whitelist each with `bahefl members add --weight N {home} 0x...`; start runs with")
     typer.echo(f"  flwr run . NAME --stream --run-config {home / 'run-config.toml'}")
 
 

@@ -59,13 +59,16 @@ def add(
     home: _Home,
     addresses: Annotated[list[str], typer.Argument(metavar="ADDRESS...", hidden=True)],
     weight: Annotated[
-        int, typer.Option("--weight", metavar="N", show_default=False, help="Most training examples that count: 1000000.")
-    ] = 1_000_000,
+        int, typer.Option("--weight", metavar="N", show_default=False, help="Training examples of each that count; needed.")
+    ] = 0,
 ) -> None:
     """Whitelist sites: each registers by itself when it first answers a run.
 
-    HOME is the administrator's; ADDRESS is what `bahefl site init` printed. Ask for it by a way you trust.
+    HOME is the administrator's; ADDRESS is what `bahefl site init` printed. Ask for it by a way you trust. A site's share of the
+    model is its examples, N at most, of all sites' N: near the true numbers weighs by data, 1 for everybody weighs all alike.
     """
+    if weight < 1:
+        raise click.UsageError("Missing option '--weight', of at least 1.")
     for address in addresses:
         _check(address)
     _ledger(home).whitelist(addresses, [weight] * len(addresses))

@@ -70,7 +70,7 @@ def init(
         return
     typer.echo(f"address {identity.address}")
     typer.echo("tell the administrator, who whitelists it:")
-    typer.echo(f"  bahefl members add ADMINISTRATOR {identity.address}")
+    typer.echo(f"  bahefl members add --weight N ADMINISTRATOR {identity.address}")
     typer.echo("give the SuperLink's operator the public key of your SuperNode:")
     typer.echo(f"  flwr supernode register {node_key}.pub NAME")
     typer.echo(f"what this site takes part in, and where everything is, stands in {home / SITE_FILE}; start it with")

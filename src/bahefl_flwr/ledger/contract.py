@@ -196,6 +196,19 @@ class FederationLedger:
         """The decryption shares released in a round, quorum by quorum, those of one quorum by ascending member index."""
         return self._list("getShares", share_of, number)
 
+    def former_shares(self, r: RoundRecord) -> tuple[ShareRecord, ...]:
+        """The decryption shares of all aggregates of a round, newest first: the contract's views show only those of the last."""
+        # It loads py-evm, and few rounds need it.
+        from bahefl_flwr.ledger.history import History
+
+        index = {m.address: m.index for m in self.members()}
+        released = [
+            e.values
+            for e in History(self._connection, self.address).events(since=r.opened_at)
+            if e.name == "ShareReleased" and e.values["round"] == r.number
+        ]
+        return tuple(ShareRecord(member=index[v["member"]], quorum=v["quorum"], digest=v["digest"]) for v in reversed(released))
+
     def sketches(self, number: int) -> tuple[ShareRecord, ...]:
         """The parts of the openings of a round's sketches, likewise; after a spoiled aggregate, of those asked for since."""
         return self._list("getSketches", share_of, number)

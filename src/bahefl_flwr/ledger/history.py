@@ -6,6 +6,7 @@ Over any connection, and in process over a database file. Nothing here judges wh
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -94,14 +95,18 @@ class History:
         """What a view returns, at the newest block or at an earlier one."""
         return self._connection.call(self._contract.functions[view](*arguments), "latest" if block is None else block)
 
-    def events(self) -> tuple[Event, ...]:
+    def events(self, since: int = 0) -> tuple[Event, ...]:
         """Every event of the contract, in order.
+
+        Args:
+          since: chain seconds; earlier blocks are left out.
 
         Raises:
           LedgerUnreachable: no answer. LedgerError: an event that is not one of this contract's.
         """
         last, _ = self.head()
-        return tuple(self._event(log) for log in self._logs(0, last))
+        first = bisect_left(range(last + 1), since, key=lambda number: self._block(number)[0]) if since else 0
+        return tuple(self._event(log) for log in self._logs(first, last))
 
     def words(self) -> frozenset[bytes]:
         """Every 32-byte word of the contract's events and of the calls that caused them: all digests that it ever named.

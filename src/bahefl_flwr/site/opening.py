@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from flwr.client import NumPyClient
@@ -145,13 +145,21 @@ def _model_after(site: Site, view: LedgerView, r: RoundRecord, base: Model, outc
     return model
 
 
-def open_aggregate(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcome, own: KeyShare | None = None) -> Int64Array:
+def open_aggregate(
+    site: Site,
+    view: LedgerView,
+    r: RoundRecord,
+    outcome: Outcome,
+    own: KeyShare | None = None,
+    shares: Mapping[int, ShareRecord] | None = None,
+) -> Int64Array:
     """The packed sum of a verified round, int64 (blocks, N), from the shares of the quorum `r.open_quorum`.
 
     Every site gets the same bits, whichever quorum released the shares.
 
     Args:
       own: this site's share of the epoch's key, to compare the others' shares with.
+      shares: by member, where they are not those of the round's present aggregate.
 
     Raises:
       ProtocolError: not all of the quorum have released their shares.
@@ -163,7 +171,7 @@ def open_aggregate(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcom
     params = security_params(site.settings, epoch)
     aggregate = _aggregate_manifest(site, view, r, outcome)
     committee = members_in(epoch.committee)
-    released = released_shares(site, r)
+    released = released_shares(site, r) if shares is None else shares
     # What a request or a ledger in motion lacks is never a sender's fault.
     if mask_of(released) != r.open_quorum or r.open_quorum.bit_count() != epoch.threshold:
         raise ProtocolError(
@@ -175,7 +183,7 @@ def open_aggregate(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcom
     packed, spoiled = [], []
     for i, ref in enumerate(aggregate.parts[: ciphertext_parts(site, r, params)]):
         ciphertexts = decode_part(site.store.part(ref, of=aggregate), PartKind.CIPHERTEXT, params, BLOCKS_PER_PART)
-        shares = {}
+        parts = {}
         for member, manifest in manifests.items():
             position = committee.index(member)
             try:
@@ -183,9 +191,9 @@ def open_aggregate(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcom
                 verify_share(ciphertexts[:, 1], share, position, quorum, params, own)
             except (ShareError, SealError, MalformedCiphertext) as error:
                 raise WrongShare(f"round {r.number}, share of site {member} ({manifest.site}): {error}", member=member) from error
-            shares[position] = share.residues
+            parts[position] = share.residues
         try:
-            packed.append(combine(ciphertexts, shares, quorum, params))
+            packed.append(combine(ciphertexts, parts, quorum, params))
         except SpoiledSum as error:
             spoiled += _in_update(error.positions, i, part_blocks(site, params))
     if spoiled:

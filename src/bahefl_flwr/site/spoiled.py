@@ -5,17 +5,20 @@ Here a site notes down what it saw, and later says whose update it was. The audi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import product
 
-from bahefl_flwr.errors import ProtocolError, SpoiledSum
+from bahefl_flwr.errors import ProtocolError, SpoiledSum, StoreError, WrongShare
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.sketch import Opened
 from bahefl_flwr.he.spoiled_sum import Position, outside_range, positions_digest
-from bahefl_flwr.records import LedgerView, RoundOutcome, RoundRecord
+from bahefl_flwr.records import LedgerView, RoundOutcome, RoundRecord, ShareRecord, mask_of
 from bahefl_flwr.screening.record import Record, decode_record
-from bahefl_flwr.site.aggregates import aggregate_name
+from bahefl_flwr.site.aggregates import aggregate_name, kept_aggregates
+from bahefl_flwr.site.keys import has_key_share, load_key_share
 from bahefl_flwr.site.objects import kept_parts
+from bahefl_flwr.site.opening import open_aggregate
 from bahefl_flwr.site.state import Outcome, Site
 
 
@@ -42,34 +45,70 @@ def report_spoiled(site: Site, view: LedgerView, r: RoundRecord, spoiled: Spoile
     me = site.me().index
     if r.confirmed >> me & 1:
         return
-    digest = positions_digest(spoiled.positions)
-    name = aggregate_name(r.included, r.split)
+    _note(site, view, r, spoiled)
+    if r.committed >> me & 1:
+        digest = positions_digest(spoiled.positions)
+        outcome.gas += site.ledger.confirm_opening(r.number, r.open_quorum, digest, RoundOutcome.SPOILED).gas_used
+
+
+def _note(site: Site, view: LedgerView, r: RoundRecord, spoiled: SpoiledSum) -> None:
     seen = {
         "included": f"{r.included:x}",
         "positions": [list(p) for p in spoiled.positions],
-        "name": name,
+        "name": aggregate_name(r.included, r.split),
     }
-    site.journal.put(_key(view, r, digest), seen)
+    site.journal.put(_key(view, r, positions_digest(spoiled.positions)), seen)
     site.journal.put(_key(view, r, r.aggregate), {"opened": True})
-    if r.committed >> me & 1:
-        outcome.gas += site.ledger.confirm_opening(r.number, r.open_quorum, digest, RoundOutcome.SPOILED).gas_used
 
 
 def spoiled_aggregate(site: Site, view: LedgerView, r: RoundRecord) -> Spoiled:
     """What this site saw of the aggregate that the ledger calls spoiled.
 
+    A majority may have been faster than this site: then it opens the aggregate now, and believes nobody's word for it.
+
     Raises:
-      ProtocolError: it did not open it, or found something else.
+      ProtocolError: it cannot open what it verified itself, or finds something else.
     """
-    seen = site.journal.get(_key(view, r, r.spoiled))
+    key = _key(view, r, r.spoiled)
+    if site.journal.get(key) is None:
+        _open_late(site, view, r)
+    seen = site.journal.get(key)
     if seen is None:
         raise ProtocolError(
             f"round {r.number}: the ledger calls its aggregate spoiled ({r.spoiled.hex()[:16]}), which this site "
-            "did not see; it takes no further part in the round"
+            "cannot see; it takes no further part in the round"
         )
     record = list(kept_parts(site, r.number, str(seen["name"])))[-1]
     positions = tuple((int(block), int(coefficient)) for block, coefficient in seen["positions"])
     return Spoiled(included=int(str(seen["included"]), 16), positions=positions, record=decode_record(record))
+
+
+def _open_late(site: Site, view: LedgerView, r: RoundRecord) -> None:
+    """Open each aggregate of the round that this site verified, from shares that are still there, and note the spoiled one."""
+    epoch = site.ledger.epoch(r.epoch)
+    own = load_key_share(site, epoch) if has_key_share(site, epoch) else None
+    for (included, split, digest), shares in product(kept_aggregates(site, r.number), _quorums(site.ledger.former_shares(r))):
+        former = replace(r, aggregate=digest, included=included, split=split, open_quorum=mask_of(shares))
+        try:
+            open_aggregate(site, view, former, Outcome(), own, shares)
+        except SpoiledSum as spoiled:
+            if positions_digest(spoiled.positions) == r.spoiled:
+                _note(site, view, former, spoiled)
+        except (ProtocolError, StoreError, WrongShare):
+            continue  # the shares of another aggregate, or not all of them
+
+
+def _quorums(released: Iterable[ShareRecord]) -> list[dict[int, ShareRecord]]:
+    """The shares of each quorum by member, a quorum anew where a member released a second one for it: of another aggregate."""
+    found: list[dict[int, ShareRecord]] = []
+    for share in released:
+        for shares in found:
+            if share.member not in shares and next(iter(shares.values())).quorum == share.quorum:
+                shares[share.member] = share
+                break
+        else:
+            found.append({share.member: share})
+    return found
 
 
 def saw_spoiled(site: Site, view: LedgerView, r: RoundRecord, aggregate: bytes) -> bool:

@@ -159,6 +159,11 @@ def _encrypt(
     params = security_params(site.settings, view.epoch)
     weight = min(examples, me.max_weight)
     share = weight / r.weight_total
+    if 2 * weight < me.max_weight:
+        outcome.notes.append(
+            f"round {r.number}: {examples} examples, though the registrar lets {me.max_weight} count: the update weighs "
+            f"{weight / me.max_weight:.2%} of what it could"
+        )
     with outcome.timed("encrypt"):
         outcome.metrics["clipped-fraction"] = float(np.mean(np.abs(update) > params.update_range))
         packed = pack(_sketchable(site, r, update, share, params, outcome), share, params)
