@@ -11,7 +11,7 @@ set -euo pipefail
 folder=$(mkdir -p "$1" && cd "$1" && pwd) && shift
 sites=${SITES:-3} port=${PORT:-18000} chain_id=${CHAIN_ID:-20260} project=${PROJECT:-.}
 export FLWR_HOME=$folder/flower FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 OMP_NUM_THREADS=1
-superlink=127.0.0.1:$port superlink_tls=(--root-certificates "$folder/tls/ca.crt")
+superlink=127.0.0.1:$port ca=$folder/tls/ca.crt
 
 pids=()
 stop() {
@@ -73,19 +73,19 @@ done
 
 # 5. The SuperLink, which knows the SuperNodes' keys, and the executor that starts the ServerApp.
 start superlink flower-superlink --host 127.0.0.1 --port "$port" --isolation process --database "$folder/superlink.db" \
-  --ssl-ca-certfile "$folder/tls/ca.crt" --ssl-certfile "$folder/tls/server.crt" --ssl-keyfile "$folder/tls/server.key" \
+  --ssl-ca-certfile "$ca" --ssl-certfile "$folder/tls/server.crt" --ssl-keyfile "$folder/tls/server.key" \
   --enable-supernode-auth
 printf '[superlink]\ndefault = "local"\n[superlink.local]\naddress = "%s"\nroot-certificates = "%s"\n' \
-  "$superlink" "$folder/tls/ca.crt" >"$FLWR_HOME/config.toml"
+  "$superlink" "$ca" >"$FLWR_HOME/config.toml"
 until_line "$folder/logs/superlink.log" 'Uvicorn running'
-start executor flower-superexec --runtime-api-address "$superlink" "${superlink_tls[@]}"
+start executor flower-superexec --runtime-api-address "$superlink" --root-certificates "$ca"
 for ((i = 0; i < sites; i++)); do
   flwr supernode register "$folder/site-$i/supernode.key.pub" local
 done
 
 # 6. A SuperNode and its executor for each site.
 for ((i = 0; i < sites; i++)); do
-  start "supernode-$i" flower-supernode --superlink "$superlink" "${superlink_tls[@]}" --isolation process \
+  start "supernode-$i" flower-supernode --superlink "$superlink" --root-certificates "$ca" --isolation process \
     --host 127.0.0.1 --port $((port + 3 + i)) --auth-supernode-private-key "$folder/site-$i/supernode.key" \
     --node-config "site-home=\"$folder/site-$i\" partition-id=$i num-partitions=$sites"
   start "executor-$i" flower-superexec --runtime-api-address "127.0.0.1:$((port + 3 + i))" --insecure

@@ -27,8 +27,9 @@ DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.
 # ci: an installation step or check that `.ci/run` performs on a clean clone. flwr: read by Flower's own parser, then by ours.
 # fresh: as it stands, in a clean copy of the checkout with an empty environment, slow. folder: as show, with the real slices.
 # store: with a real ledger as URL and CONTRACT; a server must say where it listens, then end on SIGTERM.
+# deployment: tests/e2e holds it against deploy/local-federation.sh, which it runs.
 # nox: its default sessions are what `.ci/run` checks. ended: in this process, with a small ended run as RUN and slices as FOLDER.
-MARKS = {"run", "show", "slow", "ci", "flwr", "fresh", "folder", "nox", "ended", "store"}
+MARKS = {"run", "show", "slow", "ci", "flwr", "fresh", "folder", "nox", "ended", "store", "deployment"}
 REAL_SLICES = ROOT.parent / "shared" / "data" / "ct-slices"
 
 
