@@ -83,6 +83,13 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """kill -9 of every process of a federation in every phase of a round. About half an hour; needs openssl."""
+    _install(session, "pytest", "pytest-timeout")
+    session.run("pytest", "-m", "", "tests/faults", *session.posargs)
+
+
+@nox.session
 def contracts(session: nox.Session) -> None:
     """Recompile the contracts with the pinned compiler and compare byte for byte with the shipped artifact. Needs Node.js."""
     session.run("npm", "ci", "--no-audit", "--no-fund", "--prefix", "contracts", external=True)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from bahefl_flwr.settings import Settings
     from bahefl_flwr.strategy import BaheflStrategy
 
+_ACCOUNT_KEYS = {"automatic": "throw-away keys of a simulation", "registrar": "keys in the sites' own homes"}
+
 server_app = ServerApp()
 
 
@@ -125,7 +127,7 @@ def _summary(federation: Federation, strategy: BaheflStrategy, folder: RunFolder
         "block_number": view.block_number,
         "model_digest": strategy.final_model,
         "key_mode": (f"threshold {threshold} of {committee}" if threshold > 1 else single) + renewed,
-        "account_keys": "throw-away keys of a simulation",
+        "account_keys": _ACCOUNT_KEYS[federation.settings.federation.admission],
     }
     return summary
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,27 +14,7 @@ import pytest
 
 from anvil_node import AnvilNode
 from bahefl_flwr.node_binding import new_node_key
-
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "deploy" / "local-federation.sh"
-ENVIRONMENT = {
-    **os.environ,
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-}
-
-
-def free_ports(count: int) -> int:
-    """The first of several free TCP ports in a row, on the loopback interface."""
-    for first in range(20000 + os.getpid() % 5000, 32000, count):
-        try:
-            for port in range(first, first + count):
-                socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        return first
-    raise AssertionError("no free ports")
+from federation_processes import ENVIRONMENT, ROOT, SCRIPT, free_ports
 
 
 @pytest.mark.timeout(1200)
