@@ -43,7 +43,7 @@ class Driver:
       on_replies: told of every message phase: view before it, command, replies by member, wall seconds.
       on_round_end: told of every round that ended, finalised or abandoned, in order.
       screened: whether the coordinator decides from openings of the updates' sketches.
-      reported: round up to which all ends have been told of; 0 where this is the task's first driver.
+      reported: round up to which all ends have been told of.
       fraction: share of the active sites selected for a round, and `least` of them at least (the contract's minimum included).
     """
 
@@ -68,7 +68,7 @@ class Driver:
         self._answered: set[Request] = set()
         self._failed: set[Request] = set()
         self._refused: Counter[tuple[Step, int, str]] = Counter()
-        self._reported = reported or ledger.view().round.number - 1
+        self._reported = reported
         self._selected = 0
         self._abandoned_in_a_row = 0
         self._waiting_for = ""

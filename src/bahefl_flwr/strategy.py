@@ -24,7 +24,7 @@ from bahefl_flwr.round_log import RoundFigures, round_line
 from bahefl_flwr.settings import Scalar
 from bahefl_flwr.site.selection import BEST_ROUND
 from bahefl_flwr.steps import Action, Ask
-from bahefl_flwr.task import gather
+from bahefl_flwr.task import gather, rounds_before
 
 MetricsAggregation = Callable[[list[RecordDict], str], MetricRecord]
 OnRound = Callable[[Mapping[str, Any]], None]
@@ -145,7 +145,7 @@ class BaheflStrategy(Strategy):
         Driver(
             self.federation.ledger, grid, self._nodes, client_config=self._client_config, on_replies=self._on_replies,
             on_round_end=self._on_round_end, screened=self.federation.settings.screening.kind != "off",
-            fraction=self.fraction_train, least=self.min_train_nodes, reported=self._reported,
+            fraction=self.fraction_train, least=self.min_train_nodes, reported=self._reported or rounds_before(self.federation),
         ).run()  # fmt: skip
         self._evaluate_final(grid, timeout)
         return self.result
@@ -168,6 +168,9 @@ class BaheflStrategy(Strategy):
 
     def _on_round_end(self, r: RoundRecord) -> None:
         if r.phase is RoundPhase.FINALIZED:
+            if self._unevaluated is not None:
+                # Several rounds ended between two drivers; the sites hold the newest model by now.
+                self._write_line(self._unevaluated, {}, {})
             self._unevaluated = r
         else:
             _log.warning("round %d was abandoned: %s", r.number, r.abort_reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
@@ -12,6 +13,7 @@ from typing import Self
 
 from flwr.serverapp import Grid
 
+from bahefl_flwr.durable import atomic_write
 from bahefl_flwr.errors import KeysError, RunFailed
 from bahefl_flwr.federation import Federation
 from bahefl_flwr.ledger.contract import FederationLedger
@@ -22,6 +24,7 @@ from bahefl_flwr.site.state import task_params
 from bahefl_flwr.steps import Action
 
 _POLL_S = 0.2
+_TASK_FILE = "task.json"
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
@@ -105,6 +108,11 @@ def gather(federation: Federation, grid: Grid, wanted: int, rounds: int) -> dict
         _log.warning("the run goes on without %s", why)
     _start(federation, members, rounds)
     return {m: hello.node for m, hello in members.items()}
+
+
+def rounds_before(federation: Federation) -> int:
+    """The number of the last round on the contract before this run's task, 0 if it is the first."""
+    return int(json.loads((federation.folder / _TASK_FILE).read_text())["rounds_before"])
 
 
 def _greet(ledger: FederationLedger, grid: Grid, nodes: Iterable[int], timeout_s: float) -> tuple[list[Hello], dict[int, str]]:
@@ -195,6 +203,9 @@ def _start(federation: Federation, members: Mapping[int, Hello], rounds: int) ->
         raise RunFailed(
             f"sites {odd} start from other weights than the rest: seed get_parameters (or load the same file) at every site"
         )
+    # Before the task is there: a driver that dies in between starts it again.
+    content = json.dumps({"rounds_before": view.round.number})
+    atomic_write(federation.folder / _TASK_FILE, content.encode(), mode=0o644)
     ledger.start_task(
         run_digest=federation.run_digest(view.task.number + 1), initial_model=model,
         security_params=task_params(settings).digest(), threshold=task_params(settings).threshold, rounds=rounds,
