@@ -22,7 +22,7 @@ _STOP_TIMEOUT_S = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """Running processes. `executors[0]` is the SuperLink's, the others the sites' in order; every process logs to its own file."""
+    """Running processes. `executors[0]` is the SuperLink's, the others are the sites'; every process logs to its own file."""
 
     folder: Path
     environment: Mapping[str, str]

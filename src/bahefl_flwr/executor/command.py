@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import logging
 import os
 import socket
 import sys
+import threading
+import traceback
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.metadata import entry_points
@@ -29,7 +32,37 @@ def bahefl_executor() -> NoReturn:
     except BaheflError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
-    sys.exit(outcome if isinstance(outcome, int) else outcome())
+    if isinstance(outcome, int):
+        sys.exit(outcome)
+    _become(outcome)
+
+
+def _become(work: Callable[[], None]) -> NoReturn:
+    """Do a child's work and end as Python ends, except that nothing is taken apart.
+
+    Taking apart what all tasks share copies 200 MB and takes 0.3 CPU s, most of a short task.
+    """
+    code = 1
+    try:
+        work()
+        code = 0
+    except SystemExit as left:
+        code = _exit_code(left)
+    except BaseException:  # noqa: BLE001  the end of the process: told here, as Python would
+        traceback.print_exc()
+    finally:
+        threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001  as multiprocessing's forked processes do
+        atexit._run_exitfuncs()  # noqa: SLF001
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _exit_code(left: SystemExit) -> int:
+    if left.code is None or isinstance(left.code, int):
+        return left.code or 0
+    sys.stderr.write(f"{left.code}\n")
+    return 1
 
 
 def _start(argv: Sequence[str]) -> int | Callable[[], None]:
