@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import atexit
 import logging
 import os
 import socket
 import sys
-import threading
-import traceback
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.metadata import entry_points
@@ -17,6 +14,7 @@ from typing import Any, NoReturn
 
 from bahefl_flwr.errors import BaheflError, SettingsError
 from bahefl_flwr.executor import preload
+from bahefl_flwr.executor.child import become, reseed
 from bahefl_flwr.executor.request import Work, ask
 from bahefl_flwr.executor.zygote import Zygote
 
@@ -34,35 +32,7 @@ def bahefl_executor() -> NoReturn:
         sys.exit(error.exit_code)
     if isinstance(outcome, int):
         sys.exit(outcome)
-    _become(outcome)
-
-
-def _become(work: Callable[[], None]) -> NoReturn:
-    """Do a child's work and end as Python ends, except that nothing is taken apart.
-
-    Taking apart what all tasks share copies 200 MB and takes 0.3 CPU s, most of a short task.
-    """
-    code = 1
-    try:
-        work()
-        code = 0
-    except SystemExit as left:
-        code = _exit_code(left)
-    except BaseException:  # noqa: BLE001  the end of the process: told here, as Python would
-        traceback.print_exc()
-    finally:
-        threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001  as multiprocessing's forked processes do
-        atexit._run_exitfuncs()  # noqa: SLF001
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def _exit_code(left: SystemExit) -> int:
-    if left.code is None or isinstance(left.code, int):
-        return left.code or 0
-    sys.stderr.write(f"{left.code}\n")
-    return 1
+    become(outcome)
 
 
 def _start(argv: Sequence[str]) -> int | Callable[[], None]:
@@ -126,10 +96,7 @@ def _manage(options: Sequence[str], zygote: socket.socket) -> None:
 
 def _carry_out(work: Work) -> None:
     """Be Flower's own program for the task, as if it had been started anew."""
-    import numpy as np
-
-    # Python's random is seeded anew at every fork, numpy's legacy generator is not.
-    np.random.seed()  # noqa: NPY002  the generator that other people's apps may still use
+    reseed()
     if work.silent:
         _silence()
     sys.argv = list(work.words)
