@@ -42,7 +42,9 @@ class Deployment:
 
 
 @contextmanager
-def deployed(folder: Path, sites: int, *, executor: Sequence[str], supernode: Sequence[str]) -> Iterator[Deployment]:
+def deployed(
+    folder: Path, sites: int, *, executor: Sequence[str], supernode: Sequence[str], secret: Path | None = None
+) -> Iterator[Deployment]:
     """Start everything, and end it again.
 
     Args:
@@ -50,9 +52,11 @@ def deployed(folder: Path, sites: int, *, executor: Sequence[str], supernode: Se
       sites: how many SuperNodes.
       executor: the command that carries out tasks, without its options.
       supernode: the command of a SuperNode, without its options.
+      secret: file that executors must know; the executor's command then names it too.
     """
     link, *nodes = _free_ports(sites + 1)
     environment = _environment(folder, link)
+    guarded = ["--superexec-auth-secret-file", str(secret)] if secret else []
     with ExitStack() as stack:
 
         def start(name: str, *command: str) -> subprocess.Popen[bytes]:
@@ -60,13 +64,14 @@ def deployed(folder: Path, sites: int, *, executor: Sequence[str], supernode: Se
 
         superlink = start(
             "superlink", str(_PROGRAMS / "flower-superlink"), "--insecure", "--isolation", "process", "--host", "127.0.0.1",
-            "--port", str(link), "--database", str(folder / "superlink.db"),
+            "--port", str(link), "--database", str(folder / "superlink.db"), *guarded,
         )  # fmt: skip
         _wait_for(link)
         supernodes = [
             start(
                 f"supernode-{i}", *supernode, "--insecure", "--isolation", "process", "--superlink", f"127.0.0.1:{link}",
                 "--host", "127.0.0.1", "--port", str(port), "--node-config", f"partition-id={i - 1} num-partitions={sites}",
+                *guarded,
             )
             for i, port in enumerate(nodes, 1)
         ]  # fmt: skip
