@@ -5,7 +5,6 @@ Beside `_flwr_compat.py`, which is for simulations; pinned to flwr >= 1.41, < 1.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -81,16 +80,21 @@ class _ForkingExecutor(SubprocessExecutor):
         return [*words, "--parent-pid", str(self._parent_pid)]
 
 
-def run_superexec(options: Sequence[str], fork: Fork) -> None:
+def run_superexec(options: Sequence[str], fork: Fork, *, parent_pid: int) -> None:
     """Be `flower-superexec` with these options in this process, but hand every task to `fork`. Does not return.
 
     It asks for tasks more often than Flower's when one has just come; FLWR_SUPEREXEC_TASK_POLL_INTERVAL is the longest pause.
+
+    Args:
+      options: command line; a --parent-pid in it is the parent's own to watch.
+      fork: starts a task; ExecutorError if it cannot.
+      parent_pid: process without which the SuperExec and all tasks end, by Flower's own watch.
     """
     paced = PacedTime()
-    executor = _ForkingExecutor(fork, paced, os.getppid())
+    executor = _ForkingExecutor(fork, paced, parent_pid)
     superexec_module.time = paced  # type: ignore[attr-defined, assignment]
     superexec_module.get_executor = lambda *_args, **_options: executor  # type: ignore[attr-defined]
-    sys.argv = ["flower-superexec", *options]
+    sys.argv = ["flower-superexec", *options, "--parent-pid", str(parent_pid)]
     sys.exit(flower_superexec())  # type: ignore[func-returns-value]
 
 

@@ -47,7 +47,7 @@ def _start(argv: Sequence[str]) -> int | Callable[[], None]:
         _program(name)
     preload.load(filter(None, own.preload.split(",")))
     _log.info("ready: %d thread, preloaded %s", preload.threads(), own.preload or "nothing but Flower")
-    return Zygote(partial(_manage, theirs), _carry_out, parent=options.parent_pid).run()
+    return Zygote(partial(_manage, theirs, os.getpid()), _carry_out, parent=options.parent_pid).run()
 
 
 def _own_options() -> argparse.ArgumentParser:
@@ -83,15 +83,14 @@ def _log_to_stderr() -> None:
     _log.propagate = False
 
 
-def _manage(options: Sequence[str], zygote: socket.socket) -> None:
+def _manage(options: Sequence[str], zygote_pid: int, zygote: socket.socket) -> None:
     """Be Flower's SuperExec. It reads the secret file, if there is one: after the fork, so that no task inherits it."""
     from bahefl_flwr._flwr_deployment import run_superexec
 
     def fork(name: str, words: Sequence[str], silent: bool) -> None:
         ask(zygote, name, Work(words=words, silent=silent))
 
-    # Flower's own watch: without the zygote the SuperExec ends as well. An earlier --parent-pid is the zygote's to watch.
-    run_superexec([*options, "--parent-pid", str(os.getppid())], fork)
+    run_superexec(options, fork, parent_pid=zygote_pid)
 
 
 def _carry_out(work: Work) -> None:
