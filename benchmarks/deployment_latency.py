@@ -58,21 +58,20 @@ class Measured:
         return statistics.median(self.seconds[1:])
 
 
-def setups() -> Iterator[Setup]:
-    """Each measured once; the first of its imports is what the others are compared with."""
-    for imports in ("", IMPORTS):
-        yield Setup(
-            name="flower-superexec, flower-supernode", executor=STOCK_EXECUTOR, supernode=STOCK_SUPERNODE, waiting="flower",
-            imports=imports,
-        )  # fmt: skip
-        yield Setup(
-            name="bahefl-executor, flower-supernode", executor=WARM_EXECUTOR, supernode=STOCK_SUPERNODE, waiting="bahefl",
-            imports=imports,
-        )  # fmt: skip
-        yield Setup(
-            name="bahefl-executor, bahefl-supernode", executor=WARM_EXECUTOR, supernode=QUICK_SUPERNODE, waiting="bahefl",
-            imports=imports,
-        )  # fmt: skip
+def setups(imports: str) -> Iterator[Setup]:
+    """Each measured once; the first is what the others are compared with."""
+    yield Setup(
+        name="flower-superexec, flower-supernode", executor=STOCK_EXECUTOR, supernode=STOCK_SUPERNODE, waiting="flower",
+        imports=imports,
+    )  # fmt: skip
+    yield Setup(
+        name="bahefl-executor, flower-supernode", executor=WARM_EXECUTOR, supernode=STOCK_SUPERNODE, waiting="bahefl",
+        imports=imports,
+    )  # fmt: skip
+    yield Setup(
+        name="bahefl-executor, bahefl-supernode", executor=WARM_EXECUTOR, supernode=QUICK_SUPERNODE, waiting="bahefl",
+        imports=imports,
+    )  # fmt: skip
 
 
 def measure(setup: Setup, phases: int) -> Measured:
@@ -132,11 +131,12 @@ def main(arguments: Sequence[str]) -> None:
     """See the module's text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--phases", type=int, default=8)
+    parser.add_argument("--imports", nargs="*", default=["", IMPORTS], help="what sites import; '' for nothing")
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     options = parser.parse_args(arguments)
     before = os.getloadavg()[0]
     measured = []
-    for setup in setups():
+    for setup in (setup for imports in options.imports for setup in setups(imports)):
         measured.append(measure(setup, options.phases))
         print(setup.name, setup.imports, [round(s, 2) for s in measured[-1].seconds], round(measured[-1].cpu_s, 2), flush=True)
     text = document(measured, (before, os.getloadavg()[0]))
