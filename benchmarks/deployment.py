@@ -120,7 +120,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _wait_for(port: int) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while time.monotonic() < until:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:

@@ -15,6 +15,7 @@ MODULES = (
     "tenseal",
     "bahefl_flwr.app",
     "bahefl_flwr.client",
+    "bahefl_flwr.lesion.augmentation",
     "bahefl_flwr.federation",
     "bahefl_flwr.strategy",
     "bahefl_flwr.report",
