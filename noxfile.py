@@ -169,6 +169,13 @@ def bench_ledger(session: nox.Session) -> None:
 
 
 @nox.session
+def bench_latency(session: nox.Session) -> None:
+    """A phase between processes, Flower's commands beside ours; writes docs/benchmarks.md. Ten minutes, on an idle machine."""
+    _install(session)
+    session.run("python", "benchmarks/deployment_latency.py", "--write", *session.posargs)
+
+
+@nox.session
 def bench_learning(session: nox.Session) -> None:
     """What the application learns, 3 seeds; `-- --data FOLDER` names the slices; writes docs/benchmarks.md. About two hours."""
     _install(session)

@@ -1,6 +1,6 @@
-"""The only imports of private Flower names, so that a new Flower release is one file's work.
+"""The imports of private Flower names for simulations, so that a new Flower release is one file's work.
 
-Pinned to flwr >= 1.41, < 1.44 in pyproject.toml. No protocol logic here.
+Beside `_flwr_deployment.py`, which loads no Ray. Pinned to flwr >= 1.41, < 1.44 in pyproject.toml. No protocol logic here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import tomli_w
 from flwr.app import Context, RecordDict
 from flwr.common.constant import RUN_ID_NUM_BYTES, TASK_ID_NUM_BYTES
 from flwr.server.superlink.linkstate.utils import generate_rand_int_from_bytes
-from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from flwr.simulation.run_simulation import _run_simulation
 from flwr.supercore import telemetry
 from flwr.supercore.constant import NOOP_FEDERATION_ID
@@ -30,8 +29,6 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from bahefl_flwr.settings import Scalar
-
-__all__ = ["aggregate_metricrecords", "new_run_id", "run_simulation"]
 
 # One thread per worker: sites share the machine's cores, and more threads per site only make them wait for each other.
 _WORKER_ENVIRONMENT = {

@@ -178,6 +178,10 @@ class AuditFailed(BaheflError):
     exit_code = 10
 
 
+class ExecutorError(BaheflError):
+    """The executor could not start a task: its process that forks is gone, or the machine has no room for another process."""
+
+
 class RunFailed(BaheflError):
     """A run ended without one finalised round, or its set-up never completed."""
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
+from bahefl_flwr.pacing import pause_s
 from bahefl_flwr.settings import Scalar
 from bahefl_flwr.steps import Action
 
-_POLL_S = 0.02
+_SLOWEST_S = 0.25
 _LOOK_S = 1.0
 # What moved the ledger on is mostly the very action whose reply is still under way.
 _GRACE_S = 3.0
@@ -95,7 +96,7 @@ def ask(
             look_at = now + _LOOK_S
             if is_over():
                 until, look_at = min(until, now + _GRACE_S), math.inf
-        time.sleep(_POLL_S)
+        time.sleep(pause_s(now - started, slowest_s=_SLOWEST_S))
     error = f"no reply within {time.monotonic() - started:.0f} s"
     return replies | {n: Reply(node=n, ok=False, error=error, silent=True) for n in set(configs) - set(replies)}
 

@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from bahefl_flwr._flwr_compat import aggregate_metricrecords
+from bahefl_flwr._flwr_deployment import aggregate_metricrecords
 from bahefl_flwr.driver import Driver, end_task
 from bahefl_flwr.errors import RunFailed, SettingsError
 from bahefl_flwr.federation import Federation

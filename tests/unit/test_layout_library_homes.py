@@ -12,8 +12,8 @@ HOMES = {
     "web3": {"ledger/"},
     "eth": {"ledger/"},
     "flwr": {
-        "_flwr_compat.py", "app.py", "attack/", "client.py", "driver.py", "replies.py", "round_log.py", "site/", "strategy.py",
-        "task.py",
+        "_flwr_compat.py", "_flwr_deployment.py", "app.py", "attack/", "client.py", "driver.py", "replies.py", "round_log.py",
+        "site/", "strategy.py", "task.py",
     },
     "ray": {"_flwr_compat.py"},
     "torch": {"lesion/"},
