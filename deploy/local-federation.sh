@@ -91,17 +91,17 @@ start superlink flower-superlink --host 127.0.0.1 --port "$port" --isolation pro
 printf '[superlink]\ndefault = "local"\n[superlink.local]\naddress = "%s"\nroot-certificates = "%s"\n' \
   "$superlink" "$ca" >"$FLWR_HOME/config.toml"
 until_line "$folder/logs/superlink.log" 'Uvicorn running'
-start executor flower-superexec --runtime-api-address "$superlink" --root-certificates "$ca"
+start executor bahefl-executor --runtime-api-address "$superlink" --root-certificates "$ca"
 for ((i = 0; i < sites; i++)); do
   flwr supernode register "$folder/site-$i/supernode.key.pub" local
 done
 
 # 6. A SuperNode and its executor for each site.
 for ((i = 0; i < sites; i++)); do
-  start "supernode-$i" flower-supernode --superlink "$superlink" --root-certificates "$ca" --isolation process \
+  start "supernode-$i" bahefl-supernode --superlink "$superlink" --root-certificates "$ca" --isolation process \
     --host 127.0.0.1 --port $((port + 3 + i)) --auth-supernode-private-key "$folder/site-$i/supernode.key" \
     --node-config "site-home=\"$folder/site-$i\" partition-id=$i num-partitions=$sites"
-  start "executor-$i" flower-superexec --runtime-api-address "127.0.0.1:$((port + 3 + i))" --insecure
+  start "executor-$i" bahefl-executor --runtime-api-address "127.0.0.1:$((port + 3 + i))" --insecure
 done
 
 # 7. Train; if the ServerApp was killed, go on. Check afterwards what the ledger and the store say of it.

@@ -75,7 +75,7 @@ def init(
     typer.echo(f"  flwr supernode register {node_key}.pub NAME")
     typer.echo(f"what this site takes part in, and where everything is, stands in {home / SITE_FILE}; start it with")
     typer.echo(
-        f"  flower-supernode --superlink HOST:PORT --root-certificates FILE --auth-supernode-private-key {node_key} "
+        f"  bahefl-supernode --superlink HOST:PORT --root-certificates FILE --auth-supernode-private-key {node_key} "
         f"--node-config 'site-home=\"{home.absolute()}\"'"
     )
 
