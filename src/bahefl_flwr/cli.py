@@ -14,6 +14,7 @@ import threading
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from types import FrameType
 from typing import NoReturn
 
@@ -22,7 +23,7 @@ from rich.console import Console
 from bahefl_flwr.attack.roster import announced, warnings
 from bahefl_flwr.composition import expand_sweep, experiments
 from bahefl_flwr.errors import BaheflError
-from bahefl_flwr.settings import Settings, compose
+from bahefl_flwr.settings import Settings, cautions, compose
 from bahefl_flwr.simulation import simulate
 from bahefl_flwr.sweep import run_sweep
 
@@ -136,8 +137,9 @@ def _carry_out(arguments: argparse.Namespace) -> int:
 
 
 def _warn(jobs: Iterable[tuple[Sequence[str], Settings]]) -> None:
-    """Say once on stderr, so that what --show prints stays YAML, which attacks cannot happen."""
-    for warning in dict.fromkeys(warning for overrides, settings in jobs for warning in warnings(settings, overrides)):
+    """Say once on stderr, so that what --show prints stays YAML, what is probably not what was meant."""
+    told = ((*warnings(settings, overrides), *cautions(settings)) for overrides, settings in jobs)
+    for warning in dict.fromkeys(chain.from_iterable(told)):
         print(f"warning: {warning}", file=sys.stderr, flush=True)
 
 

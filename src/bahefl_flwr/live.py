@@ -142,7 +142,9 @@ def _number(value: float | None, *, digits: int = 4) -> str:
 
 def _result_rows(summary: RunSummary, folder: Path, report: Path | None) -> list[tuple[str, str]]:
     rounds = f"{summary['outcome']}: {summary['rounds']} rounds in {summary['seconds']:.1f} s"
-    rows = [("run", f"{rounds}; {summary['reason']}" if summary["reason"] else rounds)]
+    # Why a run failed is the error that ends the command: said once, there.
+    early = summary["reason"] if summary["outcome"] == "completed" else ""
+    rows = [("run", f"{rounds}; {early}" if early else rounds)]
     if (best := summary["best"]) is not None:
         figures = f"score {best['score']:.4f}, pooled Dice {best['dice']:.4f}, recall {best['recall']:.4f}"
         rows.append(("best", f"round {best['round']}: {figures} (validation)"))
