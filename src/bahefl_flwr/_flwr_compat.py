@@ -71,7 +71,7 @@ def run_simulation(
       verbose: Flower's own log and the workers' output on the terminal.
 
     Raises:
-      RunFailed: Ray did not start. Exception: whatever the ServerApp raised, as it was; RuntimeError when the engine failed later.
+      RunFailed: Ray did not start. RuntimeError: the engine failed later. Exception: whatever the ServerApp raised.
     """
     _silence_telemetry()
     update_console_handler(level=logging.DEBUG if verbose else logging.CRITICAL)
@@ -135,8 +135,8 @@ def _ray_named() -> Iterator[None]:
     except Exception as error:
         said = next((line.strip() for line in str(error).splitlines() if line.strip()), "it does not say why")
         raise RunFailed(
-            f"Ray, on which the simulation runs, did not start ({type(error).__name__}: {said}); look for free memory (1 GB), for "
-            f"space in {tempfile.gettempdir()}, and at RAY_TMPDIR, which must be a short path that this user may write; "
+            f"Ray, on which the simulation runs, did not start ({type(error).__name__}: {said}); look for 1 GB of free memory, "
+            f"for space in {tempfile.gettempdir()}, and at RAY_TMPDIR, which must be a short path that this user may write; "
             "--verbose shows more"
         ) from error
 

@@ -20,6 +20,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from bahefl_flwr import logs
 from bahefl_flwr.attack.roster import announced, warnings
 from bahefl_flwr.composition import expand_sweep, experiments
 from bahefl_flwr.errors import BaheflError
@@ -71,6 +72,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "flower-simulation") 
     """
     arguments = _parser(prog).parse_intermixed_args(argv)
     try:
+        logs.configure(os.environ.get(logs.VARIABLE, ""))
         with _terminable():
             return _carry_out(arguments)
     except BaheflError as error:

@@ -5,6 +5,7 @@ A further sub-command is a module of `bahefl_flwr.commands` with a typer `app`, 
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
+from bahefl_flwr import logs
 from bahefl_flwr.errors import BaheflError
 
 COMMANDS = ("audit", "data", "evaluate", "export", "keys", "ledger", "members", "predict", "report", "resume", "site", "store")
@@ -63,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
+        logs.configure(os.environ.get(logs.VARIABLE, ""))
         app(args=arguments, prog_name="bahefl")
     except SystemExit as left:
         return left.code if isinstance(left.code, int) else int(left.code is not None)

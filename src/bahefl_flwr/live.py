@@ -33,10 +33,14 @@ _COLUMNS = (
 
 
 class LiveView:
-    """Prints a run's progress: a table that grows by a row a round; on a terminal in colour, with a line for the present step."""
+    """Prints a run's progress: a table that grows by a row a round; on a terminal in colour, with a line for the present step.
 
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False)
+    Args:
+      console: to print on, standard output if not given. quiet: print nothing there.
+    """
+
+    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+        self._console = console or Console(highlight=False, quiet=quiet)
         self._status: Status | None = None
         self._headed = False
         self._best = float("-inf")

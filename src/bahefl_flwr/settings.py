@@ -181,10 +181,11 @@ def cautions(settings: Settings) -> tuple[str, ...]:
     federation = settings.federation
     if federation.min_sites < federation.sites:
         return ()
-    return (
+    spare = (
         f"federation.min_sites={federation.min_sites} of federation.sites={federation.sites}: no site may fail, every round that "
-        "one of them misses is abandoned; lower federation.min_sites (docs/security.md says to what), or add sites",
+        "one of them misses is abandoned; lower federation.min_sites (docs/security.md says to what), or add sites"
     )
+    return (spare,)
 
 
 def _nested(flat: Mapping[str, Scalar]) -> dict[str, Any]:
