@@ -54,6 +54,7 @@ exit codes:
   9    local training failed
   10   an audit check does not hold
   11   the run ended without one finalised round, or its set-up never completed
+  12   bahefl doctor found a failure
   130  stopped by Ctrl-C (143: by SIGTERM)
 """
 

@@ -19,12 +19,12 @@ from typer.core import TyperGroup
 from bahefl_flwr import logs
 from bahefl_flwr.errors import BaheflError
 
-COMMANDS = ("audit", "data", "evaluate", "export", "keys", "ledger", "members", "predict", "report", "resume", "site", "store")
+COMMANDS = ("audit", "data", "doctor", "evaluate", "export", "keys", "ledger", "members", "predict", "report", "resume", "site", "store")
 INTERRUPTED = 130
 
 _EPILOG = (
     "Exit codes: 0 done; 2 bad usage; 3 data folder; 4 ledger; 5 store, bundle or run folder; 7 keys; 10 an audit check does not "
-    "hold; 130 stopped by Ctrl-C; 1 anything else."
+    "hold; 12 the doctor found a failure; 130 stopped by Ctrl-C; 1 anything else."
 )
 
 
