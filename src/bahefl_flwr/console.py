@@ -19,7 +19,21 @@ from typer.core import TyperGroup
 from bahefl_flwr import logs
 from bahefl_flwr.errors import BaheflError
 
-COMMANDS = ("audit", "data", "doctor", "evaluate", "export", "keys", "ledger", "members", "predict", "report", "resume", "site", "store")
+COMMANDS = (
+    "audit",
+    "data",
+    "doctor",
+    "evaluate",
+    "export",
+    "keys",
+    "ledger",
+    "members",
+    "predict",
+    "report",
+    "resume",
+    "site",
+    "store",
+)
 INTERRUPTED = 130
 
 _EPILOG = (

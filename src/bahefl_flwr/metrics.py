@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from bahefl_flwr.durable import atomic_write
 from bahefl_flwr.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Metrics:
     @contextmanager
     def open(self) -> Iterator[Book]:
         """Read the numbers, have them changed, write them: alone. A disk that refuses costs the numbers, never a round."""
-        from prometheus_client import CollectorRegistry, write_to_textfile
+        from prometheus_client import CollectorRegistry, generate_latest
 
         registry = CollectorRegistry()
         book = Book(registry, self._families)
@@ -134,7 +135,8 @@ class Metrics:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 book.restore(self._written())
                 yield book
-                write_to_textfile(str(self.file), registry)
+                # Whoever collects is another user, and the numbers are no secret.
+                atomic_write(self.file, generate_latest(registry), mode=0o644)
         except OSError as error:
             _log.warning("the metrics in %s cannot be kept: %s", self.file, error)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bahefl_flwr import console
 from bahefl_flwr.doctor import services
 from bahefl_flwr.doctor.finding import Finding, Level
 from bahefl_flwr.errors import LedgerError, StoreRefused
@@ -96,3 +98,25 @@ def test_a_store_that_refuses_this_site_says_why(tmp_path: Path) -> None:
             list(services.store(settings, tmp_path, site_identity()))
         (found,) = services.store(settings, tmp_path, None)
         assert (found.level, "were not tried" in found.got) == (Level.OK, True)
+
+
+def test_a_sites_home_is_all_that_the_command_needs(
+    registered: Sites, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Keys that open, ledger, contract and standing; what only the run says is asked for, not guessed."""
+    (tmp_path / "passphrase").write_text("correct horse battery staple\n")
+    (tmp_path / "passphrase").chmod(0o600)
+    home = str(tmp_path / "home")
+    opened = ("--passphrase-file", str(tmp_path / "passphrase"))
+    assert (
+        console.main(["site", "init", home, "--rpc", registered.chain.url, "--contract", registered.admin.address, *opened]) == 0
+    )
+    capsys.readouterr()
+    assert console.main(["doctor", "--site", home, "--no-measure", "--format", "json"]) == 12
+    found = {f["check"]: f for f in json.loads(capsys.readouterr().out)["findings"]}
+    assert "opens with the passphrase" in found["key files"]["got"]
+    assert found["contract"]["level"] == "ok"
+    assert "is none on the ledger" in found["member"]["got"]
+    assert (found["store"]["level"], found["store"]["got"]) == ("warning", "not known before a run says it")
+    assert console.main(["doctor", "--site", home, "--no-measure", "federation.min_sites=2"]) == 12
+    assert "FAILURE  site       this site takes no part, by its site.yaml" in capsys.readouterr().out

@@ -133,26 +133,26 @@ def keys(tmp_path: Path) -> Path:
 
 def test_keys_that_open_are_fine(keys: Path) -> None:
     """The address is told, nothing else."""
-    (found,) = protection.key_files(keys, None, keys.parent / "passphrase")
+    (found,) = protection.key_files(keys, None, str(keys.parent / "passphrase"))
     assert (found.level, found.got.endswith(Identity.load(keys, Passphrase(PASSPHRASE)).address)) == (Level.OK, True)
 
 
 @pytest.mark.parametrize(
     ("path", "mode", "told"),
-    [("passphrase", 0o644, "others may read the passphrase"), (f"identity/{FILE_NAME}", 0o640, "run: chmod 600"),
+    [("passphrase", 0o644, "holds a passphrase and others may read it"), (f"identity/{FILE_NAME}", 0o640, "run: chmod 600"),
      ("identity", 0o755, "run: chmod 700")],
 )  # fmt: skip
 def test_a_file_that_others_may_read_is_a_failure(keys: Path, path: str, mode: int, told: str) -> None:
     """Keys, their folder, and what opens them."""
     (keys.parent / path).chmod(mode)
-    findings = protection.key_files(keys, None, keys.parent / "passphrase")
+    findings = protection.key_files(keys, None, str(keys.parent / "passphrase"))
     assert any(f.level is Level.FAILURE and told in f.got + f.advice for f in findings)
 
 
 def test_a_wrong_passphrase_is_a_failure_without_it_in_the_text(keys: Path) -> None:
     """Neither the right one nor the wrong one is ever printed."""
     (keys.parent / "passphrase").write_text("something else entirely\n")
-    (found,) = protection.key_files(keys, None, keys.parent / "passphrase")
+    (found,) = protection.key_files(keys, None, str(keys.parent / "passphrase"))
     assert found.level is Level.FAILURE
     assert "does not open with this passphrase" in found.got
     assert not any(word in str(found) for word in ("something", "horse"))

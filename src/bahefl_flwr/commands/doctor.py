@@ -28,6 +28,7 @@ def doctor(
     run: Annotated[
         Path | None, typer.Option("--run", metavar="RUN", help="A run's folder: its settings, ledger and rounds.")
     ] = None,
+    site: Annotated[Path | None, typer.Option("--site", metavar="HOME", help="A site's home, of bahefl site init.")] = None,
     identity: Annotated[
         Path | None, typer.Option("--identity", metavar="FOLDER", help="A site's keys, to look at and use.")
     ] = None,
@@ -46,7 +47,8 @@ def doctor(
 ) -> None:
     """Check versions, keys, ledger, store, clock and disk, and predict a round: exit 0 without a failure, 12 with one.
 
-    Settings are given as for flower-simulation (ledger=rpc ledger.url=...), or taken from --run. Nothing
+    Settings are given as for flower-simulation (ledger=rpc ledger.url=...), or taken from --run. With --site, give those of the
+    run that the site is to take part in, as far as you know them. Nothing
     is asked but the endpoints named, and nothing is changed there: a store gets one small object, always the same.
     """
     from bahefl_flwr.doctor.examination import examine
@@ -54,8 +56,8 @@ def doctor(
     from bahefl_flwr.errors import DoctorFailed
 
     place = replace(
-        _place(overrides or [], run), keys=_keys(identity, passphrase_file), superlink=superlink, certificate=root_certificates,
-        environment=dict(os.environ),
+        _site(overrides or [], site) if site else _place(overrides or [], run, _keys(identity, passphrase_file)),
+        superlink=superlink, certificate=root_certificates, environment=dict(os.environ),
     )  # fmt: skip
     prediction = _prediction(place.settings, parameters) if measure else None
     findings = tuple(examine(place, prediction))
@@ -69,10 +71,31 @@ def _keys(identity: Path | None, passphrase_file: Path | None) -> Keys | None:
 
     if identity is None:
         return None
-    return Keys(identity=identity.expanduser(), epochs=identity.expanduser().parent, passphrase_file=passphrase_file)
+    return Keys(identity=identity.expanduser(), epochs=identity.expanduser().parent, passphrase_file=str(passphrase_file or ""))
 
 
-def _place(overrides: list[str], run: Path | None) -> Place:
+def _site(overrides: list[str], site: Path) -> Place:
+    from bahefl_flwr.doctor.examination import Keys, Place
+    from bahefl_flwr.federation import LedgerAddress
+    from bahefl_flwr.homes import IDENTITY_FOLDER, load_site
+    from bahefl_flwr.settings import compose
+
+    folder = site.expanduser().absolute()
+    home = load_site(folder)
+    own = (
+        [f"store={'s3' if home.store_url.startswith('s3:') else 'http'}", f"store.url={home.store_url}"] if home.store_url else []
+    )
+    fees = [f"ledger.max_fee_gwei={home.max_fee_gwei}", f"ledger.priority_fee_gwei={home.priority_fee_gwei}"]
+    own += [f"store.certificate={home.store_certificate}"] if home.store_certificate else []
+    settings = compose([*overrides, *own, *fees])
+    return Place(
+        settings=settings, folder=folder, home=home, compare=bool(overrides), settled=settings.store.kind != "local",
+        ledger=LedgerAddress(url=home.ledger_url, chain_id=home.chain_id, contract=home.contract),
+        keys=Keys(identity=folder / IDENTITY_FOLDER, epochs=folder / "runs", passphrase_file=home.passphrase_file),
+    )  # fmt: skip
+
+
+def _place(overrides: list[str], run: Path | None, keys: Keys | None) -> Place:
     from bahefl_flwr.doctor.examination import Place
     from bahefl_flwr.errors import SettingsError
     from bahefl_flwr.federation import LedgerAddress, ledger_address
@@ -83,14 +106,14 @@ def _place(overrides: list[str], run: Path | None) -> Place:
         settings = compose(overrides)
         chain = settings.ledger
         where = LedgerAddress(url=chain.url, chain_id=chain.chain_id, contract=chain.contract) if chain.kind == "rpc" else None
-        return Place(settings=settings, folder=Path(settings.run.root).expanduser() / "new", ledger=where)
+        return Place(settings=settings, folder=Path(settings.run.root).expanduser() / "new", ledger=where, keys=keys)
     if overrides:
         raise SettingsError(f"--run takes its settings from {run}: leave out {' '.join(overrides)}")
     found = open_run(run)
     stopped = found.settings.ledger.kind == "embedded" and found.summary is not None
     return Place(
         settings=found.settings, folder=found.folder.path, ledger=None if stopped else ledger_address(found.folder.path),
-        why_none=f"it has stopped with the run; bahefl audit {run} reads what it left", lines=found.lines,
+        why_none=f"it has stopped with the run; bahefl audit {run} reads what it left", lines=found.lines, keys=keys,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bahefl_flwr import homes
 from bahefl_flwr.doctor import machine, protection, services
 from bahefl_flwr.doctor.finding import Finding, attempted, ok, warning
 from bahefl_flwr.doctor.prediction import Prediction
@@ -15,6 +16,7 @@ from bahefl_flwr.identity import Identity
 from bahefl_flwr.records import ObjectKind
 from bahefl_flwr.run_folder import RoundLine
 from bahefl_flwr.settings import Settings, cautions
+from bahefl_flwr.site.place import expect_conditions
 from bahefl_flwr.site.state import task_params
 
 # Predicted and real sizes differ by headers and records, which are small.
@@ -23,11 +25,16 @@ _LIKE = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keys:
-    """A site's keys: the folder of its `identity`, the folder that holds those of key `epochs`, the file with the passphrase."""
+    """A site's keys.
+
+    Attributes:
+      identity: folder of its long-term keys. epochs: folder that holds those of key epochs.
+      passphrase_file: of both; empty for keys that are not encrypted.
+    """
 
     identity: Path
     epochs: Path | None = None
-    passphrase_file: Path | None = None
+    passphrase_file: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +44,9 @@ class Place:
     Attributes:
       folder: where the run or the site keeps its files, existing or not; a relative `store.path` starts there.
       ledger: None where it is started with the run. why_none: what to say of it then.
-      store_url: what this site calls the store, "" for what the settings say.
+      compare: whether `settings` are those of the run: then contract and keys must be as they say.
+      home: a site's, whose conditions the run must meet.
+      settled: whether `settings` say which store it is.
       superlink, certificate: address, and PEM file of its authority, to compare clocks with; "" for none.
       lines: of a run, to compare the prediction with.
       environment: of the process.
@@ -48,7 +57,9 @@ class Place:
     ledger: LedgerAddress | None
     why_none: str = "it is started with the run"
     keys: Keys | None = None
-    store_url: str = ""
+    compare: bool = True
+    settled: bool = True
+    home: homes.SiteHome | None = None
     superlink: str = ""
     certificate: Path | None = None
     lines: Sequence[RoundLine] = ()
@@ -64,11 +75,14 @@ def examine(place: Place, prediction: Prediction | None) -> Iterator[Finding]:
     yield from machine.versions()
     yield from machine.telemetry(place.environment)
     yield from _settings(place.settings)
+    home = place.home
+    if home and place.compare:
+        yield from attempted("site", lambda: _conditions(home, place.settings))
     if place.keys:
         yield from protection.key_files(place.keys.identity, place.keys.epochs, place.keys.passphrase_file)
     identity = _identity(place.keys)
     yield from _ledger(place, identity)
-    yield from attempted("store", lambda: services.store(place.settings, place.folder, identity, place.store_url))
+    yield from _store(place, identity)
     if place.superlink:
         yield machine.clock_of_server(place.superlink, place.certificate)
     if prediction:
@@ -86,10 +100,15 @@ def _settings(settings: Settings) -> Iterator[Finding]:
         yield warning("sites", got, advice)
 
 
+def _conditions(home: homes.SiteHome, settings: Settings) -> Iterator[Finding]:
+    expect_conditions(home, settings)
+    yield ok("site", "a run of these settings meets the conditions in site.yaml")
+
+
 def _identity(keys: Keys | None) -> Identity | None:
     """The site's keys, if they open; that they do not is a finding of its own."""
     try:
-        return Identity.load(keys.identity, protection.read_passphrase(keys.passphrase_file)) if keys else None
+        return Identity.load(keys.identity, homes.protection(keys.passphrase_file)) if keys else None
     except BaheflError:
         return None
 
@@ -99,7 +118,14 @@ def _ledger(place: Place, identity: Identity | None) -> Iterator[Finding]:
         yield ok("ledger", place.why_none)
         return
     where, account = place.ledger, identity.address if identity else ""
-    yield from attempted("ledger", lambda: services.ledger(place.settings, where, account))
+    yield from attempted("ledger", lambda: services.ledger(place.settings, where, account, compare=place.compare))
+
+
+def _store(place: Place, identity: Identity | None) -> Iterator[Finding]:
+    if not place.settled:
+        yield warning("store", "not known before a run says it", "give the run's settings, such as store=http store.url=...")
+        return
+    yield from attempted("store", lambda: services.store(place.settings, place.folder, identity))
 
 
 def _disk(place: Place, prediction: Prediction) -> Finding:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from bahefl_flwr.doctor.finding import Finding, attempted, failure, ok, warning
-from bahefl_flwr.errors import KeysError
 from bahefl_flwr.he.params import DATA_PRIMES, RING_DEGREE, SPECIAL_PRIME, security_bits
+from bahefl_flwr.homes import protection
 from bahefl_flwr.identity import FILE_NAME, Identity
-from bahefl_flwr.key_files import THROW_AWAY, Passphrase, Protection, stated_site
+from bahefl_flwr.key_files import THROW_AWAY, Protection, stated_site
 from bahefl_flwr.records import EpochRecord
 
 _LEAST_BITS = 128
@@ -58,28 +57,14 @@ def security_level() -> Finding:
     return ok("security", got)
 
 
-def read_passphrase(file: Path | None) -> Protection:
-    """What opens the key files: the passphrase in `file`, or none.
-
-    Raises:
-      KeysError: the file cannot be read, or holds no passphrase.
-    """
-    if file is None:
-        return THROW_AWAY
-    try:
-        return Passphrase(file.read_text(encoding="utf-8").rstrip("\n"))
-    except (OSError, ValueError) as error:
-        raise KeysError(f"cannot read the passphrase in {file}: {error}") from None
-
-
-def key_files(identity: Path, others: Path | None, passphrase_file: Path | None) -> tuple[Finding, ...]:
+def key_files(identity: Path, others: Path | None, passphrase_file: str) -> tuple[Finding, ...]:
     """Modes of a site's key files, and that the passphrase opens its identity.
 
     Args:
       identity: folder of the identity. others: folder below which the keys of epochs lie.
+      passphrase_file: of a home; empty for keys that are not encrypted.
     """
-    found = [*_passphrase_mode(passphrase_file)]
-    found += attempted("key files", lambda: [_opened(identity, read_passphrase(passphrase_file))])
+    found = attempted("key files", lambda: [_opened(identity, protection(passphrase_file))])
     files = sorted(others.rglob("*.key")) if others and others.is_dir() else []
     rest = [f for f in files if f.name != FILE_NAME]
     problems = [finding for f in rest for finding in attempted("key files", lambda f=f: _private(f))]  # type: ignore[misc]
@@ -88,9 +73,9 @@ def key_files(identity: Path, others: Path | None, passphrase_file: Path | None)
     return (*found, *problems)
 
 
-def _opened(folder: Path, protection: Protection) -> Finding:
-    address = Identity.load(folder, protection).address
-    if protection is THROW_AWAY:
+def _opened(folder: Path, opens: Protection) -> Finding:
+    address = Identity.load(folder, opens).address
+    if opens is THROW_AWAY:
         return warning(
             "key files",
             f"{folder} holds throw-away keys of {address}, NOT ENCRYPTED",
@@ -102,12 +87,3 @@ def _opened(folder: Path, protection: Protection) -> Finding:
 def _private(file: Path) -> Iterator[Finding]:
     stated_site(file)
     yield from ()
-
-
-def _passphrase_mode(file: Path | None) -> Iterator[Finding]:
-    try:
-        mode = stat.S_IMODE(file.stat().st_mode) if file else 0
-    except OSError:
-        return  # told by whoever reads it
-    if mode & 0o077:
-        yield failure("key files", f"{file} has mode {mode:03o}: others may read the passphrase", f"chmod 600 {file}")

@@ -18,7 +18,7 @@ from bahefl_flwr.identity import Identity
 from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import ContractConfig, FederationLedger
 from bahefl_flwr.ledger.policy import GWEI, Fees
-from bahefl_flwr.records import MemberStatus, ObjectKind
+from bahefl_flwr.records import LedgerView, MemberStatus, ObjectKind
 from bahefl_flwr.settings import Settings
 from bahefl_flwr.site.state import task_params
 from bahefl_flwr.store.dag_cbor import DAG_CBOR, RAW, Link
@@ -31,11 +31,12 @@ _STALE_BLOCKS = 20
 _PROBE = b"bahefl doctor: this object may be deleted at any time\n"
 
 
-def ledger(settings: Settings, where: LedgerAddress, account: str = "") -> Iterator[Finding]:
+def ledger(settings: Settings, where: LedgerAddress, account: str = "", *, compare: bool = True) -> Iterator[Finding]:
     """The chain, its contract, the keys it names and this site's standing.
 
     Args:
       where: `contract` may be empty, before it is deployed. account: this site's address, "" where it has none.
+      compare: whether `settings` are those of the run, and the contract must have been deployed with them.
 
     Raises:
       LedgerError: it does not answer, or is not what it should be.
@@ -51,7 +52,7 @@ def ledger(settings: Settings, where: LedgerAddress, account: str = "") -> Itera
     if not where.contract:
         yield warning("contract", "none is named yet", "the first run deploys it; then name it in ledger.contract at every site")
         return
-    yield from _contract(FederationLedger.attach(connection, where.contract), settings, account)
+    yield from _contract(FederationLedger.attach(connection, where.contract), settings, account, compare=compare)
 
 
 def _blocks(period_s: int, age_s: float, settings: Settings) -> Finding:
@@ -70,10 +71,18 @@ def _gas(base_fee: int, settings: Settings) -> Finding:
     return ok("gas", f"{base_fee / GWEI:g} gwei a unit, at most {settings.ledger.max_fee_gwei:g} are paid")
 
 
-def _contract(contract: FederationLedger, settings: Settings, account: str) -> Iterator[Finding]:
+def _contract(contract: FederationLedger, settings: Settings, account: str, *, compare: bool) -> Iterator[Finding]:
     view = contract.view()
     task = f"task {view.task.number} open, round {view.round.number}" if view.task.open else "no task open"
     yield ok("contract", f"{contract.address} is this version's; {task}; {view.active.bit_count()} active members")
+    if compare:
+        yield from _as_settings_say(contract, view, settings)
+    yield from key_mode_on_ledger(view.epoch, task_params(settings).threshold if compare else 1)
+    if account:
+        yield _standing(contract.status(account), account)
+
+
+def _as_settings_say(contract: FederationLedger, view: LedgerView, settings: Settings) -> Iterator[Finding]:
     found, wanted = contract.config(), contract_config(settings)
     differing = [
         f"{f.name} is {getattr(found, f.name)}, here {getattr(wanted, f.name)}"
@@ -88,9 +97,6 @@ def _contract(contract: FederationLedger, settings: Settings, account: str) -> I
             f"{view.active.bit_count()} active members, federation.sites={settings.federation.sites}",
             "noise is sized for federation.sites: raise it at every site, or have members that left suspended",
         )
-    yield from key_mode_on_ledger(view.epoch, task_params(settings).threshold)
-    if account:
-        yield _standing(contract.status(account), account)
 
 
 def _standing(status: MemberStatus, account: str) -> Finding:
@@ -103,12 +109,12 @@ def _standing(status: MemberStatus, account: str) -> Finding:
     return ok("member", f"{account} is {status.name.lower()} on the ledger")
 
 
-def store(settings: Settings, run: Path, identity: Identity | None, url: str = "") -> Iterator[Finding]:
+def store(settings: Settings, run: Path, identity: Identity | None) -> Iterator[Finding]:
     """Whether objects can be put and read.
 
     Args:
       run: folder that a relative `store.path` starts from, existing or not. identity: of a site; without one only the greeting of
-        a served store can be asked for. url: what this site calls the store.
+        a served store can be asked for.
 
     Raises:
       StoreError, StoreUnavailable, SettingsError: it cannot be used.
@@ -118,14 +124,14 @@ def store(settings: Settings, run: Path, identity: Identity | None, url: str = "
         yield ok("store", f"the folder {run / kind.path} is made with the run")
         return
     if kind.kind == "http":
-        greet(kind, url)
+        greet(kind)
         if identity is None:
-            yield ok("store", f"{url or kind.url} answers; rights are a member's, and were not tried (--site, --identity)")
+            yield ok("store", f"{kind.url} answers; rights are a member's, and were not tried (--site, --identity)")
             return
     impatient = kind.model_copy(
         update={"timeout_s": min(kind.timeout_s, _ANSWER_S), "patience_s": min(kind.patience_s, _ANSWER_S)}
     )
-    with open_store(impatient, run, identity, url) as opened:
+    with open_store(impatient, run, identity) as opened:
         probe = _probe()
         opened.put(probe, [_PROBE])
         list(opened.parts(opened.manifest(probe.digest)))
@@ -136,7 +142,7 @@ def store(settings: Settings, run: Path, identity: Identity | None, url: str = "
                 opened.remove(Link(DAG_CBOR, probe.digest))
                 opened.remove(Link(RAW, probe.parts[0].digest))
                 left = "nothing stays"
-    yield ok("store", f"{url or kind.url or run / kind.path}: put and read back; {left}")
+    yield ok("store", f"{kind.url or run / kind.path}: put and read back; {left}")
 
 
 def _probe() -> Manifest:
