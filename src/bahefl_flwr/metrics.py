@@ -10,7 +10,7 @@ import fcntl
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,9 +123,8 @@ class Metrics:
         except OSError as error:
             raise SettingsError(f"{VARIABLE}={folder} cannot be written: {error}; name a folder of this user's") from error
 
-    @contextmanager
-    def open(self) -> Iterator[Book]:
-        """Read the numbers, have them changed, write them: alone. A disk that refuses costs the numbers, never a round."""
+    def update(self, change: Callable[[Book], None]) -> None:
+        """Read the numbers, change them, write them: alone. A disk that refuses costs the numbers, never a round."""
         from prometheus_client import CollectorRegistry, generate_latest
 
         registry = CollectorRegistry()
@@ -133,12 +132,18 @@ class Metrics:
         try:
             with (self.file.parent / _LOCK).open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                book.restore(self._written())
-                yield book
+                self._restore(book)
+                change(book)
                 # Whoever collects is another user, and the numbers are no secret.
                 atomic_write(self.file, generate_latest(registry), mode=0o644)
         except OSError as error:
             _log.warning("the metrics in %s cannot be kept: %s", self.file, error)
+
+    def _restore(self, book: Book) -> None:
+        try:
+            book.restore(self._written())
+        except (ValueError, KeyError) as error:
+            _log.warning("%s is damaged and begun anew: %s", self.file, error)
 
     def _written(self) -> str:
         try:
@@ -163,27 +168,23 @@ class DriverMetrics:
     @contextmanager
     def run(self) -> Iterator[None]:
         """Mark the run as active meanwhile, and count the error that ends it."""
-        self._active(1)
+        self._update(lambda book: book.set("bahefl_run_active", 1))
         try:
             yield
         except Exception as error:
-            if self._metrics:
-                with self._metrics.open() as book:
-                    book.add("bahefl_errors_total", 1, error=type(error).__name__)
+            name = type(error).__name__
+            self._update(lambda book: book.add("bahefl_errors_total", 1, error=name))
             raise
         finally:
-            self._active(0)
+            self._update(lambda book: book.set("bahefl_run_active", 0))
 
     def round(self, line: Mapping[str, Any]) -> None:
         """Count a round that ended, by its line of `metrics.jsonl`."""
-        if self._metrics:
-            with self._metrics.open() as book:
-                _count(book, line)
+        self._update(lambda book: _count(book, line))
 
-    def _active(self, value: int) -> None:
+    def _update(self, change: Callable[[Book], None]) -> None:
         if self._metrics:
-            with self._metrics.open() as book:
-                book.set("bahefl_run_active", value)
+            self._metrics.update(change)
 
 
 def _count(book: Book, line: Mapping[str, Any]) -> None:
@@ -231,17 +232,20 @@ def count_action(folder: str, site: str, done: Done) -> None:
         return
     # Several sites of one machine share a folder, and no series may be in it twice: each carries its site.
     file = SITE_FILE.format(re.sub(r"[^0-9A-Za-z]", "-", site))
-    with Metrics(Path(folder).expanduser(), file, SITE).open() as book:
-        book.set("bahefl_site_last_action_timestamp_seconds", time.time(), site=site)
-        book.add("bahefl_site_action_seconds_total", done.seconds, site=site, action=done.action)
-        if done.error:
-            book.add("bahefl_site_errors_total", 1, site=site, error=done.error)
-            return
-        book.add("bahefl_site_actions_total", 1, site=site, action=done.action)
-        for name, size in done.bytes.items():
-            if size:
-                # Objects are numbered ("share-6-f046..."); a label must not be, or there would be more of them every round.
-                book.add("bahefl_site_bytes_total", size, site=site, kind=name.partition("-")[0])
-        book.add("bahefl_site_gas_total", done.gas, site=site)
-        if done.round is not None:
-            book.set("bahefl_site_round", done.round, site=site)
+    Metrics(Path(folder).expanduser(), file, SITE).update(lambda book: _count_done(book, site, done))
+
+
+def _count_done(book: Book, site: str, done: Done) -> None:
+    book.set("bahefl_site_last_action_timestamp_seconds", time.time(), site=site)
+    book.add("bahefl_site_action_seconds_total", done.seconds, site=site, action=done.action)
+    if done.error:
+        book.add("bahefl_site_errors_total", 1, site=site, error=done.error)
+        return
+    book.add("bahefl_site_actions_total", 1, site=site, action=done.action)
+    for name, size in done.bytes.items():
+        if size:
+            # Objects are numbered ("share-6-f046..."); a label must not be, or there would be more of them every round.
+            book.add("bahefl_site_bytes_total", size, site=site, kind=name.partition("-")[0])
+    book.add("bahefl_site_gas_total", done.gas, site=site)
+    if done.round is not None:
+        book.set("bahefl_site_round", done.round, site=site)

@@ -130,12 +130,17 @@ def test_systemd_rates_the_units_as_little_exposed(verifiable: list[str]) -> Non
         assert done.returncode == 0, done.stdout.splitlines()[-1]
 
 
-@pytest.mark.skipif(
-    shutil.which("docker") is None or subprocess.run(["docker", "compose", "version"], capture_output=True).returncode != 0,
-    reason="needs docker compose",
-)
+def composes() -> list[str]:
+    """The compose program of this machine, in either of its forms; empty without one."""
+    for words in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(words[0]) and subprocess.run([*words, "version"], capture_output=True, check=False).returncode == 0:
+            return words
+    return []
+
+
+@pytest.mark.skipif(not composes(), reason="needs docker compose")
 def test_docker_understands_the_compose_file() -> None:
     """`docker compose config`, for both profiles."""
-    command = ["docker", "compose", "-f", "deploy/compose.yaml", "--profile", "centre", "--profile", "site", "config", "--quiet"]
+    command = [*composes(), "-f", "deploy/compose.yaml", "--profile", "centre", "--profile", "site", "config", "--quiet"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
