@@ -6,7 +6,10 @@ import base64
 import json
 import logging
 import math
+import os
 import re
+import subprocess
+import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -138,3 +141,18 @@ def test_the_doctors_prediction_is_what_the_run_had(told: tuple[Run, list[dict[s
     assert [finding.level for finding in reality(p, run.lines)] == [Level.OK]
     (line,) = run.lines
     assert line["bytes"]["update"] / len(line["committed"]) == pytest.approx(p.object_bytes["update"], rel=1e-3)  # type: ignore[index]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_rays_workers_log_into_the_same_file(tmp_path: Path) -> None:
+    """A simulation of the lesion application: whole lines of driver and sites, one run, and metrics of each."""
+    environment = {**os.environ, logs.VARIABLE: f"json:{tmp_path / 'log'}", metrics.VARIABLE: str(tmp_path / "metrics")}
+    command = [sys.executable, "-m", "bahefl_flwr", "experiment=smoke", "federation.rounds=1", f"run.root={tmp_path}"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(text) for text in (tmp_path / "log").read_text().splitlines()]
+    assert len({line["run"] for line in lines}) == 1
+    assert len({line["site"] for line in lines if line["logger"] == "bahefl_flwr.site"}) == 3
+    assert any(line["message"].startswith("round 1 finalised: 3 of 3") for line in lines)
+    assert len(list((tmp_path / "metrics").glob("*.prom"))) == 4
