@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bahefl_flwr.doctor.examination import Keys, Place
     from bahefl_flwr.doctor.finding import Finding
     from bahefl_flwr.doctor.prediction import Prediction
+    from bahefl_flwr.homes import SiteHome
     from bahefl_flwr.settings import Settings
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -82,17 +83,22 @@ def _site(overrides: list[str], site: Path) -> Place:
 
     folder = site.expanduser().absolute()
     home = load_site(folder)
-    own = (
-        [f"store={'s3' if home.store_url.startswith('s3:') else 'http'}", f"store.url={home.store_url}"] if home.store_url else []
-    )
-    fees = [f"ledger.max_fee_gwei={home.max_fee_gwei}", f"ledger.priority_fee_gwei={home.priority_fee_gwei}"]
-    own += [f"store.certificate={home.store_certificate}"] if home.store_certificate else []
-    settings = compose([*overrides, *own, *fees])
+    settings = _reached_from(home, compose(overrides))
     return Place(
         settings=settings, folder=folder, home=home, compare=bool(overrides), settled=settings.store.kind != "local",
         ledger=LedgerAddress(url=home.ledger_url, chain_id=home.chain_id, contract=home.contract),
         keys=Keys(identity=folder / IDENTITY_FOLDER, epochs=folder / "runs", passphrase_file=home.passphrase_file),
     )  # fmt: skip
+
+
+def _reached_from(home: SiteHome, settings: Settings) -> Settings:
+    """A run's settings, with what the owner of a home decides for it."""
+    own = {"url": home.store_url, "certificate": home.store_certificate}
+    if home.store_url:
+        own["kind"] = "s3" if home.store_url.startswith("s3:") else "http"
+    store = settings.store.model_copy(update={name: value for name, value in own.items() if value})
+    fees = {"max_fee_gwei": home.max_fee_gwei, "priority_fee_gwei": home.priority_fee_gwei}
+    return settings.model_copy(update={"store": store, "ledger": settings.ledger.model_copy(update=fees)})
 
 
 def _place(overrides: list[str], run: Path | None, keys: Keys | None) -> Place:
@@ -111,9 +117,11 @@ def _place(overrides: list[str], run: Path | None, keys: Keys | None) -> Place:
         raise SettingsError(f"--run takes its settings from {run}: leave out {' '.join(overrides)}")
     found = open_run(run)
     stopped = found.settings.ledger.kind == "embedded" and found.summary is not None
+    ended = found.summary.get("ledger") if found.summary else None
+    keys_were = f"; its keys were {ended['key_mode']}" if ended else ""
     return Place(
         settings=found.settings, folder=found.folder.path, ledger=None if stopped else ledger_address(found.folder.path),
-        why_none=f"it has stopped with the run; bahefl audit {run} reads what it left", lines=found.lines, keys=keys,
+        why_none=f"it has stopped with the run{keys_were}; bahefl audit {run} reads what it left", lines=found.lines, keys=keys,
     )  # fmt: skip
 
 
