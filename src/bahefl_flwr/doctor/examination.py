@@ -142,7 +142,7 @@ def _cost(p: Prediction) -> Finding:
     return ok(
         "round",
         f"{p.parameters:,} parameters, {p.sites} sites: a site sends up to {p.sent_bytes / 1e6:.1f} MB ({sizes}) and reads "
-        f"{p.received_bytes / 1e6:.1f} MB; encryption, proofs and opening take {p.site_seconds:.1f} s of one core "
+        f"{p.received_bytes / 1e6:.1f} MB; encryption, proofs and opening take {p.site_seconds:.2f} s of one core "
         f"({', '.join(f'{step} {s:.2f}' for step, s in p.seconds.items())}); training, network and ledger come on top",
     )
 

@@ -48,7 +48,7 @@ class Prediction:
     """A round, for one of `sites` sites.
 
     Attributes:
-      parameters: of the model. object_bytes: of one stored object, by kind. seconds: of one site on one core, by step.
+      parameters: of the model. object_bytes: of one stored object, by kind. seconds: CPU seconds of one site, by step.
     """
 
     parameters: int
@@ -81,7 +81,7 @@ class Prediction:
 
     @property
     def site_seconds(self) -> float:
-        """Of one core of a site, in a round."""
+        """CPU seconds of a site, in a round."""
         return sum(self.seconds.values())
 
 
@@ -165,12 +165,12 @@ class _Rehearsal:
         verify_share(total[:, 1], other, 1, self._quorum, self._params, self._shares[0])
 
     def _step(self, name: str, work: Callable[[], _T], *, times: int = 1, tries: int = 1) -> _T:
-        """Do it, and book the median of its seconds as often as a site does it in a round."""
+        """Do it, and book the median of its CPU seconds as often as a site does it in a round."""
         spent = []
         for _ in range(tries):
-            started = time.perf_counter()
+            started = time.process_time()
             done = work()
-            spent.append(time.perf_counter() - started)
+            spent.append(time.process_time() - started)
         self._seconds[name] = times * sorted(spent)[len(spent) // 2]
         return done
 
