@@ -95,9 +95,11 @@ class Driver:
         command = next_step(view, self._shares(view), asked, self._sketches(view))
         match command:
             case Ask():
-                self._ask(view, command)
+                with logs.belonging(phase=command.action.rpartition(".")[2]):
+                    self._ask(view, command)
             case Advance():
-                self._advance(command)
+                with logs.belonging(phase=command.step.value):
+                    self._advance(command)
             case Wait():
                 self._wait(view, command)
             case Stuck():
@@ -114,7 +116,6 @@ class Driver:
         return self._ledger.sketches(view.round.number) if view.round.phase is RoundPhase.AGGREGATE else ()
 
     def _ask(self, view: LedgerView, command: Ask) -> None:
-        logs.belong(phase=command.action.rpartition(".")[2])
         requests = {m: command.request(m) for m in command.members}
         self._times.update(requests.values())
         reachable = {m: self._nodes[m] for m in command.members if m in self._nodes}
@@ -155,7 +156,6 @@ class Driver:
             Step.REPLACE_COORDINATOR: self._ledger.replace_coordinator,
             Step.FINALIZE: self._ledger.finalize,
         }
-        logs.belong(phase=command.step.value)
         _log.info("%s %d", command.step, command.number)
         try:
             if command.step is Step.ABANDON:
