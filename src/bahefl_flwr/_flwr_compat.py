@@ -28,6 +28,7 @@ from flwr.supercore.logger import update_console_handler
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from bahefl_flwr.errors import RunFailed
 from bahefl_flwr.settings import Scalar
 
 # One thread per worker: sites share the machine's cores, and more threads per site only make them wait for each other.
@@ -70,7 +71,7 @@ def run_simulation(
       verbose: Flower's own log and the workers' output on the terminal.
 
     Raises:
-      Exception: whatever the ServerApp raised, as it was; RuntimeError when the engine itself failed.
+      RunFailed: Ray did not start. RuntimeError: the engine failed later. Exception: whatever the ServerApp raised.
     """
     _silence_telemetry()
     update_console_handler(level=logging.DEBUG if verbose else logging.CRITICAL)
@@ -106,16 +107,17 @@ def _local_ray(workers: int, verbose: bool) -> Iterator[None]:
     """Start Ray before Flower does: Flower then uses it as it is, and passing GPUs and worker settings needs no detour."""
     python_path = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     on_terminate = signal.getsignal(signal.SIGTERM)
-    ray.init(
-        # Never join a cluster that happens to run on this machine.
-        address="local",
-        num_cpus=workers,
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        logging_level=logging.INFO if verbose else logging.ERROR,
-        log_to_driver=verbose,
-        runtime_env={"env_vars": {**_WORKER_ENVIRONMENT, "PYTHONPATH": python_path}},
-    )
+    with _ray_named():
+        ray.init(
+            # Never join a cluster that happens to run on this machine.
+            address="local",
+            num_cpus=workers,
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            logging_level=logging.INFO if verbose else logging.ERROR,
+            log_to_driver=verbose,
+            runtime_env={"env_vars": {**_WORKER_ENVIRONMENT, "PYTHONPATH": python_path}},
+        )
     if threading.current_thread() is threading.main_thread():
         # Ray puts a handler of its own in place, which aborts the process.
         signal.signal(signal.SIGTERM, on_terminate)
@@ -123,6 +125,20 @@ def _local_ray(workers: int, verbose: bool) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _ray_named() -> Iterator[None]:
+    """Whatever hinders Ray from starting becomes one message that says so; its own errors speak of sockets and raylets."""
+    try:
+        yield
+    except Exception as error:
+        said = next((line.strip() for line in str(error).splitlines() if line.strip()), "it does not say why")
+        raise RunFailed(
+            f"Ray, on which the simulation runs, did not start ({type(error).__name__}: {said}); look for 1 GB of free memory, "
+            f"for space in {tempfile.gettempdir()}, and at RAY_TMPDIR, which must be a short path that this user may write; "
+            "--verbose shows more"
+        ) from error
 
 
 def gpu_share(gpus: int, workers: int) -> float:

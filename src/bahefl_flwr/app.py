@@ -5,7 +5,9 @@ Plain assignments, because Flower reads this file's syntax tree; heavy imports w
 
 from __future__ import annotations
 
+import logging
 import operator
+import os
 import time
 from collections.abc import Sequence
 from functools import reduce
@@ -15,8 +17,10 @@ from flwr.app import Context, MetricRecord, RecordDict
 from flwr.client import Client, NumPyClient
 from flwr.serverapp import Grid, ServerApp
 
-from bahefl_flwr import run_folder
+from bahefl_flwr import logs, run_folder
 from bahefl_flwr.errors import BaheflError
+from bahefl_flwr.metrics import VARIABLE as METRICS
+from bahefl_flwr.metrics import DriverMetrics
 from bahefl_flwr.settings import from_run_config
 from bahefl_flwr.site import secure_client_app
 
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
 _ACCOUNT_KEYS = {"automatic": "throw-away keys of a simulation", "registrar": "keys in the sites' own homes"}
 
 server_app = ServerApp()
+
+_log = logging.getLogger("bahefl_flwr.driver")
 
 
 def _client_fn(context: Context) -> Client | NumPyClient:
@@ -49,6 +55,15 @@ client_app = secure_client_app(_client_fn)
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
     """Drive one run and leave its folder complete."""
+    with logs.belonging(run=str(context.run_id)):
+        bare = logs.configure(os.environ.get(logs.VARIABLE, ""))
+        metrics = DriverMetrics(os.environ.get(METRICS, ""))
+        with metrics.run():
+            _drive(grid, context, metrics, quiet=bare)
+
+
+def _drive(grid: Grid, context: Context, metrics: DriverMetrics, *, quiet: bool) -> None:
+    """The run itself. `quiet`: nothing is printed, because the log is what is read."""
     # What only the driver needs, Ray and matplotlib among it, stays out of the sites' processes.
     from bahefl_flwr.federation import open_federation
     from bahefl_flwr.live import LiveView
@@ -57,11 +72,13 @@ def main(grid: Grid, context: Context) -> None:
     settings = from_run_config(context.run_config)
     started = time.monotonic()
     folder = _folder(settings, context.run_id)
-    live = LiveView()
+    live = LiveView(quiet=quiet)
     live.say(f"run folder {folder.path}")
 
     def on_round(line: RoundLine) -> None:
         folder.append_metrics(line)
+        metrics.round(line)
+        _log.info(run_folder.round_told(line), extra=_figures(line))
         live.round(line)
 
     try:
@@ -74,6 +91,8 @@ def main(grid: Grid, context: Context) -> None:
     except BaheflError as error:
         # What was finalised stays told, whatever ended the run.
         seconds = time.monotonic() - started
+        if logs.structured():  # else the command that started the run says so, or Flower
+            _log.error("the run failed: %s", error, extra={"reason": type(error).__name__})
         summary = run_folder.summarise(
             folder.metrics(), experiment=settings.experiment, seconds=seconds, reason=str(error), failed=True
         )
@@ -94,6 +113,10 @@ def _folder(settings: Settings, run_id: int) -> RunFolder:
                 run_folder.lead_to(begun, run.root, run_id)
                 break
     return run_folder.create(run.root, run.name, run_id, settings.yaml())
+
+
+def _figures(line: RoundLine) -> dict[str, float]:
+    return {"seconds": line["seconds"]["total"], "bytes": sum(line["bytes"].values()), "gas": line["gas"]["total"]}
 
 
 def _finish(summary: RunSummary, folder: RunFolder, live: LiveView) -> None:

@@ -14,15 +14,17 @@ import threading
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from types import FrameType
 from typing import NoReturn
 
 from rich.console import Console
 
+from bahefl_flwr import logs
 from bahefl_flwr.attack.roster import announced, warnings
 from bahefl_flwr.composition import expand_sweep, experiments
 from bahefl_flwr.errors import BaheflError
-from bahefl_flwr.settings import Settings, compose
+from bahefl_flwr.settings import Settings, cautions, compose
 from bahefl_flwr.simulation import simulate
 from bahefl_flwr.sweep import run_sweep
 
@@ -52,6 +54,7 @@ exit codes:
   9    local training failed
   10   an audit check does not hold
   11   the run ended without one finalised round, or its set-up never completed
+  12   bahefl doctor found a failure
   130  stopped by Ctrl-C (143: by SIGTERM)
 """
 
@@ -70,6 +73,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "flower-simulation") 
     """
     arguments = _parser(prog).parse_intermixed_args(argv)
     try:
+        logs.configure(os.environ.get(logs.VARIABLE, ""))
         with _terminable():
             return _carry_out(arguments)
     except BaheflError as error:
@@ -136,8 +140,9 @@ def _carry_out(arguments: argparse.Namespace) -> int:
 
 
 def _warn(jobs: Iterable[tuple[Sequence[str], Settings]]) -> None:
-    """Say once on stderr, so that what --show prints stays YAML, which attacks cannot happen."""
-    for warning in dict.fromkeys(warning for overrides, settings in jobs for warning in warnings(settings, overrides)):
+    """Say once on stderr, so that what --show prints stays YAML, what is probably not what was meant."""
+    told = ((*warnings(settings, overrides), *cautions(settings)) for overrides, settings in jobs)
+    for warning in dict.fromkeys(chain.from_iterable(told)):
         print(f"warning: {warning}", file=sys.stderr, flush=True)
 
 

@@ -5,6 +5,7 @@ A further sub-command is a module of `bahefl_flwr.commands` with a typer `app`, 
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,14 +16,29 @@ import click
 import typer
 from typer.core import TyperGroup
 
+from bahefl_flwr import logs
 from bahefl_flwr.errors import BaheflError
 
-COMMANDS = ("audit", "data", "evaluate", "export", "keys", "ledger", "members", "predict", "report", "resume", "site", "store")
+COMMANDS = (
+    "audit",
+    "data",
+    "doctor",
+    "evaluate",
+    "export",
+    "keys",
+    "ledger",
+    "members",
+    "predict",
+    "report",
+    "resume",
+    "site",
+    "store",
+)
 INTERRUPTED = 130
 
 _EPILOG = (
     "Exit codes: 0 done; 2 bad usage; 3 data folder; 4 ledger; 5 store, bundle or run folder; 7 keys; 10 an audit check does not "
-    "hold; 130 stopped by Ctrl-C; 1 anything else."
+    "hold; 12 the doctor found a failure; 130 stopped by Ctrl-C; 1 anything else."
 )
 
 
@@ -63,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
+        logs.configure(os.environ.get(logs.VARIABLE, ""))
         app(args=arguments, prog_name="bahefl")
     except SystemExit as left:
         return left.code if isinstance(left.code, int) else int(left.code is not None)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 
 from flwr.serverapp import Grid
 
+from bahefl_flwr import logs
 from bahefl_flwr.errors import RunFailed, TransactionReverted
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.records import EpochPhase, LedgerView, RoundPhase, RoundRecord, ShareRecord, mask_of, members_in
@@ -79,24 +80,31 @@ class Driver:
         Raises:
           RunFailed: the ledger refuses the same step again and again, or stays in a state that the contract never stays in.
         """
-        while True:
+        over = False
+        while not over:
             view = self._ledger.view()
-            self._report_ended(view)
-            if self._select(view):
-                continue
-            asked = Asked(times=self._times, answered=self._answered, failed=self._failed)
-            command = next_step(view, self._shares(view), asked, self._sketches(view))
-            match command:
-                case Done():
-                    return
-                case Ask():
+            with logs.belonging(round=view.round.number, epoch=view.epoch.epoch):
+                over = self._go_on(view)
+
+    def _go_on(self, view: LedgerView) -> bool:
+        """Do what is next; true once the task is over."""
+        self._report_ended(view)
+        if self._select(view):
+            return False
+        asked = Asked(times=self._times, answered=self._answered, failed=self._failed)
+        command = next_step(view, self._shares(view), asked, self._sketches(view))
+        match command:
+            case Ask():
+                with logs.belonging(phase=command.action.rpartition(".")[2]):
                     self._ask(view, command)
-                case Advance():
+            case Advance():
+                with logs.belonging(phase=command.step.value):
                     self._advance(command)
-                case Wait():
-                    self._wait(view, command)
-                case Stuck():
-                    raise RunFailed(f"the ledger is stuck: {command.why}; check that the chain runs this version's contract")
+            case Wait():
+                self._wait(view, command)
+            case Stuck():
+                raise RunFailed(f"the ledger is stuck: {command.why}; check that the chain runs this version's contract")
+        return isinstance(command, Done)
 
     def _shares(self, view: LedgerView) -> tuple[ShareRecord, ...]:
         verifying = view.round.phase in (RoundPhase.VERIFY, RoundPhase.VERIFIED)
@@ -122,8 +130,12 @@ class Driver:
         self._failed.update(requests[m] for m, reply in replies.items() if not (reply.ok or reply.silent))
         for member, reply in replies.items():
             if not reply.ok:
-                _log.warning("site %d did not %s of %d: %s", member, command.action, command.number, reply.error)
-        self._on_replies(view, command, replies, time.monotonic() - started)
+                said = (member, command.action, command.number, reply.error)
+                _log.warning("site %d did not %s of %d: %s", *said, extra={"member": member})
+        spent = time.monotonic() - started
+        answered = sum(reply.ok for reply in replies.values())
+        _log.info("%d of %d sites answered", answered, len(command.members), extra={"seconds": round(spent, 3)})
+        self._on_replies(view, command, replies, spent)
 
     def _config(self, view: LedgerView, command: Ask, request: Request) -> Config:
         return request_config(

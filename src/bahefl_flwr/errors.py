@@ -182,6 +182,12 @@ class ExecutorError(BaheflError):
     """The executor could not start a task: its process that forks is gone, or the machine has no room for another process."""
 
 
+class DoctorFailed(BaheflError):
+    """`bahefl doctor` found something with which no run can work, or be safe."""
+
+    exit_code = 12
+
+
 class RunFailed(BaheflError):
     """A run ended without one finalised round, or its set-up never completed."""
 

@@ -33,10 +33,14 @@ _COLUMNS = (
 
 
 class LiveView:
-    """Prints a run's progress: a table that grows by a row a round; on a terminal in colour, with a line for the present step."""
+    """Prints a run's progress: a table that grows by a row a round; on a terminal in colour, with a line for the present step.
 
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False)
+    Args:
+      console: to print on, standard output if not given. quiet: print nothing there.
+    """
+
+    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+        self._console = console or Console(highlight=False, quiet=quiet)
         self._status: Status | None = None
         self._headed = False
         self._best = float("-inf")
@@ -142,7 +146,9 @@ def _number(value: float | None, *, digits: int = 4) -> str:
 
 def _result_rows(summary: RunSummary, folder: Path, report: Path | None) -> list[tuple[str, str]]:
     rounds = f"{summary['outcome']}: {summary['rounds']} rounds in {summary['seconds']:.1f} s"
-    rows = [("run", f"{rounds}; {summary['reason']}" if summary["reason"] else rounds)]
+    # Why a run failed is the error that ends the command: said once, there.
+    early = summary["reason"] if summary["outcome"] == "completed" else ""
+    rows = [("run", f"{rounds}; {early}" if early else rounds)]
     if (best := summary["best"]) is not None:
         figures = f"score {best['score']:.4f}, pooled Dice {best['dice']:.4f}, recall {best['recall']:.4f}"
         rows.append(("best", f"round {best['round']}: {figures} (validation)"))

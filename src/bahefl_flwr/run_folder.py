@@ -245,6 +245,14 @@ def attack_told(attack: AttackFacts) -> str:
     return f"simulated: {attack['name']} by {who}; {left_out}"
 
 
+def round_told(line: RoundLine) -> str:
+    """One sentence for people on a round that ended."""
+    if not line["finalised"]:
+        return f"round {line['round']} was abandoned: {line['abandoned']}"
+    left_out = "".join(f"; site {member} left out: {reason}" for member, reason in line["excluded"].items())
+    return f"round {line['round']} finalised: {len(line['included'])} of {len(line['committed'])} updates{left_out}"
+
+
 def _best(line: RoundLine) -> Best:
     validation = line["validation"]
     return {

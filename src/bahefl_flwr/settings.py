@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -175,6 +176,18 @@ def check_data_folder(data: DataSettings) -> None:
         raise DataError(f"data.kind=folder needs data.root=<folder with frames/ and masks/>; {lacks}")
 
 
+def cautions(settings: Settings) -> tuple[str, ...]:
+    """What is allowed, but worth a second thought before a run starts."""
+    federation = settings.federation
+    if federation.min_sites < federation.sites:
+        return ()
+    spare = (
+        f"federation.min_sites={federation.min_sites} of federation.sites={federation.sites}: no site may fail, every round that "
+        "one of them misses is abandoned; lower federation.min_sites (docs/security.md says to what), or add sites"
+    )
+    return (spare,)
+
+
 def _nested(flat: Mapping[str, Scalar]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for key, value in flat.items():
@@ -193,6 +206,8 @@ def _explain(error: Any) -> str:
     if error["type"] == "missing":
         return f"{where}: missing; settings.compose() takes it from conf/"
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "literal_error":
+        message += did_you_mean(str(error["input"]), re.findall(r"'([^']*)'", error["ctx"]["expected"]))
     # A cross-field check names its fields itself, and its input is a whole group.
     return message if error["type"] == "value_error" else f"{where}: {message} (got {error['input']!r})"
 

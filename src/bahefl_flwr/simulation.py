@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bahefl_flwr.errors import RunFailed, SettingsError
 from bahefl_flwr.run_folder import RunFolder, find, lead_to
+from bahefl_flwr.setting_groups import StoreSettings
 from bahefl_flwr.settings import Settings, check_data_folder
 
 
@@ -28,14 +29,16 @@ def simulate(app_module: str, settings: Settings, *, verbose: bool = False, begu
       begun: folder of a run with these settings that was cut off, to go on with.
 
     Raises:
-      SettingsError: there is no such module, or run.root cannot be written. DataError: the data folder is missing, or its slices
-        cannot be read or split. All before anything is started.
+      SettingsError: there is no such module, or run.root or the store's folder cannot be written. StoreUnavailable: no store
+        answers at store.url. DataError: the data folder is missing, or its slices cannot be read or split. All before anything
+        is started.
       BaheflError: whatever the ServerApp raised.
     """
     check_data_folder(settings.data)
     _check_app(app_module)
     root = Path(settings.run.root).expanduser().absolute()
-    _check_writable(root)
+    _check_writable(root, "run.root")
+    _check_store(settings.store)
     _check_slices(settings)
     # Ray's workers must not depend on where they were started.
     settings = settings.model_copy(update={"run": settings.run.model_copy(update={"root": str(root)})})
@@ -65,12 +68,23 @@ def simulate(app_module: str, settings: Settings, *, verbose: bool = False, begu
         return Simulation(run_id=run_id, folder=None)
 
 
-def _check_writable(root: Path) -> None:
+def _check_writable(root: Path, name: str) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=root).close()
     except OSError as error:
-        raise SettingsError(f"run.root={root} cannot be written: {error}; give run.root=<a folder of yours>") from error
+        raise SettingsError(f"{name}={root} cannot be written: {error}; give {name}=<a folder of yours>") from error
+
+
+def _check_store(store: StoreSettings) -> None:
+    """A folder that cannot be written, or a server that is not there: told before anything is started."""
+    if store.kind == "local" and Path(store.path).is_absolute():
+        _check_writable(Path(store.path), "store.path")
+    if store.kind == "http":
+        # Loads the HTTP client, which other stores do without.
+        from bahefl_flwr.stores import greet
+
+        greet(store)
 
 
 def _check_slices(settings: Settings) -> None:

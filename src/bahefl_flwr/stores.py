@@ -43,6 +43,17 @@ def open_store(settings: StoreSettings, run: Path, identity: Identity | None) ->
             yield HttpStore(channel)
 
 
+def greet(settings: StoreSettings) -> None:
+    """Make sure that a store of ours answers at `store.url`: no account is needed for that.
+
+    Raises:
+      StoreUnavailable: none does, within `store.timeout_s`. SettingsError: the certificate is no file.
+    """
+    from bahefl_flwr.store.channel import greet as ask
+
+    ask(settings.url, certificate=_file(settings.certificate), timeout_s=settings.timeout_s)
+
+
 def _file(name: str) -> Path | None:
     if not name:
         return None

@@ -1,5 +1,7 @@
 """The command line before anything is started: one message, the right exit code, no traceback."""
 
+from pathlib import Path
+
 import pytest
 
 from bahefl_flwr import errors
@@ -20,6 +22,10 @@ from bahefl_flwr.cli import main
         (["--app", "bahefl_flwr.app:server_app"], 2, "give the importable module"),
         (["-m", "train.lr=1e-4,oops"], 2, "train.lr: Input should be a valid number"),
         (["-m", "data=folder,phantom"], 3, "data.root"),
+        (["attack=sgin_flip"], 2, "did you mean sign_flip?"),
+        (["attack.name=sgin_flip"], 2, "did you mean sign_flip?"),
+        (["store.path=/proc/nowhere"], 2, "store.path=/proc/nowhere cannot be written"),
+        (["store=http", "store.url=http://127.0.0.1:9"], 5, "no answer from the store at http://127.0.0.1:9"),
     ],
 )
 def test_a_mistake_costs_one_message_and_its_exit_code(
@@ -73,14 +79,37 @@ def test_show_says_how_many_attack_and_what_cannot_happen(capsys: pytest.Capture
     assert main([*sweep, "--show", "experiment=smoke"]) == 0
     shown, warned = capsys.readouterr()
     assert "attackers:" not in shown
-    assert not warned
+    assert "attack" not in warned
 
 
 def test_the_start_says_how_many_attack(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is started, and a fraction without an attack is warned of."""
     monkeypatch.setattr("bahefl_flwr.cli.simulate", lambda *_, **__: None)
-    assert main(["experiment=smoke", "attack=sign_flip", "attack.fraction=0.5"]) == 0
+    spare = "federation.min_sites=2"
+    assert main(["experiment=smoke", spare, "attack=sign_flip", "attack.fraction=0.5"]) == 0
     assert capsys.readouterr() == ("attackers: 1 of 3\n", "")
-    assert main(["experiment=smoke", "attack.fraction=0.5"]) == 0
+    assert main(["experiment=smoke", spare, "attack.fraction=0.5"]) == 0
     said, warned = capsys.readouterr()
     assert (said, warned.startswith("warning: attack.fraction=0.5 does nothing")) == ("", True)
+
+
+def test_a_federation_that_can_spare_no_site_is_warned(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, before anything is started, also for a sweep; one spare site and nothing is said."""
+    monkeypatch.setattr("bahefl_flwr.cli.simulate", lambda *_, **__: None)
+    assert main(["federation.sites=4", "federation.min_sites=4"]) == 0
+    assert capsys.readouterr().err.startswith("warning: federation.min_sites=4 of federation.sites=4: no site may fail")
+    assert main(["federation.sites=4", "federation.min_sites=3"]) == 0
+    assert not capsys.readouterr().err
+
+
+def test_a_ray_that_does_not_start_is_one_message(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A folder for its sockets that cannot be made: what was tried, what Ray said, and where to look."""
+    monkeypatch.setenv("RAY_TMPDIR", "/proc/nowhere")
+    assert main(["experiment=smoke", f"run.root={tmp_path}"]) == 11
+    output = capsys.readouterr().err
+    assert "error: Ray, on which the simulation runs, did not start (" in output
+    assert "Traceback" not in output

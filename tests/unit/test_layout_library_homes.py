@@ -31,6 +31,8 @@ HOMES = {
     "starlette": {"store/service.py"},
     "uvicorn": {"store/serving.py"},
     "obstore": {"store/s3.py"},
+    "packaging": {"doctor/machine.py"},
+    "prometheus_client": {"metrics.py"},
 }  # fmt: skip
 
 

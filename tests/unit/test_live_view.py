@@ -87,3 +87,19 @@ def test_the_end_names_result_and_files() -> None:
         "folder   /runs/a-very-long-name",
         "report   /runs/a-very-long-name/report.html",
     ]
+
+
+def test_why_a_run_failed_is_left_to_the_error_that_ends_the_command() -> None:
+    """Told once, there; early stopping has no error, and is told here."""
+    file = io.StringIO()
+    failed = summarise([], experiment="x", seconds=1.0, reason="no site could open the final model", failed=True)
+    LiveView(Console(file=file)).finish(failed, Path("/runs/x"), None)
+    assert file.getvalue().splitlines()[0] == "run      failed: 0 rounds in 1.0 s"
+
+
+def test_a_quiet_view_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where standard error is a stream of JSON, the table is not in its way."""
+    live = LiveView(quiet=True)
+    live.say("run folder /runs/x")
+    live.round(line(1))
+    assert capsys.readouterr() == ("", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from json import JSONDecodeError
 from typing import Any, TypeVar
 
@@ -30,6 +31,15 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
 # Too many requests, and what a proxy answers while the node behind it restarts, pass by themselves.
 _PASSING_STATUS = frozenset((408, 429))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulse:
+    """A chain's newest block: its `number`, Unix time `made_s`, and the seconds since the one before it (0 for the first)."""
+
+    number: int
+    made_s: int
+    period_s: int
 
 
 class Endpoint:
@@ -122,6 +132,13 @@ class Endpoint:
             raise refusal(function, error) from error
         except Web3Exception as error:
             raise LedgerError(f"{self.url} could not answer {name_of(function)}: {error}") from error
+
+    def pulse(self) -> Pulse:
+        """How the chain is doing."""
+        newest = self.read(lambda: self.web3.eth.get_block("latest"))
+        number, made_s = int(newest["number"]), int(newest["timestamp"])
+        before_s = int(self.read(lambda: self.web3.eth.get_block(number - 1))["timestamp"]) if number else made_s
+        return Pulse(number=number, made_s=made_s, period_s=made_s - before_s)
 
     def base_fee(self) -> int:
         """What the newest block asks for a unit of gas, in wei.

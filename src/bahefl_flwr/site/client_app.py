@@ -5,7 +5,6 @@ Only the translation between Flower's messages and the site's actions lives here
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -17,13 +16,12 @@ from bahefl_flwr.errors import BaheflError, SettingsError
 from bahefl_flwr.settings import from_run_config
 from bahefl_flwr.site import ceremony, confirmation, conflict, coordination, dispute, hello, sketches, training, verification
 from bahefl_flwr.site.state import Outcome, Request, Site, open_site
+from bahefl_flwr.site.telling import telling
 from bahefl_flwr.steps import Action
 
 ClientFn = Callable[[Context], Client | NumPyClient]
 _Act = Callable[[Site, Request], Outcome]
 _ActWithClient = Callable[[Site, Request, Callable[[], NumPyClient], training.ClientConfig], Outcome]
-
-_log = logging.getLogger("bahefl_flwr.site")
 
 _QUERIES: dict[Action, _Act] = {
     Action.COMMIT_SEEDS: ceremony.commit_seeds,
@@ -86,15 +84,20 @@ def _name(action: Action) -> str:
 
 def _answer(message: Message, context: Context, act: _Act) -> Message:
     """Carry out one action; an error of ours becomes a reply that says what happened, so one site never ends a run."""
-    try:
-        settings = from_run_config(context.run_config)
-        request = _request(message)
-        with open_site(context, settings, request) as site:
-            outcome = act(site, request)
-    except BaheflError as error:
-        _log.warning("%s refused or failed: %s", message.metadata.message_type, error, exc_info=True)
-        content = RecordDict({"status": ConfigRecord({"ok": False, "error": type(error).__name__, "message": str(error)})})
-        return Message(content, reply_to=message)
+    with telling(message, context) as tell:
+        try:
+            tell.begin()
+            settings = from_run_config(context.run_config)
+            request = _request(message)
+            tell.number(request.number)
+            with open_site(context, settings, request) as site:
+                tell.by(site.address)
+                outcome = act(site, request)
+            tell.done(outcome)
+        except BaheflError as error:
+            tell.failed(error)
+            content = RecordDict({"status": ConfigRecord({"ok": False, "error": type(error).__name__, "message": str(error)})})
+            return Message(content, reply_to=message)
     return Message(_reply(outcome), reply_to=message)
 
 

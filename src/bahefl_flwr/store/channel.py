@@ -17,7 +17,7 @@ import httpx
 
 from bahefl_flwr.errors import SettingsError, StoreRefused, StoreUnavailable
 from bahefl_flwr.store.signing import Sign, authorization
-from bahefl_flwr.store.wire import WORD_HEADER, Word
+from bahefl_flwr.store.wire import GREETING, HEALTH, WORD_HEADER, Word
 
 _AGAIN = frozenset((408, 425, 429, 500, 502, 503, 504))
 _MAX_MESSAGE_BYTES = 500
@@ -150,6 +150,25 @@ class Channel:
         if word in _ABOUT_OBJECTS:
             return Answer(status, word, said.encode())
         raise StoreRefused(f"the store at {self.url} refuses ({word}): {said}")
+
+
+def greet(url: str, *, certificate: Path | None, timeout_s: float) -> None:
+    """Make sure that a store of this protocol answers, once and unsigned.
+
+    Raises:
+      StoreUnavailable: nothing answers, or something else. SettingsError: the certificate or the address is none.
+    """
+    try:
+        answer = httpx.get(url.rstrip("/") + HEALTH, verify=_trusting(certificate), timeout=timeout_s, follow_redirects=False)
+    except httpx.InvalidURL as error:
+        raise SettingsError(f"store.url={url} is no address: {error}") from error
+    except httpx.HTTPError as error:
+        raise StoreUnavailable(
+            f"no answer from the store at {url} ({type(error).__name__}: {error}): start it with bahefl store serve, or mend "
+            "store.url or store.certificate"
+        ) from error
+    if answer.status_code != 200 or answer.content != GREETING:
+        raise StoreUnavailable(f"{url} is no store of bahefl_flwr (HTTP {answer.status_code}): check store.url and proxies")
 
 
 def _message(response: httpx.Response) -> str:
