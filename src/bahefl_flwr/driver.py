@@ -31,7 +31,7 @@ _log = logging.getLogger("bahefl_flwr.driver")
 
 OnReplies = Callable[[LedgerView, Ask, Mapping[int, Reply], float], None]
 OnRoundEnd = Callable[[RoundRecord], None]
-ClientConfig = Callable[[LedgerView, Action], Mapping[str, Scalar]]
+ClientConfig = Callable[[LedgerView, Action, int], Mapping[str, Scalar]]
 
 
 class Driver:
@@ -39,7 +39,7 @@ class Driver:
 
     Args:
       nodes: Flower node id of every member index.
-      client_config: what the sites' NumPyClients are to be told.
+      client_config: what a member's NumPyClient is to be told.
       on_replies: told of every message phase: view before it, command, replies by member, wall seconds.
       on_round_end: told of every round that ended, finalised or abandoned, in order.
       screened: whether the coordinator decides from openings of the updates' sketches.
@@ -127,7 +127,7 @@ class Driver:
 
     def _config(self, view: LedgerView, command: Ask, request: Request) -> Config:
         return request_config(
-            self._client_config(view, command.action),
+            self._client_config(view, command.action, request.member),
             run=view.task.run_digest,
             number=command.number,
             quorum=command.quorum,

@@ -179,8 +179,8 @@ def _of_another_app(config: Mapping[str, Scalar]) -> Settings:
     stray = [key for key in config if key.startswith(tuple(f"{group}." for group in _PROTOCOL)) and key in _known_keys()]
     if stray:
         raise SettingsError(
-            f"{', '.join(stray)}: beside an application's own keys, write {PREFIX}{stray[0]}, and so on: without it, a key is taken "
-            "for one of the application"
+            f"{', '.join(stray)}: beside an application's own keys write {PREFIX}{stray[0]}, and so on: without it, a key is the "
+            "application's"
         )
     ours = {key.removeprefix(PREFIX): value for key, value in config.items() if key.startswith(PREFIX)}
     if ours.pop(_RESOLVED, False):

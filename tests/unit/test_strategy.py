@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from bahefl_flwr.errors import SettingsError
 from bahefl_flwr.federation import Federation
 from bahefl_flwr.settings import compose
+from bahefl_flwr.site_metrics import aggregated, weighted_mean
 from bahefl_flwr.strategy import BaheflStrategy
 
 
@@ -50,31 +51,29 @@ def test_stock_loop_hooks_say_what_to_call(federation: Federation) -> None:
             hook()
 
 
-def test_site_with_other_metric_names_is_left_out_of_the_metrics(federation: Federation) -> None:
+def test_site_with_other_metric_names_is_left_out_of_the_metrics() -> None:
     """Metrics are aggregated over the sites that agree on their names; an odd one cannot spoil the round."""
-    strategy = BaheflStrategy(federation)
     usual = {"num-examples": 1, "loss": 1.0}
     by_site = {0: usual, 1: {"num-examples": 3, "loss": 2.0}, 2: {"num-examples": 5, "other": 9.0}}
-    assert strategy._aggregated("train", strategy.train_metrics_aggr_fn, by_site)["loss"] == pytest.approx(1.75)
+    assert aggregated("train", weighted_mean, by_site)["loss"] == pytest.approx(1.75)
 
 
 @pytest.mark.parametrize("examples", [0, -3])
-def test_metrics_without_examples_are_left_out(federation: Federation, examples: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_metrics_without_examples_are_left_out(examples: int, caplog: pytest.LogCaptureFixture) -> None:
     """A site that claims no examples weighs nothing, cannot divide by zero, and is named."""
-    strategy = BaheflStrategy(federation)
     by_site = {0: {"num-examples": examples, "loss": 9.0}, 1: {"num-examples": 2, "loss": 1.0}}
-    assert strategy._aggregated("train", strategy.train_metrics_aggr_fn, by_site)["loss"] == pytest.approx(1.0)
+    assert aggregated("train", weighted_mean, by_site)["loss"] == pytest.approx(1.0)
     assert "train metrics of sites [0]" in caplog.text
-    assert strategy._aggregated("train", strategy.train_metrics_aggr_fn, {0: by_site[0]}) == {}
+    assert aggregated("train", weighted_mean, {0: by_site[0]}) == {}
 
 
-def test_aggregation_that_raises_costs_only_the_figures(federation: Federation, caplog: pytest.LogCaptureFixture) -> None:
+def test_aggregation_that_raises_costs_only_the_figures(caplog: pytest.LogCaptureFixture) -> None:
     """An exception of a metrics aggregation function is reported, and the run goes on without that figure."""
 
     def broken(records: list[RecordDict], key: str) -> MetricRecord:
         raise ZeroDivisionError("no pixels")
 
-    assert BaheflStrategy(federation)._aggregated("test", broken, {0: {"num-examples": 1, "loss": 1.0}}) == {}
+    assert aggregated("test", broken, {0: {"num-examples": 1, "loss": 1.0}}) == {}
     assert "test metrics could not be aggregated (ZeroDivisionError: no pixels)" in caplog.text
 
 
