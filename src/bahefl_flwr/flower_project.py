@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bahefl_flwr.errors import SettingsError
-from bahefl_flwr.settings import PREFIX, Scalar
+from bahefl_flwr.settings import OTHER_APPS_EXPERIMENT, PREFIX, Scalar
 
 _FILE = "pyproject.toml"
 _OUR_OWN = "bahefl_flwr"
@@ -41,7 +41,8 @@ class FlowerProject:
     def told(self, words: Sequence[str]) -> tuple[FlowerProject, list[str]]:
         """The project with those `key=value` words applied that name its own keys, and all words that are for our settings.
 
-        A setting that a word names wins over the project's.
+        A setting that a word names wins over the project's. Where nothing names one, another application's experiment is
+        `numpyclient`.
 
         Raises:
           SettingsError: a value is not of the type that the project's own has.
@@ -53,9 +54,13 @@ class FlowerProject:
                 own[key] = _like(own[key], text, word)
             else:
                 ours.append(word.removeprefix(PREFIX))
+        if self.config is None:
+            return self, ours
         named = {word.partition("=")[0] for word in ours}
-        kept = [word for word in self.overrides if word.partition("=")[0] not in named]
-        return (self if self.config is None else replace(self, config=own)), [*kept, *ours]
+        default = (f"experiment={OTHER_APPS_EXPERIMENT}", *self.overrides)
+        # The last of a name counts, as a later word wins over an earlier one.
+        ours = list({word.partition("=")[0]: word for word in default if word.partition("=")[0] not in named}.values()) + ours
+        return replace(self, config=own), ours
 
 
 def read_project(app: str) -> FlowerProject:
@@ -132,4 +137,4 @@ def _like(present: Scalar, text: str, word: str) -> Scalar:
         return float(value)
     if type(value) is type(present):
         return value
-    raise SettingsError(f"{word}: the project's own value is {present!r}, so this must be a {type(present).__name__}, too")
+    raise SettingsError(f"{word}: the project's own value is {present!r}, so this must be of type {type(present).__name__}, too")

@@ -33,6 +33,7 @@ from bahefl_flwr.setting_groups import (
 Scalar = bool | int | float | str
 
 DEFAULT_EXPERIMENT = "default"
+OTHER_APPS_EXPERIMENT = "numpyclient"
 PREFIX = "bahefl."
 """In the run-config of an application with keys of its own, what ours begin with."""
 # In a run-config: true when every value is final, false (or absent) while `experiment` is still to be composed.
@@ -157,7 +158,7 @@ def from_run_config(run_config: Mapping[str, Scalar]) -> Settings:
     that one is composed, and every key whose value differs from the default experiment's overrides it.
 
     Both have a key `resolved`. A run-config without it is another application's: ours are the keys that begin with `bahefl.`,
-    what is absent is as in `conf/`, and all other keys are the application's own.
+    what is absent is as in `experiment=numpyclient`, and all other keys are the application's own.
 
     Raises:
       SettingsError: a key is missing, unknown or has a value that is not allowed, or lacks its `bahefl.`.
@@ -185,7 +186,7 @@ def _of_another_app(config: Mapping[str, Scalar]) -> Settings:
     ours = {key.removeprefix(PREFIX): value for key, value in config.items() if key.startswith(PREFIX)}
     if ours.pop(_RESOLVED, False):
         return validate(_nested(ours))
-    return validate(_nested({**_experiment(str(ours.get("experiment", DEFAULT_EXPERIMENT))), **ours}))
+    return validate(_nested({**_experiment(str(ours.get("experiment", OTHER_APPS_EXPERIMENT))), **ours}))
 
 
 @cache

@@ -91,7 +91,7 @@ def _result(summary: RunSummary | None, folder: Path | None) -> dict[str, str]:
         return row
     row |= {"outcome": summary["outcome"], "rounds": str(summary["rounds"]), "seconds": f"{summary['seconds']:.1f}"}
     if (best := summary["best"]) is not None:
-        row |= {"score": f"{best['score']:.4f}", "dice": f"{best['dice']:.4f}", "recall": f"{best['recall']:.4f}"}
+        row |= {name: f"{value:.4f}" for name, value in best.items() if name != "round"}
     if "dice" in summary["test"]:
         row["test_dice"] = f"{summary['test']['dice']:.4f}"
     if (attack := summary.get("attack")) is not None:

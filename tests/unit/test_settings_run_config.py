@@ -96,7 +96,9 @@ def test_what_sites_must_share_is_in_the_digest(override: str) -> None:
 
 def test_another_applications_keys_are_its_own() -> None:
     """Keys of another project, even of the names of our application's groups, are not ours; what is absent is as in conf/."""
-    assert from_run_config({"num-server-rounds": 3, "train.lr": "fast", "model.name": "resnet"}) == compose()
+    assert from_run_config({"num-server-rounds": 3, "train.lr": "fast", "model.name": "resnet"}) == compose(
+        ["experiment=numpyclient"]
+    )
 
 
 def test_our_keys_stand_beside_another_applications() -> None:

@@ -46,7 +46,7 @@ from bahefl_flwr.site.updates import proof_context
 UPDATE_NAME = "update"
 _WORK = "work"
 # Above it, what was cut off an update is worth a note.
-_CLIPPED = 0.01
+_CLIPPED = 0.05
 
 _log = logging.getLogger("bahefl_flwr.site")
 
