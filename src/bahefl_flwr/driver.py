@@ -81,8 +81,7 @@ class Driver:
         """
         while True:
             view = self._ledger.view()
-            self._report_ended(view)
-            if self._select(view):
+            if self._report_ended(view) or self._select(view):
                 continue
             asked = Asked(times=self._times, answered=self._answered, failed=self._failed)
             command = next_step(view, self._shares(view), asked, self._sketches(view))
@@ -176,7 +175,8 @@ class Driver:
             self._waiting_for = for_whom
         time.sleep(_POLL_S)
 
-    def _report_ended(self, view: LedgerView) -> None:
+    def _report_ended(self, view: LedgerView) -> bool:
+        """Tell of the rounds that ended since the last look. True if that ended the task, and so changed the ledger."""
         ended = (RoundPhase.FINALIZED, RoundPhase.ABORTED)
         newest = view.round.number if view.round.phase in ended else view.round.number - 1
         for number in range(self._reported + 1, newest + 1):
@@ -188,6 +188,8 @@ class Driver:
         self._reported = max(self._reported, newest)
         if self._abandoned_in_a_row >= MAX_ABANDONED_IN_A_ROW and view.task.open:
             end_task(self._ledger, f"{self._abandoned_in_a_row} rounds in a row were abandoned")
+            return True
+        return False
 
     def _select(self, view: LedgerView) -> bool:
         """With `fraction` below 1, name the round's sites before anybody has answered. True if the ledger changed."""

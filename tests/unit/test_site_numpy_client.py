@@ -79,15 +79,24 @@ def test_a_counter_comes_back_to_the_client_and_is_never_part_of_the_update() ->
         (np.zeros(3), "gave a ndarray, not a list"),
         (START[:3], "gave 3 arrays, get_parameters 4"),
         (arrays(lambda a: a.__setitem__(0, np.zeros((3, 2)))), r"changed the shape of w from \(2, 3\) to \(3, 2\)"),
-        (arrays(lambda a: a.__setitem__(0, np.zeros((2, 3), np.int32))), r"array 0 \(w\) has dtype int32 and shape .*leave it out"),
+        (
+            arrays(lambda a: a.__setitem__(0, np.zeros((2, 3), np.int32))),
+            r"array 0 \(w\) has dtype int32 and shape .*leave it out",
+        ),
         (arrays(lambda a: a.__setitem__(0, np.zeros((2, 3), object))), r"array 0 \(w\) has dtype object"),
         (arrays(lambda a: a.__setitem__(0, np.zeros((2, 3), complex))), r"array 0 \(w\) has dtype complex128"),
         (arrays(lambda a: a.__setitem__(0, np.full((2, 3), np.nan))), r"array 0 \(w\) holds NaN or infinity"),
-        (arrays(lambda a: a.__setitem__(0, np.full((2, 3), -1e300))), r"array 0 \(w\) holds 1e\+300, beyond the range of float32"),
+        (
+            arrays(lambda a: a.__setitem__(0, np.full((2, 3), -1e300))),
+            r"array 0 \(w\) holds 1e\+300, beyond the range of float32",
+        ),
         (arrays(lambda a: a.__setitem__(0, torch.zeros(2, 3))), r"array 0 \(w\) is a torch.Tensor, .* \.detach\(\)"),
         (arrays(lambda a: a.__setitem__(0, [[0.0] * 3] * 2)), r"array 0 \(w\) is a builtins.list"),
         (arrays(lambda a: a.__setitem__(0, np.ma.masked_array(np.zeros((2, 3))))), r"array 0 \(w\) is a numpy.*MaskedArray"),
-        (arrays(lambda a: a.__setitem__(3, np.array(1, np.int64))), r"whole numbers at positions \[1, 3\], get_parameters at \[1\]"),
+        (
+            arrays(lambda a: a.__setitem__(3, np.array(1, np.int64))),
+            r"whole numbers at positions \[1, 3\], get_parameters at \[1\]",
+        ),
         (arrays(lambda a: a.__setitem__(1, np.array(1.0))), r"whole numbers at positions \[\], get_parameters at \[1\]"),
     ],
 )

@@ -6,6 +6,7 @@ The update leaves this module only as a ciphertext, and its bytes leave the site
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,8 +46,9 @@ from bahefl_flwr.site.updates import proof_context
 
 UPDATE_NAME = "update"
 _WORK = "work"
-# Above it, what was cut off an update is worth a note.
+# Parts of an update that are worth a note: that were cut off, or that rounding may have changed.
 _CLIPPED = 0.05
+_ROUNDED = 0.5
 
 _log = logging.getLogger("bahefl_flwr.site")
 
@@ -147,7 +149,7 @@ def _encrypt(
             f"{weight / me.max_weight:.2%} of what it could"
         )
     with outcome.timed("encrypt"):
-        _note_clipping(r, update, params, outcome)
+        _note_range(r, update, share, params, outcome)
         packed = pack(_sketchable(site, r, update, share, params, outcome), share, params)
         context = proof_context(
             run=view.task.run_digest, round=r.number, address=site.address, epoch=r.epoch, key_digest=key.digest()
@@ -171,13 +173,23 @@ def _encrypt(
     }
 
 
-def _note_clipping(r: RoundRecord, update: Array, params: SecurityParams, outcome: Outcome) -> None:
-    clipped = float(np.mean(np.abs(update) > params.update_range))
+def _note_range(r: RoundRecord, update: Array, share: float, params: SecurityParams, outcome: Outcome) -> None:
+    """Say where he.update_range suits the update so badly that little of it is left."""
+    reach = params.update_range
+    clipped = float(np.mean(np.abs(update) > reach))
     outcome.metrics["clipped-fraction"] = clipped
     if clipped > _CLIPPED:
         outcome.notes.append(
-            f"round {r.number}: {clipped:.0%} of the changes lie beyond he.update_range={params.update_range:g}, the farthest at "
+            f"round {r.number}: {clipped:.0%} of the changes lie beyond he.update_range={reach:g}, the farthest at "
             f"{np.abs(update).max():.3g}, and were cut to it; choose a larger he.update_range, or smaller training steps"
+        )
+    # Root mean square of rounding to the unit that `pack` rounds to: unit / sqrt(12) a parameter.
+    unit = reach / (params.field_scale * share)
+    rounding = unit * math.sqrt(update.size / 12)
+    if 0 < float(np.linalg.norm(update)) * _ROUNDED < rounding:
+        outcome.notes.append(
+            f"round {r.number}: the changes, of {math.sqrt(float(np.mean(np.square(update)))):.2g} on average, are rounded to "
+            f"multiples of {unit:.2g}, which loses much of them; choose an he.update_range below {reach:g}"
         )
 
 
