@@ -29,7 +29,7 @@ _COSTS = (("seconds", 8), ("gas", 9))
 # Our own application's; another one's are whatever its sites report.
 _FIGURES = ("dice", "recall", "score")
 _MOST_FIGURES = 4
-_NO_FIGURES = ("loss", "num-examples")
+_NO_FIGURES = ("loss", "num-examples", "model-round")
 _NARROWEST = 6
 
 
@@ -160,7 +160,7 @@ def _result_rows(summary: RunSummary, folder: Path, report: Path | None) -> list
     if test := summary["test"]:
         names = [name for name in ("dice", "precision", "recall", "loss") if name in test]
         if "dice" not in test:
-            names = [name for name in test if name != "num-examples"]
+            names = ["loss", *(name for name in test if name not in _NO_FIGURES)] if "loss" in test else []
         rows.append(("test", ", ".join(f"{name} {test[name]:.4f}" for name in names)))
     if attack := summary.get("attack"):
         rows.append(("attack", attack_told(attack)))

@@ -52,8 +52,8 @@ def segments_lesions(lines: Lines) -> bool:
 
 def other_convergence(lines: Lines) -> bytes:
     """Both losses, and the first two other figures that another application's sites report, by round. PNG."""
-    names = dict.fromkeys(name for line in lines for name in line["validation"] if name not in ("loss", "num-examples"))
-    shown = list(names)[:2]
+    names = dict.fromkeys(name for line in lines for name in line["validation"])
+    shown = [name for name in names if name not in ("loss", "num-examples", "model-round")][:2]
 
     def paint(panels: list[Axes]) -> None:
         loss, *others = panels
