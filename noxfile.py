@@ -16,6 +16,8 @@ _CONSTRAINTS = ("-c", "constraints.txt")
 _S3 = ("obstore", "moto[s3]", "flask", "flask-cors")
 # Writes and reads the metrics.
 _METRICS = ("prometheus-client",)
+# What the example needs beside the package.
+_EXAMPLE = ("scikit-learn",)
 
 
 def _install(session: nox.Session, *tools: str, package: bool = True) -> None:
@@ -55,7 +57,7 @@ def imports(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """pytest without the slow tests, on two cores; `nox -s tests -- -m ""` runs all."""
-    _install(session, "pytest", "pytest-timeout", "pytest-xdist", "hypothesis", *_S3, *_METRICS)
+    _install(session, "pytest", "pytest-timeout", "pytest-xdist", "hypothesis", *_S3, *_METRICS, *_EXAMPLE)
     # File by file, so that what a file prepares once is prepared once.
     session.run("pytest", "-n", "2", "--dist", "loadfile", *session.posargs)
 

@@ -160,6 +160,7 @@ def federated_run(
     ballots_reversed: Collection[int] = (),
     nodes: int | None = None,
     strategy_options: Mapping[str, Any] | None = None,
+    start_options: Mapping[str, Any] | None = None,
     wrap: Callable[[ClientFn], ClientFn] = lambda client_fn: client_fn,
     ledger_is_up: Callable[[Run], object] | None = None,
 ) -> Run:
@@ -169,7 +170,8 @@ def federated_run(
       update: what each site's training moves the model by, from (site, server round).
       ballots_reversed: sites that vote for the model that is worst for them.
       nodes: connected nodes where they are not as many as `federation.sites`.
-      strategy_options: further arguments of BaheflStrategy. ledger_is_up: called when it is, before any site acts.
+      strategy_options, start_options: further arguments of BaheflStrategy, and of its start.
+      ledger_is_up: called when it is, before any site acts.
       wrap: from the client function of KnownClient, or whatever stands for it, to the sites' own.
     """
     settings = compose([*SMALL, f"run.root={tmp_path}", *overrides])
@@ -190,7 +192,7 @@ def federated_run(
             if ledger_is_up:
                 ledger_is_up(run)
             run.strategy = BaheflStrategy(federation, on_round=run.lines.append, **(strategy_options or {}))
-            run.strategy.start(grid=grid)
+            run.strategy.start(grid=grid, **(start_options or {}))
             run.view = federation.ledger.view()
             run.members = federation.ledger.members()
             run.epochs = {n: federation.ledger.epoch(n) for n in range(1, run.view.epoch.epoch + 1)}

@@ -49,7 +49,8 @@ def new_run_id() -> int:
 
 
 def run_simulation(
-    app_module: str,
+    serverapp: str,
+    clientapp: str,
     num_supernodes: int,
     run_config: Mapping[str, Scalar],
     *,
@@ -63,9 +64,9 @@ def run_simulation(
     both apps see `run_config`. Nothing leaves the machine: telemetry, Ray usage statistics and the dashboard are off.
 
     Args:
-      app_module: importable module that assigns `server_app` and `client_app`.
+      serverapp, clientapp: "module:attribute", importable.
       num_supernodes: sites, each with `partition-id` and `num-partitions` in its node-config.
-      run_config: complete and flat (`Settings.flat()`).
+      run_config: complete and flat.
       run_id: from `new_run_id`, so that the caller knows it even when the run fails.
       use_gpu: share the GPUs that Ray finds evenly among the workers.
       verbose: Flower's own log and the workers' output on the terminal.
@@ -77,13 +78,13 @@ def run_simulation(
     update_console_handler(level=logging.DEBUG if verbose else logging.CRITICAL)
     workers = min(num_supernodes, len(os.sched_getaffinity(0)))
     with tempfile.TemporaryDirectory(prefix="bahefl-app-") as folder, _local_ray(workers, verbose):
-        _write_app(Path(folder), app_module, run_config)
+        _write_app(Path(folder), serverapp, clientapp, run_config)
         run = _new_run(run_id)
         _run_simulation(
             num_supernodes=num_supernodes,
             exit_event=telemetry.EventType.PYTHON_API_RUN_SIMULATION_LEAVE,
-            client_app_attr=f"{app_module}:client_app",
-            server_app_attr=f"{app_module}:server_app",
+            client_app_attr=clientapp,
+            server_app_attr=serverapp,
             app_dir=folder,
             is_app=True,
             run=run,
@@ -150,7 +151,7 @@ def _gpus() -> int:
     return int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
 
 
-def _write_app(folder: Path, app_module: str, run_config: Mapping[str, Scalar]) -> None:
+def _write_app(folder: Path, serverapp: str, clientapp: str, run_config: Mapping[str, Scalar]) -> None:
     # Flower's simulated nodes read their run-config from a project folder and from nowhere else.
     project = {
         "project": {"name": "bahefl-simulation", "version": "1.0.0"},
@@ -158,7 +159,7 @@ def _write_app(folder: Path, app_module: str, run_config: Mapping[str, Scalar]) 
             "flwr": {
                 "app": {
                     "publisher": "bahefl",
-                    "components": {"serverapp": f"{app_module}:server_app", "clientapp": f"{app_module}:client_app"},
+                    "components": {"serverapp": serverapp, "clientapp": clientapp},
                     "config": dict(run_config),
                 }
             }

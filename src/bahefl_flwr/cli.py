@@ -24,6 +24,7 @@ from bahefl_flwr import logs
 from bahefl_flwr.attack.roster import announced, warnings
 from bahefl_flwr.composition import expand_sweep, experiments
 from bahefl_flwr.errors import BaheflError
+from bahefl_flwr.flower_project import read_project
 from bahefl_flwr.settings import Settings, cautions, compose
 from bahefl_flwr.simulation import simulate
 from bahefl_flwr.sweep import run_sweep
@@ -116,14 +117,14 @@ def _terminable() -> Iterator[None]:
 
 
 def _carry_out(arguments: argparse.Namespace) -> int:
-    overrides = list(arguments.overrides)
+    app, overrides = read_project(arguments.app).told(arguments.overrides)
     if arguments.num_supernodes is not None:
         overrides.append(f"federation.sites={arguments.num_supernodes}")
     if arguments.multirun:
         jobs = [(job, compose(job)) for job in expand_sweep(overrides)]
         _warn(jobs)
         if not arguments.show:
-            return run_sweep(arguments.app, overrides, verbose=arguments.verbose)
+            return run_sweep(app, overrides, verbose=arguments.verbose)
         for job, settings in jobs:
             print("  # ".join(filter(None, [" ".join(job), announced(settings)])))
         return 0
@@ -131,11 +132,12 @@ def _carry_out(arguments: argparse.Namespace) -> int:
     _warn([(overrides, settings)])
     attack = announced(settings)
     if arguments.show:
-        print(settings.yaml() + (f"# {attack}\n" if attack else ""), end="")
+        own = "".join(f"# {key}: {value!r} (the application's own)\n" for key, value in (app.config or {}).items())
+        print(settings.yaml() + (f"# {attack}\n" if attack else "") + own, end="")
         return 0
     if attack:
         print(attack, flush=True)
-    simulate(arguments.app, settings, verbose=arguments.verbose)
+    simulate(app, settings, verbose=arguments.verbose)
     return 0
 
 
@@ -153,8 +155,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         epilog=_EPILOG.replace("{experiments}", ", ".join(experiments())),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, Hydra syntax; --show lists all of them")
-    parser.add_argument("--app", default="bahefl_flwr.app", metavar="MODULE", help="module with server_app and client_app")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, Hydra syntax; --show lists all")
+    parser.add_argument("--app", default="bahefl_flwr.app", metavar="APP", help="module, or a Flower project's folder")
     parser.add_argument("--num-supernodes", type=int, metavar="N", help="sites to simulate; the same as federation.sites=N")
     parser.add_argument(
         "-m", "--multirun", action="store_true", help="run every combination of key=a,b,... in turn and end with a table"

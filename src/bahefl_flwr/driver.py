@@ -32,7 +32,7 @@ _log = logging.getLogger("bahefl_flwr.driver")
 
 OnReplies = Callable[[LedgerView, Ask, Mapping[int, Reply], float], None]
 OnRoundEnd = Callable[[RoundRecord], None]
-ClientConfig = Callable[[LedgerView, Action], Mapping[str, Scalar]]
+ClientConfig = Callable[[LedgerView, Action, int], Mapping[str, Scalar]]
 
 
 class Driver:
@@ -40,7 +40,7 @@ class Driver:
 
     Args:
       nodes: Flower node id of every member index.
-      client_config: what the sites' NumPyClients are to be told.
+      client_config: what a member's NumPyClient is to be told.
       on_replies: told of every message phase: view before it, command, replies by member, wall seconds.
       on_round_end: told of every round that ended, finalised or abandoned, in order.
       screened: whether the coordinator decides from openings of the updates' sketches.
@@ -88,8 +88,7 @@ class Driver:
 
     def _go_on(self, view: LedgerView) -> bool:
         """Do what is next; true once the task is over."""
-        self._report_ended(view)
-        if self._select(view):
+        if self._report_ended(view) or self._select(view):
             return False
         asked = Asked(times=self._times, answered=self._answered, failed=self._failed)
         command = next_step(view, self._shares(view), asked, self._sketches(view))
@@ -139,7 +138,7 @@ class Driver:
 
     def _config(self, view: LedgerView, command: Ask, request: Request) -> Config:
         return request_config(
-            self._client_config(view, command.action),
+            self._client_config(view, command.action, request.member),
             run=view.task.run_digest,
             number=command.number,
             quorum=command.quorum,
@@ -188,7 +187,8 @@ class Driver:
             self._waiting_for = for_whom
         time.sleep(_POLL_S)
 
-    def _report_ended(self, view: LedgerView) -> None:
+    def _report_ended(self, view: LedgerView) -> bool:
+        """Tell of the rounds that ended since the last look. True if that ended the task, and so changed the ledger."""
         ended = (RoundPhase.FINALIZED, RoundPhase.ABORTED)
         newest = view.round.number if view.round.phase in ended else view.round.number - 1
         for number in range(self._reported + 1, newest + 1):
@@ -200,6 +200,8 @@ class Driver:
         self._reported = max(self._reported, newest)
         if self._abandoned_in_a_row >= MAX_ABANDONED_IN_A_ROW and view.task.open:
             end_task(self._ledger, f"{self._abandoned_in_a_row} rounds in a row were abandoned")
+            return True
+        return False
 
     def _select(self, view: LedgerView) -> bool:
         """With `fraction` below 1, name the round's sites before anybody has answered. True if the ledger changed."""

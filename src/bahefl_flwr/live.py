@@ -6,7 +6,7 @@ Reads the records of run_folder.py; measures and decides nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from rich.status import Status
 from rich.text import Text
 
 from bahefl_flwr.lesion.metrics import collapse
-from bahefl_flwr.run_folder import RoundLine, RunSummary, attack_told
+from bahefl_flwr.run_folder import RoundLine, RunSummary, attack_told, best_told
 
 # Heading and width; rows are printed one by one, so that a log file and a terminal show the same columns.
 _COLUMNS = (
@@ -24,12 +24,13 @@ _COLUMNS = (
     ("updates", 7),
     ("train loss", 10),
     ("val loss", 8),
-    ("Dice", 6),
-    ("recall", 6),
-    ("score", 6),
-    ("seconds", 8),
-    ("gas", 9),
 )
+_COSTS = (("seconds", 8), ("gas", 9))
+# Our own application's; another one's are whatever its sites report.
+_FIGURES = ("dice", "recall", "score")
+_MOST_FIGURES = 4
+_NO_FIGURES = ("loss", "num-examples", "model-round")
+_NARROWEST = 6
 
 
 class LiveView:
@@ -42,7 +43,7 @@ class LiveView:
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
         self._console = console or Console(highlight=False, quiet=quiet)
         self._status: Status | None = None
-        self._headed = False
+        self._figures: tuple[str, ...] | None = None
         self._best = float("-inf")
 
     def say(self, text: str) -> None:
@@ -76,10 +77,10 @@ class LiveView:
 
     def round(self, line: RoundLine) -> None:
         """Add the row of a round that ended; below it, why an update was left out, and whether the model collapsed."""
-        if not self._headed:
-            self._print(Text("  ".join(name.rjust(width) for name, width in _COLUMNS), style="bold"))
-            self._headed = True
-        cells = "  ".join(cell.rjust(width) for cell, (_, width) in zip(_cells(line), _COLUMNS, strict=True))
+        if self._figures is None:
+            self._figures = shown_figures(line["validation"])
+            self._print(Text("  ".join(name.rjust(width) for name, width in self._columns()), style="bold"))
+        cells = "  ".join(c.rjust(w) for c, (_, w) in zip(_cells(line, self._figures), self._columns(), strict=True))
         self._print(Text(cells, style=self._style(line)))
         if line["abandoned"]:
             self._print(Text(f"       abandoned: {line['abandoned']}", style="red"))
@@ -88,6 +89,10 @@ class LiveView:
         if answer := collapse(line["validation"]):
             advice = "if the next rounds do so too, lower train.lr or train.dice_early"
             self._print(Text(f"       collapsed: the model answers {answer} for every pixel; {advice}", style="red"))
+
+    def _columns(self) -> tuple[tuple[str, int], ...]:
+        figures = [(name.replace("dice", "Dice"), max(_NARROWEST, len(name))) for name in self._figures or ()]
+        return (*_COLUMNS, *figures, *_COSTS)
 
     def _style(self, line: RoundLine) -> str:
         score = line["validation"].get("score")
@@ -125,7 +130,14 @@ class _Handler(logging.Handler):
             self._view.step(record.getMessage())
 
 
-def _cells(line: RoundLine) -> list[str]:
+def shown_figures(validation: Mapping[str, float]) -> tuple[str, ...]:
+    """Names of the figures of a validation that have a column: our own application's, or the first few of another one's."""
+    if not validation or set(_FIGURES) <= set(validation):
+        return _FIGURES
+    return tuple(name for name in validation if name not in _NO_FIGURES)[:_MOST_FIGURES]
+
+
+def _cells(line: RoundLine, figures: Sequence[str]) -> list[str]:
     validation = line["validation"]
     # A replaced coordinator shows as 2+1: site 2, after one failed attempt.
     attempt = f"+{line['attempt']}" if line["attempt"] else ""
@@ -134,7 +146,7 @@ def _cells(line: RoundLine) -> list[str]:
         f"{line['coordinator']['index']}{attempt}",
         f"{len(line['included'])}/{len(line['committed'])}",
         _number(line["train_loss"]),
-        *(_number(validation.get(name)) for name in ("loss", "dice", "recall", "score")),
+        *(_number(validation.get(name)) for name in ("loss", *figures)),
         _number(line["seconds"].get("total"), digits=1),
         f"{line['gas'].get('total', 0):,}",
     ]
@@ -150,10 +162,11 @@ def _result_rows(summary: RunSummary, folder: Path, report: Path | None) -> list
     early = summary["reason"] if summary["outcome"] == "completed" else ""
     rows = [("run", f"{rounds}; {early}" if early else rounds)]
     if (best := summary["best"]) is not None:
-        figures = f"score {best['score']:.4f}, pooled Dice {best['dice']:.4f}, recall {best['recall']:.4f}"
-        rows.append(("best", f"round {best['round']}: {figures} (validation)"))
+        rows.append(("best", f"round {best['round']}: {best_told(best)} (validation)"))
     if test := summary["test"]:
         names = [name for name in ("dice", "precision", "recall", "loss") if name in test]
+        if "dice" not in test:
+            names = ["loss", *(name for name in test if name not in _NO_FIGURES)] if "loss" in test else []
         rows.append(("test", ", ".join(f"{name} {test[name]:.4f}" for name in names)))
     if attack := summary.get("attack"):
         rows.append(("attack", attack_told(attack)))

@@ -33,12 +33,12 @@ RoundLine = Mapping[str, Any]
 
 
 class Best(TypedDict):
-    """The round with the highest validation score."""
+    """The round with the highest validation score; Dice and recall where its sites report them."""
 
     round: int
     score: float
-    dice: float
-    recall: float
+    dice: NotRequired[float]
+    recall: NotRequired[float]
 
 
 class LedgerFacts(TypedDict):
@@ -253,14 +253,20 @@ def round_told(line: RoundLine) -> str:
     return f"round {line['round']} finalised: {len(line['included'])} of {len(line['committed'])} updates{left_out}"
 
 
+def best_told(best: Best) -> str:
+    """One line for people."""
+    figures = [f"score {best['score']:.4f}"]
+    if "dice" in best and "recall" in best:
+        figures += [f"pooled Dice {best['dice']:.4f}", f"recall {best['recall']:.4f}"]
+    return ", ".join(figures)
+
+
 def _best(line: RoundLine) -> Best:
     validation = line["validation"]
-    return {
-        "round": line["round"],
-        "score": validation["score"],
-        "dice": validation.get("dice", 0.0),
-        "recall": validation.get("recall", 0.0),
-    }
+    best: Best = {"round": line["round"], "score": validation["score"]}
+    if "dice" in validation and "recall" in validation:
+        best |= {"dice": validation["dice"], "recall": validation["recall"]}
+    return best
 
 
 def _link(root: str | Path, run_id: int) -> Path:

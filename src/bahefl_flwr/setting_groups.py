@@ -155,7 +155,8 @@ class ScreeningSettings(Group):
         zero, held within a quarter of the history's norm and the history's norm.)
       duplicate, duplicate_share: two updates are copies if 1 - cosine is below the first, and below the second part of what is
         usual between the others.
-      replay: an update with this cosine to a public vector is a replay.
+      replay: an update with this cosine to a public vector is a replay, if it is nearer to it than `duplicate_share` of what is
+        usual among the others.
       undoing: an update aligned with the accepted history by less than this part of what is usual (negative: against it) ...
       undoing_common: ... and whose median cosine to the others is below this part of the mean cosine among them undoes it.
       largest_norm: an update above this multiple of the usual norm is out. (Usual: the lower median of the round's norms, held

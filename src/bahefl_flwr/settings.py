@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,8 +34,13 @@ from bahefl_flwr.setting_groups import (
 Scalar = bool | int | float | str
 
 DEFAULT_EXPERIMENT = "default"
+OTHER_APPS_EXPERIMENT = "numpyclient"
+PREFIX = "bahefl."
+"""In the run-config of an application with keys of its own, what ours begin with."""
 # In a run-config: true when every value is final, false (or absent) while `experiment` is still to be composed.
 _RESOLVED = "resolved"
+# What a setting without `bahefl.` in front was certainly meant for; the other groups are our own application's.
+_PROTOCOL = ("federation", "he", "ledger", "screening", "store")
 _OF_ONE_NODE = {
     "url", "contract", "administrator", "max_fee_gwei", "priority_fee_gwei", "timeout_s", "patience_s",
 }  # fmt: skip
@@ -84,6 +90,10 @@ class Settings(Group):
     def flat(self) -> dict[str, Scalar]:
         """Dotted keys to scalars, complete and marked as final, as Flower's run-config carries them."""
         return {**flatten(self.model_dump()), _RESOLVED: True}
+
+    def beside(self, app_config: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """The run-config of an application with keys of its own: those, and all of ours, final, with `bahefl.` in front."""
+        return {**app_config, **{PREFIX + key: value for key, value in self.flat().items()}}
 
     def yaml(self) -> str:
         """The same settings as a nested YAML text, in the order of the classes here: a run's config.yaml."""
@@ -148,11 +158,16 @@ def from_run_config(run_config: Mapping[str, Scalar]) -> Settings:
     `Settings.flat()` comes back as it was. A run-config edited by `flwr run --run-config ...` may name another `experiment`:
     that one is composed, and every key whose value differs from the default experiment's overrides it.
 
+    Both have a key `resolved`. A run-config without it is another application's: ours are the keys that begin with `bahefl.`,
+    what is absent is as in `experiment=numpyclient`, and all other keys are the application's own.
+
     Raises:
-      SettingsError: a key is missing, unknown or has a value that is not allowed.
+      SettingsError: a key is missing, unknown or has a value that is not allowed, or lacks its `bahefl.`.
     """
     config = dict(run_config)
-    final = config.pop(_RESOLVED, False)
+    if _RESOLVED not in config:
+        return _of_another_app(config)
+    final = config.pop(_RESOLVED)
     experiment = config.get("experiment", DEFAULT_EXPERIMENT)
     # The default experiment is what pyproject.toml holds already: no need to load Hydra in every short-lived ClientApp.
     if final or experiment == DEFAULT_EXPERIMENT:
@@ -160,6 +175,25 @@ def from_run_config(run_config: Mapping[str, Scalar]) -> Settings:
     default = flatten(compose_tree(()))
     changed = {key: value for key, value in config.items() if default.get(key) != value}
     return validate(_nested({**flatten(compose_tree([f"experiment={experiment}"])), **changed}))
+
+
+def _of_another_app(config: Mapping[str, Scalar]) -> Settings:
+    stray = [key for key in config if key.startswith(tuple(f"{group}." for group in _PROTOCOL)) and key in _known_keys()]
+    if stray:
+        raise SettingsError(
+            f"{', '.join(stray)}: beside an application's own keys write {PREFIX}{stray[0]}, and so on: without it, a key is the "
+            "application's"
+        )
+    ours = {key.removeprefix(PREFIX): value for key, value in config.items() if key.startswith(PREFIX)}
+    if ours.pop(_RESOLVED, False):
+        return validate(_nested(ours))
+    return validate(_nested({**_experiment(str(ours.get("experiment", OTHER_APPS_EXPERIMENT))), **ours}))
+
+
+@cache
+def _experiment(name: str) -> Mapping[str, Scalar]:
+    """Once a process: a site asks for it with every message, and Hydra takes a second to load."""
+    return flatten(compose_tree([f"experiment={name}"]))
 
 
 def check_data_folder(data: DataSettings) -> None:

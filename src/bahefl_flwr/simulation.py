@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bahefl_flwr.errors import RunFailed, SettingsError
+from bahefl_flwr.flower_project import FlowerProject
 from bahefl_flwr.run_folder import RunFolder, find, lead_to
 from bahefl_flwr.setting_groups import StoreSettings
 from bahefl_flwr.settings import Settings, check_data_folder
@@ -22,8 +23,10 @@ class Simulation:
     folder: RunFolder | None
 
 
-def simulate(app_module: str, settings: Settings, *, verbose: bool = False, begun: RunFolder | None = None) -> Simulation:
+def simulate(app: FlowerProject, settings: Settings, *, verbose: bool = False, begun: RunFolder | None = None) -> Simulation:
     """Run an app on Flower's Ray engine with `settings.federation.sites` sites.
+
+    An app of somebody else's gets its own run-config, and beside it our settings.
 
     Args:
       begun: folder of a run with these settings that was cut off, to go on with.
@@ -35,7 +38,7 @@ def simulate(app_module: str, settings: Settings, *, verbose: bool = False, begu
       BaheflError: whatever the ServerApp raised.
     """
     check_data_folder(settings.data)
-    _check_app(app_module)
+    _check_app(app)
     root = Path(settings.run.root).expanduser().absolute()
     _check_writable(root, "run.root")
     _check_store(settings.store)
@@ -43,11 +46,10 @@ def simulate(app_module: str, settings: Settings, *, verbose: bool = False, begu
     # Ray's workers must not depend on where they were started.
     settings = settings.model_copy(update={"run": settings.run.model_copy(update={"root": str(root)})})
 
-    print(
-        f"{settings.experiment}: {settings.federation.sites} sites, {settings.federation.rounds} rounds; "
-        "Flower's Ray engine takes about 10 s to start",
-        flush=True,
-    )
+    # How many rounds another app runs is its own business.
+    what = f"{settings.experiment}: " if app.config is None else f"{app.serverapp}: "
+    rounds = f", {settings.federation.rounds} rounds" if app.config is None else ""
+    print(f"{what}{settings.federation.sites} sites{rounds}; Flower's Ray engine takes about 10 s to start", flush=True)
     # Takes 2 s and is of no use to --help or a misspelt setting.
     from bahefl_flwr._flwr_compat import new_run_id, run_simulation
 
@@ -55,9 +57,10 @@ def simulate(app_module: str, settings: Settings, *, verbose: bool = False, begu
     if begun is not None:
         lead_to(begun, root, run_id)
     run_simulation(
-        app_module,
+        app.serverapp,
+        app.clientapp,
         settings.federation.sites,
-        settings.flat(),
+        settings.flat() if app.config is None else settings.beside(app.config),
         run_id=run_id,
         use_gpu=settings.train.device != "cpu",
         verbose=verbose,
@@ -96,16 +99,18 @@ def _check_slices(settings: Settings) -> None:
         site_data(settings.data, site=0, sites=settings.federation.sites, seed=settings.run.seed)
 
 
-def _check_app(module: str) -> None:
+def _check_app(app: FlowerProject) -> None:
     # As Flower does with an app's folder; last, so that a file here cannot stand in for an installed module.
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    try:
-        found = importlib.util.find_spec(module) if ":" not in module else None
-    except ModuleNotFoundError:
-        found = None
-    if found is None:
-        raise SettingsError(
-            f"--app {module}: no such module; give the importable module that assigns server_app and client_app, "
-            "e.g. bahefl_flwr.app"
-        )
+    if (folder := str(app.folder or Path.cwd())) not in sys.path:
+        sys.path.append(folder)
+    for component in (app.serverapp, app.clientapp):
+        module = component.rpartition(":")[0]
+        try:
+            found = importlib.util.find_spec(module) if ":" not in module else None
+        except ModuleNotFoundError:
+            found = None
+        if found is None:
+            raise SettingsError(
+                f"--app {module}: no such module; give a Flower project's folder, or give the importable module that assigns "
+                "server_app and client_app, e.g. bahefl_flwr.app"
+            )

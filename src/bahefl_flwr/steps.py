@@ -6,6 +6,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+EVALUATE = "bahefl-evaluate"
+"""Entry of a request's config record: whether to evaluate; absent means yes."""
+EVALUATION = "bahefl-evaluate-"
+"""In the config record of a request to train: what the NumPyClient's evaluate is to be told begins with it."""
+
 
 class Action(StrEnum):
     """What a site can be asked to do; the values are Flower message types (DESIGN section 4)."""

@@ -1,35 +1,36 @@
 """BaheflStrategy: the Flower strategy of a secure run. It holds no key, no model and no data, and sees no ciphertext.
 
-Here stand Flower's interface and the metrics; the loop itself is in `driver.py`, its decisions in `round.py`.
+Here stand Flower's interface and the course of a task; the loop itself is in `driver.py`, its decisions in `round.py`.
 """
 
 from __future__ import annotations
 
 import logging
+import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from bahefl_flwr._flwr_deployment import aggregate_metricrecords
 from bahefl_flwr.driver import Driver, end_task
 from bahefl_flwr.errors import RunFailed, SettingsError
 from bahefl_flwr.federation import Federation
-from bahefl_flwr.records import LedgerView, RoundPhase, RoundRecord
-from bahefl_flwr.replies import Numbers, Reply, ask, request_config
+from bahefl_flwr.records import LedgerView, RoundPhase, RoundRecord, members_in
+from bahefl_flwr.replies import Config, Numbers, Reply, ask, request_config
 from bahefl_flwr.round_log import RoundFigures, round_line
-from bahefl_flwr.settings import Scalar
+from bahefl_flwr.run_folder import RoundLine
+from bahefl_flwr.secure_run import Ending, OnRound, secure_run
+from bahefl_flwr.settings import Scalar, from_run_config
 from bahefl_flwr.site.selection import BEST_ROUND
-from bahefl_flwr.steps import Action, Ask
+from bahefl_flwr.site_metrics import EXAMPLES, MetricsAggregation, aggregated, weighted_mean
+from bahefl_flwr.steps import EVALUATE, EVALUATION, Action, Ask
+from bahefl_flwr.strategy_options import client_config, least, refuse_what_cannot_be, share
 from bahefl_flwr.task import gather, rounds_before
 
-MetricsAggregation = Callable[[list[RecordDict], str], MetricRecord]
-OnRound = Callable[[Mapping[str, Any]], None]
-
-_EXAMPLES = "num-examples"
 _PHASES = {
     Action.TRAIN: "train",
     Action.UPLOAD: "upload",
@@ -47,45 +48,58 @@ _log = logging.getLogger("bahefl_flwr.driver")
 class BaheflStrategy(Strategy):
     """Secure federated averaging: threshold CKKS, ledger, elected coordinators (DESIGN section 4).
 
+    In an ordinary `@app.main()`: `BaheflStrategy(context).start(grid, num_rounds=3)`. What it does and leaves is in
+    docs/numpyclient.md. Arguments have the names and the meaning of Flower's FedAvg where nothing else is said.
+
     Args:
-      federation: the run's ledger and settings, from `open_federation`.
-      fraction_train: share of the active sites selected for a round (at least `min_train_nodes`).
+      context: Flower's, of the ServerApp: settings are read from its run-config, and `start` keeps a run folder, as `run.root`
+        says. Or a federation that is open; then folder, summary and report are the caller's.
+      fraction_train: share of the active sites selected for a round, above 0.
+      fraction_evaluate: share of the active sites that evaluate each model, of those that train in the round after it. 0
+        evaluates nothing.
       min_train_nodes: least number of sites to select; never below `federation.min_sites`, which is also the default.
-      min_available_nodes: sites to wait for before the task starts; default `federation.sites`.
-      weighted_by_key: metric that weighs the other metrics in the default aggregations.
-      train_metrics_aggr_fn, evaluate_metrics_aggr_fn: as in Flower's FedAvg.
+      min_evaluate_nodes: least number of sites that evaluate, where `fraction_evaluate` is not 0.
+      min_available_nodes: sites to wait for before the task starts; never below `federation.min_sites`, default
+        `federation.sites`.
+      weighted_by_key: "num-examples" only: updates are weighed on the ledger, by the number that `fit` returns.
+      arrayrecord_key, configrecord_key: "arrays" and "config" only: no arrays travel, and a NumPyClient sees no records.
+      train_metrics_aggr_fn, evaluate_metrics_aggr_fn: given a RecordDict with a record "metrics" for each site.
       on_round: called with each round's line (`metrics.jsonl`) as soon as it is complete.
-      rounds_before: lines that earlier drivers of this run have written, in order; empty for a new run.
+      rounds_before: lines that earlier drivers of this run have written, in order; with a context `start` finds them itself.
+
+    Raises:
+      SettingsError: an argument asks for what this strategy does not do, or contradicts the settings; says why.
     """
 
     def __init__(
         self,
-        federation: Federation,
+        context: Context | Federation,
         *,
         fraction_train: float = 1.0,
+        fraction_evaluate: float = 1.0,
         min_train_nodes: int | None = None,
+        min_evaluate_nodes: int | None = None,
         min_available_nodes: int | None = None,
-        weighted_by_key: str = _EXAMPLES,
-        train_metrics_aggr_fn: MetricsAggregation = aggregate_metricrecords,
-        evaluate_metrics_aggr_fn: MetricsAggregation = aggregate_metricrecords,
+        weighted_by_key: str = EXAMPLES,
+        arrayrecord_key: str = "arrays",
+        configrecord_key: str = "config",
+        train_metrics_aggr_fn: MetricsAggregation | None = None,
+        evaluate_metrics_aggr_fn: MetricsAggregation | None = None,
         on_round: OnRound | None = None,
-        rounds_before: Sequence[Mapping[str, Any]] = (),
+        rounds_before: Sequence[RoundLine] = (),
     ) -> None:
-        if not 0 < fraction_train <= 1:
-            raise SettingsError(f"fraction_train={fraction_train}; it must be above 0 and at most 1")
-        settings = federation.settings.federation
-        most = max(min_train_nodes or 0, min_available_nodes or 0)
-        if most > settings.sites:
-            raise SettingsError(
-                f"{most} nodes are asked for, but federation.sites={settings.sites}: no more than that may take part"
-            )
-        self.federation = federation
-        self.fraction_train = fraction_train
-        self.min_train_nodes = max(min_train_nodes or 0, settings.min_sites)
-        self.min_available_nodes = min_available_nodes or settings.sites
-        self.weighted_by_key = weighted_by_key
-        self.train_metrics_aggr_fn = train_metrics_aggr_fn
-        self.evaluate_metrics_aggr_fn = evaluate_metrics_aggr_fn
+        self._of = context
+        self.settings = context.settings if isinstance(context, Federation) else from_run_config(context.run_config)
+        refuse_what_cannot_be(weighted_by_key, arrayrecord_key, configrecord_key)
+        federation = self.settings.federation
+        self.fraction_train = share("fraction_train", fraction_train, zero=False)
+        self.fraction_evaluate = share("fraction_evaluate", fraction_evaluate, zero=True)
+        self.min_train_nodes = max(least("min_train_nodes", min_train_nodes, federation.sites), federation.min_sites)
+        self.min_evaluate_nodes = least("min_evaluate_nodes", min_evaluate_nodes, federation.sites)
+        available = least("min_available_nodes", min_available_nodes, federation.sites)
+        self.min_available_nodes = max(available, federation.min_sites) if available else federation.sites
+        self.train_metrics_aggr_fn = train_metrics_aggr_fn or weighted_mean
+        self.evaluate_metrics_aggr_fn = evaluate_metrics_aggr_fn or weighted_mean
         self.on_round = on_round
         self.result = Result()
         self.test_metrics: dict[str, float | int] = {}
@@ -93,24 +107,38 @@ class BaheflStrategy(Strategy):
         self.chosen_model = ""
         self._nodes: dict[int, int] = {}
         self._rounds = 0
-        self._configs = (ConfigRecord(), ConfigRecord())
+        self._configs: tuple[Mapping[str, Scalar | bytes], Mapping[str, Scalar | bytes]] = ({}, {})
         self._figures: defaultdict[int, RoundFigures] = defaultdict(RoundFigures)
         self._unevaluated: RoundRecord | None = None
         self._best: tuple[float, int] = (float("-inf"), 0)
         self._worse_in_a_row = 0
         self._reported = 0
-        for line in rounds_before:
-            self._reported = int(line["round"])
-            self._compare(self._reported, line["validation"].get("score"))
+        self._refusals: dict[int, str] = {}
+        self._told: set[str] = set()
+        self._remember(rounds_before)
 
     @property
     def best_round(self) -> int:
         """The finalised round whose model has the best pooled validation score so far; 0 before the first."""
         return self._best[1]
 
+    @property
+    def federation(self) -> Federation:
+        """The open federation.
+
+        Raises:
+          SettingsError: `start` has not opened it yet.
+        """
+        if not isinstance(self._of, Federation):
+            raise SettingsError("the federation of this strategy is open only while strategy.start(...) runs")
+        return self._of
+
     def summary(self) -> None:
         """Log what this strategy is configured for."""
-        _log.info("contract %s, waiting for %d sites", self.federation.ledger.address, self.min_available_nodes)
+        _log.info(
+            "waiting for %d sites; of the active ones %g train, at least %d, and %g evaluate, at least %d",
+            self.min_available_nodes, self.fraction_train, self.min_train_nodes, self.fraction_evaluate, self.min_evaluate_nodes,
+        )  # fmt: skip
 
     def start(
         self,
@@ -128,7 +156,8 @@ class BaheflStrategy(Strategy):
           initial_arrays, evaluate_fn: refused; the driver never holds a model.
           num_rounds: finalised rounds (abandoned ones do not count); default `federation.rounds`.
           timeout: longest wait in seconds for each evaluation after the task. Rounds are bounded by the ledger's deadlines.
-          train_config, evaluate_config: handed to the sites' NumPyClients, with `server-round` and `rounds` added.
+          train_config, evaluate_config: handed to the sites' `fit` and `evaluate`, with `server-round` and `rounds` added;
+            `evaluate` gets `part`, too. Scalars and bytes only, as a NumPyClient's config.
 
         Returns:
           Flower's Result with the metrics of all rounds; its `arrays` stay empty.
@@ -137,43 +166,112 @@ class BaheflStrategy(Strategy):
           RunFailed: no round could be finalised, no site could open the final model, or the sites never came together.
         """
         if initial_arrays or evaluate_fn is not None:
-            raise SettingsError("the driver of a secure run holds no model: leave out initial_arrays and evaluate_fn")
-        self._configs = (train_config or ConfigRecord(), evaluate_config or ConfigRecord())
-        self._rounds = num_rounds or self.federation.settings.federation.rounds
-        self.summary()
-        self._nodes = gather(self.federation, grid, self.min_available_nodes, self._rounds)
-        Driver(
-            self.federation.ledger, grid, self._nodes, client_config=self._client_config, on_replies=self._on_replies,
-            on_round_end=self._on_round_end, screened=self.federation.settings.screening.kind != "off",
-            fraction=self.fraction_train, least=self.min_train_nodes, reported=self._reported or rounds_before(self.federation),
-        ).run()  # fmt: skip
-        self._evaluate_final(grid, timeout)
+            raise SettingsError(
+                "the driver of a secure run holds no model: leave out initial_arrays and evaluate_fn; sites start from their "
+                "NumPyClient's get_parameters, and evaluate by its evaluate"
+            )
+        self._configs = client_config("train_config", train_config), client_config("evaluate_config", evaluate_config)
+        self._rounds = least("num_rounds", num_rounds) or self.settings.federation.rounds
+        if isinstance(self._of, Federation):
+            self._conduct(self._of, grid, timeout)
+        else:
+            secure_run(self._of, self.settings, lambda f, on_round, before: self._opened(f, on_round, before, grid, timeout))
         return self.result
 
-    def _client_config(self, view: LedgerView, action: Action) -> Mapping[str, Scalar]:
-        config = {**self._configs[0], BEST_ROUND: self.best_round} if action is Action.TRAIN else {}
-        return {**config, "server-round": view.finalized_count + 1, "rounds": view.task.rounds}  # type: ignore[dict-item]
+    def _opened(
+        self, federation: Federation, on_round: OnRound, before: Sequence[RoundLine], grid: Grid, timeout_s: float
+    ) -> Ending:
+        """`start` with a context: the lines of rounds go into the run's folder, and to the user's function, if there is one."""
+        context, also = self._of, self.on_round
+
+        def both(line: RoundLine) -> None:
+            on_round(line)
+            if also:
+                also(line)
+
+        self._of, self.on_round = federation, both
+        self._remember(before)
+        try:
+            return self._conduct(federation, grid, timeout_s)
+        finally:
+            self._of, self.on_round = context, also
+
+    def _remember(self, before: Sequence[RoundLine]) -> None:
+        """What earlier drivers of this run have reported."""
+        for line in before:
+            self._reported = int(line["round"])
+            self._compare(self._reported, line["validation"].get("score"))
+
+    def _conduct(self, federation: Federation, grid: Grid, timeout_s: float) -> Ending:
+        self.summary()
+        self._nodes = gather(federation, grid, self.min_available_nodes, self._rounds)
+        Driver(
+            federation.ledger, grid, self._nodes, client_config=self._client_config, on_replies=self._on_replies,
+            on_round_end=self._on_round_end, screened=self.settings.screening.kind != "off",
+            fraction=self.fraction_train, least=self.min_train_nodes, reported=self._reported or rounds_before(federation),
+        ).run()  # fmt: skip
+        self._evaluate_final(grid, timeout_s)
+        self._write_unevaluated()
+        return Ending(
+            test=self.test_metrics, final_model=self.final_model, chosen_model=self.chosen_model, best_round=self.best_round
+        )
+
+    def _client_config(self, view: LedgerView, action: Action, member: int) -> Mapping[str, Scalar]:
+        when = {"server-round": view.finalized_count + 1, "rounds": view.task.rounds}
+        train, evaluate = self._configs
+        told: Mapping[str, object] = {}
+        if action is Action.TRAIN:
+            evaluation = {EVALUATION + key: value for key, value in evaluate.items()}
+            asked = member in self._evaluators(view, members_in(view.round.selected))
+            told = {**train, **evaluation, EVALUATE: asked, BEST_ROUND: self.best_round}
+        elif action in (Action.CAST_BALLOT, Action.CONFIRM):
+            told = evaluate
+        return {**told, **when}  # type: ignore[dict-item]
+
+    def _evaluators(self, view: LedgerView, members: Iterable[int]) -> tuple[int, ...]:
+        """Who of `members` evaluates the newest finalised model; the same at every question about it."""
+        if not self.fraction_evaluate:
+            return ()
+        candidates = sorted(members)
+        wanted = max(self.min_evaluate_nodes, 1, round(self.fraction_evaluate * view.active.bit_count()))
+        draw = random.Random(view.task.run_digest + b"evaluate" + view.last_finalized.to_bytes(4, "big"))
+        return tuple(sorted(draw.sample(candidates, min(len(candidates), wanted))))
 
     def _on_replies(self, view: LedgerView, command: Ask, replies: Mapping[int, Reply], wall_s: float) -> None:
+        self._tell(replies)
         phase = _PHASES.get(command.action)
         if phase is None:
             return
         figures = self._figures[command.number]
         figures.add(phase, wall_s, replies)
         if command.action is Action.TRAIN:
-            metrics = self._aggregated("train", self.train_metrics_aggr_fn, figures.trained)
+            metrics = aggregated("train", self.train_metrics_aggr_fn, figures.trained)
             figures.train.update(metrics)
             self.result.train_metrics_clientapp[view.finalized_count + 1] = MetricRecord(dict(metrics))
+            self._refusals |= {m: reply.error for m, reply in replies.items() if not reply.ok}
             self._on_evaluation(replies)
 
+    def _tell(self, replies: Mapping[int, Reply]) -> None:
+        """What sites note is shown once: the next round's differs in its figures only."""
+        for member, reply in replies.items():
+            for note in str(reply.facts.get("notes", "")).splitlines():
+                words = f"{member} {re.sub(r'[0-9][0-9.e+-]*', '', note)}"
+                if words not in self._told:
+                    self._told.add(words)
+                    _log.warning("site %d notes: %s", member, note)
+
     def _on_round_end(self, r: RoundRecord) -> None:
+        self._write_unevaluated()
         if r.phase is RoundPhase.FINALIZED:
-            if self._unevaluated is not None:
-                # Several rounds ended between two drivers; the sites hold the newest model by now.
-                self._write_line(self._unevaluated, {}, {})
             self._unevaluated = r
         else:
             _log.warning("round %d was abandoned: %s", r.number, r.abort_reason)
+            self._write_line(r, {}, {})
+
+    def _write_unevaluated(self) -> None:
+        """The line of a round whose model nobody evaluated, before anything later is told."""
+        if self._unevaluated is not None:
+            r, self._unevaluated = self._unevaluated, None
             self._write_line(r, {}, {})
 
     def _on_evaluation(self, replies: Mapping[int, Reply]) -> None:
@@ -184,13 +282,12 @@ class BaheflStrategy(Strategy):
         if not fresh:
             return
         evaluations = {m: reply.evaluation for m, reply in fresh.items()}
-        metrics = self._aggregated("evaluation", self.evaluate_metrics_aggr_fn, evaluations)
+        metrics = aggregated("evaluation", self.evaluate_metrics_aggr_fn, evaluations)
         self.result.evaluate_metrics_clientapp[number] = MetricRecord(dict(metrics))
         if r is not None:
             self._unevaluated = None
             by_site = {
-                m: self._aggregated("evaluation", self.evaluate_metrics_aggr_fn, {m: figures})
-                for m, figures in evaluations.items()
+                m: aggregated("evaluation", self.evaluate_metrics_aggr_fn, {m: figures}) for m, figures in evaluations.items()
             }
             self._write_line(r, metrics, by_site)
             self._stop_early(number, metrics.get("score"))
@@ -204,7 +301,7 @@ class BaheflStrategy(Strategy):
 
     def _stop_early(self, number: int, score: object) -> None:
         self._compare(number, score)
-        patience = self.federation.settings.federation.patience
+        patience = self.settings.federation.patience
         if patience and self._worse_in_a_row >= patience and self.federation.ledger.view().task.open:
             reason = f"early stopping: no better score than round {self._best[1]}'s in {patience} evaluated rounds"
             end_task(self.federation.ledger, reason)
@@ -221,7 +318,8 @@ class BaheflStrategy(Strategy):
         view = self.federation.ledger.view()
         if not view.finalized_count:
             why = view.round.abort_reason or view.task.end_reason
-            raise RunFailed(f"no round was finalised; round {view.round.number} ended with: {why}")
+            said = "".join(f"\n  site {m}: {error}" for m, error in sorted(self._refusals.items()))
+            raise RunFailed(f"no round was finalised; round {view.round.number} ended with: {why}{said}")
         replies = self._evaluate_part(grid, view, "validation", timeout_s)
         self.final_model = _named_model(replies)
         if not self.final_model:
@@ -231,54 +329,29 @@ class BaheflStrategy(Strategy):
         replies = self._evaluate_part(grid, view, "test", timeout_s)
         self.chosen_model = _named_model(replies)
         evaluations = {m: r.evaluation for m, r in replies.items() if r.ok}
-        self.test_metrics = dict(self._aggregated("test", self.evaluate_metrics_aggr_fn, evaluations))
+        self.test_metrics = dict(aggregated("test", self.evaluate_metrics_aggr_fn, evaluations))
 
     def _evaluate_part(self, grid: Grid, view: LedgerView, part: str, timeout_s: float) -> dict[int, Reply]:
-        told = {
+        told: dict[str, Scalar | bytes] = {
             **self._configs[1], "part": part, "server-round": view.finalized_count, "rounds": view.task.rounds,
             BEST_ROUND: self.best_round,
         }  # fmt: skip
-        config = request_config(
-            told,  # type: ignore[arg-type]
-            run=view.task.run_digest,
-            number=view.round.number,
-            last_try=True,
-            block=view.block_number,
-        )
-        configs = dict.fromkeys(self._nodes.values(), config)
+        evaluators = self._evaluators(view, self._nodes)
+
+        def config(member: int) -> Config:
+            return request_config(
+                {**told, EVALUATE: member in evaluators},  # type: ignore[dict-item]
+                run=view.task.run_digest, number=view.round.number, last_try=True, block=view.block_number,
+            )  # fmt: skip
+
+        configs = {node: config(member) for member, node in self._nodes.items()}
         by_node = ask(grid, Action.EVALUATE, configs, group="evaluate", timeout_s=timeout_s)
         for member, node in self._nodes.items():
             if not by_node[node].ok:
                 _log.warning("site %d did not evaluate on its %s part: %s", member, part, by_node[node].error)
-        return {member: by_node[node] for member, node in self._nodes.items()}
-
-    def _aggregated(self, phase: str, aggregate: MetricsAggregation, by_site: Mapping[int, Numbers]) -> Numbers:
-        """Aggregate over the sites whose metrics can be: a figure that cannot never ends a run that trains well."""
-        records = self._comparable(phase, by_site)
-        if not records:
-            return {}
-        try:
-            return dict(aggregate(records, self.weighted_by_key).items())  # type: ignore[arg-type]
-        except Exception as error:  # noqa: BLE001  # the function is the user's, and its input is what sites claim
-            _log.warning("the %s metrics could not be aggregated (%s: %s); left out", phase, type(error).__name__, error)
-            return {}
-
-    def _comparable(self, phase: str, by_site: Mapping[int, Numbers]) -> list[RecordDict]:
-        """What most sites report the same keys of, from at least one example; other sites are left out, with a warning."""
-        weightless = [m for m, n in by_site.items() if n and (n.get(_EXAMPLES, 1) < 1 or n.get(self.weighted_by_key, 1) <= 0)]
-        if weightless:
-            _log.warning("%s metrics of sites %s claim to come from less than one example and are left out", phase, weightless)
-        by_site = {m: numbers for m, numbers in by_site.items() if m not in weightless}
-        shapes = [frozenset(numbers) for numbers in by_site.values() if numbers]
-        if not shapes:
-            return []
-        usual = max(set(shapes), key=shapes.count)
-        odd = [m for m, numbers in by_site.items() if numbers and frozenset(numbers) != usual]
-        if odd:
-            _log.warning("%s metrics of sites %s have other keys than the rest and are left out", phase, odd)
-        if self.weighted_by_key not in usual:
-            return []
-        return [RecordDict({"metrics": MetricRecord(dict(n))}) for n in by_site.values() if frozenset(n) == usual]
+        replies = {member: by_node[node] for member, node in self._nodes.items()}
+        self._tell(replies)
+        return replies
 
     # --- Flower's hooks of its own loop, which a secure run does not use ------------------------------------------
 

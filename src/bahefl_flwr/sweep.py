@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bahefl_flwr.composition import expand_sweep
 from bahefl_flwr.errors import BaheflError
+from bahefl_flwr.flower_project import FlowerProject
 from bahefl_flwr.run_folder import RunFolder, RunSummary
 from bahefl_flwr.settings import Settings, check_data_folder, compose
 from bahefl_flwr.simulation import simulate
@@ -20,7 +21,7 @@ _ATTACK = ("attackers_out", "honest_out")
 _BACKDOOR = "backdoor_success"
 
 
-def run_sweep(app_module: str, overrides: Sequence[str], *, verbose: bool = False) -> int:
+def run_sweep(app: FlowerProject, overrides: Sequence[str], *, verbose: bool = False) -> int:
     """Run every combination of the swept overrides and return 0, or the exit code of the first job that failed.
 
     All combinations are checked before the first one starts; a job that fails is noted and the next one runs. Results are
@@ -39,7 +40,7 @@ def run_sweep(app_module: str, overrides: Sequence[str], *, verbose: bool = Fals
     try:
         for number, (job, settings) in enumerate(jobs, 1):
             print(f"job {number} of {len(jobs)}: {' '.join(job)}", flush=True)
-            row, job_code = _run_job(app_module, settings, verbose=verbose)
+            row, job_code = _run_job(app, settings, verbose=verbose)
             values = dict(text.split("=", 1) for text in job)
             table.add({**{key: values[key] for key in swept}, **row})
             code = code or job_code
@@ -48,9 +49,9 @@ def run_sweep(app_module: str, overrides: Sequence[str], *, verbose: bool = Fals
     return code
 
 
-def _run_job(app_module: str, settings: Settings, *, verbose: bool) -> tuple[dict[str, str], int]:
+def _run_job(app: FlowerProject, settings: Settings, *, verbose: bool) -> tuple[dict[str, str], int]:
     try:
-        folder = simulate(app_module, settings, verbose=verbose).folder
+        folder = simulate(app, settings, verbose=verbose).folder
     except BaheflError as error:
         print(f"error: {error}", flush=True)
         return {"outcome": "failed", "error": str(error).splitlines()[0]}, error.exit_code
@@ -90,7 +91,7 @@ def _result(summary: RunSummary | None, folder: Path | None) -> dict[str, str]:
         return row
     row |= {"outcome": summary["outcome"], "rounds": str(summary["rounds"]), "seconds": f"{summary['seconds']:.1f}"}
     if (best := summary["best"]) is not None:
-        row |= {"score": f"{best['score']:.4f}", "dice": f"{best['dice']:.4f}", "recall": f"{best['recall']:.4f}"}
+        row |= {name: f"{value:.4f}" for name, value in best.items() if name != "round"}
     if "dice" in summary["test"]:
         row["test_dice"] = f"{summary['test']['dice']:.4f}"
     if (attack := summary.get("attack")) is not None:

@@ -42,6 +42,7 @@ class Hello:
       model: digest of the model it starts from, 32 bytes.
       examples: training examples it declares, at least 1.
       binding: its signature over its SuperNode's key; empty where it says nothing of one.
+      named: whether its NumPyClient named them; else they are 1.
     """
 
     node: int
@@ -49,6 +50,7 @@ class Hello:
     model: bytes
     examples: int
     binding: bytes = b""
+    named: bool = True
 
     @classmethod
     def read(cls, reply: Reply) -> Self:
@@ -75,6 +77,7 @@ class Hello:
             model=bytes.fromhex(model),
             examples=examples,
             binding=bytes.fromhex(binding),
+            named=reply.facts.get("names-examples") is not False,
         )
 
 
@@ -174,6 +177,12 @@ def _wait_for_nodes(grid: Grid, wanted: int, timeout_s: float) -> list[int]:
 def _whitelist(federation: Federation, strangers: list[Hello]) -> None:
     """The run is its own registrar. Weights are what sites say, capped."""
     s = federation.settings.federation
+    if s.weighting == "examples" and (unnamed := [h.node for h in strangers if not h.named]):
+        _log.warning(
+            "nodes %s name no number of examples, so each weighs as much as one example; let get_properties return "
+            '{"num-examples": ...} to weigh sites by their data',
+            unnamed,
+        )
     weights = [min(h.examples, s.max_weight) if s.weighting == "examples" else 1 for h in strangers]
     federation.ledger.whitelist([h.address for h in strangers], weights)
 

@@ -21,15 +21,18 @@ from lesion_run import slice_folder, tiny_run
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")] + sorted(
-    (ROOT / "docs").rglob("*.md")
+    [*(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
 )
 # run: as it stands. show: as it stands, plus --show (it would take hours). slow: as it stands, among the slow tests.
 # ci: an installation step or check that `.ci/run` performs on a clean clone. flwr: read by Flower's own parser, then by ours.
 # fresh: as it stands, in a clean copy of the checkout with an empty environment, slow. folder: as show, with the real slices.
 # store: with a real ledger as URL and CONTRACT; a server must say where it listens, then end on SIGTERM.
 # deployment: tests/e2e holds it against deploy/local-federation.sh, which it runs.
+# project: as it stands, in the example's folder. example: one after the other, by test_example.py.
 # nox: its default sessions are what `.ci/run` checks. ended: in this process, with a small ended run as RUN and slices as FOLDER.
-MARKS = {"run", "show", "slow", "ci", "flwr", "fresh", "folder", "nox", "ended", "store", "deployment"}
+MARKS = {
+    "run", "show", "slow", "ci", "flwr", "fresh", "folder", "nox", "ended", "store", "deployment", "project", "example",
+}  # fmt: skip
 REAL_SLICES = ROOT.parent / "shared" / "data" / "ct-slices"
 
 
@@ -64,6 +67,14 @@ def test_every_shell_block_says_how_it_is_tested() -> None:
 def test_a_quick_command_works(tmp_path: Path, command: str) -> None:
     """Exit code 0, and something to read."""
     done = run(command, tmp_path, 60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize("command", commands("project"))
+def test_a_command_in_the_example_works(command: str) -> None:
+    """Exit code 0, and something to read."""
+    done = run(command, ROOT / "examples" / "digits", 60)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 

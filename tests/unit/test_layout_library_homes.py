@@ -13,7 +13,7 @@ HOMES = {
     "eth": {"ledger/"},
     "flwr": {
         "_flwr_compat.py", "_flwr_deployment.py", "app.py", "attack/", "client.py", "driver.py", "replies.py", "round_log.py",
-        "site/", "strategy.py", "task.py",
+        "secure_run.py", "site/", "site_metrics.py", "strategy.py", "strategy_options.py", "task.py",
     },
     "ray": {"_flwr_compat.py"},
     "torch": {"lesion/"},

@@ -103,3 +103,10 @@ def test_a_quiet_view_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None
     live.say("run folder /runs/x")
     live.round(line(1))
     assert capsys.readouterr() == ("", "")
+
+
+def test_another_applications_figures_have_the_columns() -> None:
+    """Whatever its sites report, by its own names; Dice is ours."""
+    heading, row = printed(line(1, validation={"loss": 0.3, "accuracy": 0.9, "num-examples": 40}))
+    assert heading.split()[5:] == ["val", "loss", "accuracy", "seconds", "gas"]
+    assert row.split()[3:6] == ["0.5000", "0.3000", "0.9000"]

@@ -152,3 +152,11 @@ def test_a_run_that_was_attacked_says_so(tmp_path: Path) -> None:
     summary["attack"] = attack_facts(folder.metrics(), "zero", [2, 3], 1)
     folder.write_summary(summary)
     assert "simulated: zero by 2, 3; 1.00 of them and 0.00 honest ones left out a round" in written(folder)
+
+
+@pytest.mark.parametrize("figures", [{"loss": 0.3, "score": 0.9, "accuracy": 0.8}, {"loss": 0.3}, {}])
+def test_a_report_of_another_application_says_nothing_of_lesions(tmp_path: Path, figures: dict[str, float]) -> None:
+    """Its own figures are drawn, as far as there are any."""
+    page = written(ended(tmp_path, [line(1, validation=figures), line(2, validation=figures)], {"accuracy": 0.8}))
+    assert "Convergence</h2>" in page
+    assert not re.search("Dice|phantom|slices|pixel", page)

@@ -96,6 +96,19 @@ def test_replay_of_a_public_vector_is_out(names: str) -> None:
     assert decision.reasons == {9: REASON.REPLAY}
 
 
+def test_replays_by_half_of_the_sites_are_out() -> None:
+    """Rule c: five replays do not become the measure of what is usual."""
+    replays = [CENTRE + 0.01 * k * STRANGER for k in range(1, 6)]
+    reasons = decided([*HONEST[:5], *replays], recent=CENTRE, history=usual_history()).reasons
+    assert set(reasons) == set(range(5, 10))
+
+
+def test_sites_that_all_go_on_as_before_are_no_replays() -> None:
+    """Rule c, the other side: in a convex problem honest updates look like the last round's, and like each other."""
+    going_on = around(CENTRE, 10, 0.04, seed=5)
+    assert decided(going_on, recent=CENTRE, drift=CENTRE, history=usual_history()).reasons == {}
+
+
 def test_undoing_is_out() -> None:
     """Rule d: an update against the accepted history that the others do not share is left out."""
     decision = decided(with_last(-HONEST[9]), recent=CENTRE, history=usual_history())

@@ -57,7 +57,10 @@ def test_an_override_wins_over_the_experiment() -> None:
         (["trian.lr=1"], "trian.lr: no such setting; did you mean train.lr"),
         (["train.lrr=1"], "did you mean train.lr?"),
         (["trian=paper"], "did you mean train?"),
-        (["experiment=papre"], "experiment=papre: no such choice; did you mean paper?; there are default, paper, poison, smoke"),
+        (
+            ["experiment=papre"],
+            "experiment=papre: no such choice; did you mean paper?; there are default, numpyclient, paper",
+        ),
         (["data=nope"], "there are folder, phantom"),
         (["train.lr=[1"], "not of the form key=value"),
         (["=3"], "no such setting"),

@@ -92,3 +92,39 @@ def test_what_a_site_decides_for_itself_is_not_in_the_digest(override: str) -> N
 def test_what_sites_must_share_is_in_the_digest(override: str) -> None:
     """A site that trains, starts or encrypts differently is noticed."""
     assert compose([override]).digest() != compose().digest()
+
+
+def test_another_applications_keys_are_its_own() -> None:
+    """Keys of another project, even of the names of our application's groups, are not ours; what is absent is as in conf/."""
+    assert from_run_config({"num-server-rounds": 3, "train.lr": "fast", "model.name": "resnet"}) == compose(
+        ["experiment=numpyclient"]
+    )
+
+
+def test_our_keys_stand_beside_another_applications() -> None:
+    """`bahefl.` in front marks a setting of ours, an experiment included."""
+    config: dict[str, Any] = {"num-server-rounds": 3, "bahefl.experiment": "smoke", "bahefl.he.update_range": 0.5}
+    assert from_run_config(config) == compose(["experiment=smoke", "he.update_range=0.5"])
+
+
+def test_final_settings_beside_another_applications_come_back() -> None:
+    """What flower-simulation hands to another application: its own keys, and all of ours."""
+    settings = compose(["experiment=paper", "he.update_range=0.5"])
+    config = settings.beside({"num-server-rounds": 3, "lr": 0.1})
+    assert from_run_config(config) == settings
+    assert (config["num-server-rounds"], config["lr"]) == (3, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"bahefl.he.treshold": 3}, "did you mean he.threshold"),
+        ({"he.threshold": 3}, "write bahefl.he.threshold"),
+        ({"bahefl.experiment": "smok"}, "did you mean smoke"),
+    ],
+)
+def test_a_misspelt_setting_beside_another_applications_is_refused(config: dict[str, Any], message: str) -> None:
+    """A guarantee that somebody asked for is not dropped as a key of the application."""
+    with pytest.raises(SettingsError) as refused:
+        from_run_config(config)
+    assert message in str(refused.value)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord, RecordDict
+from flwr.serverapp.strategy import FedAvg
 
 from bahefl_flwr.errors import SettingsError
 from bahefl_flwr.federation import Federation
 from bahefl_flwr.settings import compose
+from bahefl_flwr.site_metrics import aggregated, weighted_mean
 from bahefl_flwr.strategy import BaheflStrategy
 
 
@@ -21,11 +25,63 @@ def federation(tmp_path: Path) -> Federation:
     return Federation(settings=compose([]), folder=tmp_path, ledger=SimpleNamespace(address="0x0"))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("fraction", [0.0, -0.5, 1.1])
-def test_impossible_fraction_is_refused(federation: Federation, fraction: float) -> None:
-    """A fraction outside (0, 1] is refused when the strategy is made."""
-    with pytest.raises(SettingsError, match="fraction_train"):
-        BaheflStrategy(federation, fraction_train=fraction)
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"fraction_train": 0.0}, "fraction_train=0.0; it must be above 0"),
+        ({"fraction_train": -0.5}, "fraction_train=-0.5"),
+        ({"fraction_train": float("nan")}, "fraction_train=nan; it must be a number"),
+        ({"fraction_evaluate": 1.1}, "fraction_evaluate=1.1; it must be at least 0 and at most 1"),
+        ({"fraction_evaluate": True}, "fraction_evaluate=True; it must be a number"),
+        ({"min_train_nodes": 0}, "min_train_nodes=0; it must be a whole number of at least 1"),
+        ({"min_evaluate_nodes": 2.0}, "min_evaluate_nodes=2.0; it must be a whole number"),
+        ({"min_train_nodes": 6}, "min_train_nodes=6: 6 nodes are asked for, but federation.sites=5"),
+        ({"min_evaluate_nodes": 6}, "min_evaluate_nodes=6: 6 nodes are asked for"),
+        ({"min_available_nodes": 6}, "min_available_nodes=6: 6 nodes are asked for"),
+        ({"weighted_by_key": "num-batches"}, "updates are weighed on the ledger, by the examples that fit returns"),
+        ({"arrayrecord_key": "weights"}, "no arrays travel through the driver; leave arrayrecord_key out"),
+        ({"configrecord_key": "cfg"}, "leave configrecord_key out"),
+    ],
+)
+def test_an_argument_that_cannot_be_honoured_is_refused(federation: Federation, argument: dict[str, Any], message: str) -> None:
+    """When the strategy is made, by its name, with the reason."""
+    with pytest.raises(SettingsError) as refused:
+        BaheflStrategy(federation, **argument)
+    assert message in str(refused.value)
+
+
+def test_every_argument_of_flowers_fedavg_is_known(federation: Federation) -> None:
+    """With Flower's own defaults, two nodes at least, it is a strategy of ours; what the settings ask for is not undercut."""
+    known = inspect.signature(BaheflStrategy).parameters
+    flowers = {name: p.default for name, p in inspect.signature(FedAvg).parameters.items()}
+    assert set(flowers) <= set(known)
+    strategy = BaheflStrategy(federation, **flowers)
+    assert (strategy.min_train_nodes, strategy.min_available_nodes, strategy.min_evaluate_nodes) == (3, 3, 2)
+
+
+def test_settings_come_with_flowers_context() -> None:
+    """In an ordinary ServerApp nothing else is needed to make it."""
+    context = Context(1, 0, {}, RecordDict(), {"num-server-rounds": 3, "bahefl.federation.sites": 8})
+    assert BaheflStrategy(context).min_available_nodes == 8
+    with pytest.raises(SettingsError, match=r"open only while strategy\.start"):
+        _ = BaheflStrategy(context).federation
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_rounds": 0}, "num_rounds=0; it must be a whole number of at least 1"),
+        ({"train_config": ConfigRecord({"layers": [1, 2]})}, "train_config['layers'] is a list"),
+        ({"evaluate_config": ConfigRecord({"bahefl-run": b""})}, "keys that begin with bahefl- are this package's"),
+    ],
+)
+def test_an_argument_of_start_that_cannot_be_honoured_is_refused(
+    federation: Federation, options: dict[str, Any], message: str
+) -> None:
+    """Before anything is asked of a site."""
+    with pytest.raises(SettingsError) as refused:
+        BaheflStrategy(federation).start(grid=None, **options)  # type: ignore[arg-type]
+    assert message in str(refused.value)
 
 
 def test_driver_takes_no_model(federation: Federation) -> None:
@@ -50,31 +106,29 @@ def test_stock_loop_hooks_say_what_to_call(federation: Federation) -> None:
             hook()
 
 
-def test_site_with_other_metric_names_is_left_out_of_the_metrics(federation: Federation) -> None:
+def test_site_with_other_metric_names_is_left_out_of_the_metrics() -> None:
     """Metrics are aggregated over the sites that agree on their names; an odd one cannot spoil the round."""
-    strategy = BaheflStrategy(federation)
     usual = {"num-examples": 1, "loss": 1.0}
     by_site = {0: usual, 1: {"num-examples": 3, "loss": 2.0}, 2: {"num-examples": 5, "other": 9.0}}
-    assert strategy._aggregated("train", strategy.train_metrics_aggr_fn, by_site)["loss"] == pytest.approx(1.75)
+    assert aggregated("train", weighted_mean, by_site)["loss"] == pytest.approx(1.75)
 
 
 @pytest.mark.parametrize("examples", [0, -3])
-def test_metrics_without_examples_are_left_out(federation: Federation, examples: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_metrics_without_examples_are_left_out(examples: int, caplog: pytest.LogCaptureFixture) -> None:
     """A site that claims no examples weighs nothing, cannot divide by zero, and is named."""
-    strategy = BaheflStrategy(federation)
     by_site = {0: {"num-examples": examples, "loss": 9.0}, 1: {"num-examples": 2, "loss": 1.0}}
-    assert strategy._aggregated("train", strategy.train_metrics_aggr_fn, by_site)["loss"] == pytest.approx(1.0)
+    assert aggregated("train", weighted_mean, by_site)["loss"] == pytest.approx(1.0)
     assert "train metrics of sites [0]" in caplog.text
-    assert strategy._aggregated("train", strategy.train_metrics_aggr_fn, {0: by_site[0]}) == {}
+    assert aggregated("train", weighted_mean, {0: by_site[0]}) == {}
 
 
-def test_aggregation_that_raises_costs_only_the_figures(federation: Federation, caplog: pytest.LogCaptureFixture) -> None:
+def test_aggregation_that_raises_costs_only_the_figures(caplog: pytest.LogCaptureFixture) -> None:
     """An exception of a metrics aggregation function is reported, and the run goes on without that figure."""
 
     def broken(records: list[RecordDict], key: str) -> MetricRecord:
         raise ZeroDivisionError("no pixels")
 
-    assert BaheflStrategy(federation)._aggregated("test", broken, {0: {"num-examples": 1, "loss": 1.0}}) == {}
+    assert aggregated("test", broken, {0: {"num-examples": 1, "loss": 1.0}}) == {}
     assert "test metrics could not be aggregated (ZeroDivisionError: no pixels)" in caplog.text
 
 
@@ -83,12 +137,6 @@ def test_fewer_sites_than_the_contract_needs_are_never_selected(federation: Fede
     least = federation.settings.federation.min_sites
     assert BaheflStrategy(federation, min_train_nodes=1).min_train_nodes == least
     assert BaheflStrategy(federation, min_train_nodes=least + 1).min_train_nodes == least + 1
-
-
-def test_more_nodes_than_sites_are_not_waited_for(federation: Federation) -> None:
-    """A least number of nodes beyond federation.sites, which are all that may take part, is refused at once."""
-    with pytest.raises(SettingsError, match="6 nodes are asked for"):
-        BaheflStrategy(federation, min_available_nodes=6)
 
 
 def test_patience_counts_evaluated_rounds_only(tmp_path: Path) -> None:

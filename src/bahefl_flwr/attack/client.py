@@ -142,4 +142,4 @@ def _joined(arrays: Arrays) -> Vector32:
 
 def _split(vector: Vector32, like: Arrays) -> Arrays:
     ends = np.cumsum([a.size for a in like])[:-1]
-    return [part.reshape(a.shape) for part, a in zip(np.split(vector, ends), like, strict=True)]
+    return [part.reshape(a.shape).astype(a.dtype, copy=False) for part, a in zip(np.split(vector, ends), like, strict=True)]

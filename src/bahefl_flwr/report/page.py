@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from bahefl_flwr.lesion.metrics import Evaluation, collapse
 from bahefl_flwr.report.facts import Facts, Figure
-from bahefl_flwr.report.progress import BYTES, PHASES
+from bahefl_flwr.report.progress import BYTES, PHASES, segments_lesions
 from bahefl_flwr.report.screening import ROUND_HEAD, SCREENING_HEAD, is_screened, round_rows, screening_rows
 from bahefl_flwr.report.style import DPI
 from bahefl_flwr.report.tables import SITES_HEAD, TABLE_1_HEAD, Row, counts_of, site_rows, table_1
-from bahefl_flwr.run_folder import RoundLine, attack_told
+from bahefl_flwr.run_folder import RoundLine, attack_told, best_told
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a }
@@ -48,7 +48,7 @@ def _sections(facts: Facts, figures: Mapping[str, Figure]) -> Iterator[str]:
         yield f"<h2>What screening saw</h2>{_screening(facts.lines)}"
     yield f"<h2>Per site</h2>{_sites(facts)}"
     yield from (_figure(figures[name]) for name in ("sites", "figure6-samples") if name in figures)
-    if "figure6-samples" not in figures and facts.lines:
+    if "figure6-samples" not in figures and facts.lines and segments_lesions(facts.lines):
         yield "<p>Slices with contours are added by <code>bahefl report RUN</code>: the driver of a run holds no model.</p>"
 
 
@@ -65,8 +65,7 @@ def _facts(facts: Facts) -> list[Row]:
     if summary:
         rows.append(("wall time", f"{summary['seconds']:.1f} s"))
         if (best := summary["best"]) is not None:
-            figures = f"score {best['score']:.4f}, pooled Dice {best['dice']:.4f}, recall {best['recall']:.4f}"
-            rows.append(("best round on validation", f"round {best['round']}: {figures}"))
+            rows.append(("best round on validation", f"round {best['round']}: {best_told(best)}"))
         if attack := summary.get("attack"):
             rows.append(("attack", attack_told(attack)))
         if (chosen := summary.get("chosen")) and chosen["model_digest"]:
@@ -74,7 +73,7 @@ def _facts(facts: Facts) -> list[Row]:
         if ledger := summary.get("ledger"):
             where = f"contract {ledger['contract']} on chain {ledger['chain_id']}, block {ledger['block_number']}"
             rows.append(("ledger", where))
-    if settings:
+    if settings and segments_lesions(lines):
         d = settings.data
         rows.append(("data", f"{d.kind}, {d.image_size_px} px, split by {d.split}, Dirichlet alpha {d.alpha:g}"))
     return rows
@@ -82,6 +81,8 @@ def _facts(facts: Facts) -> list[Row]:
 
 def _notes(facts: Facts) -> Iterator[str]:
     """What a reader must know before the figures."""
+    if not segments_lesions(facts.lines):
+        return
     if facts.settings and facts.settings.data.kind == "phantom":
         yield "Generated phantoms, not patients: these figures say nothing about real CT."
     elif facts.settings and facts.settings.data.split == "slice":
@@ -202,7 +203,8 @@ def _sites(facts: Facts) -> str:
         return f"<p>{_again(facts)}</p>{_table(SITES_HEAD, site_rows(facts.chosen.sites))}"
     measured = [line for line in facts.lines if line.get("sites")]
     if not measured:
-        return "<p>Not recorded; <code>bahefl report RUN</code> measures the model on each partition of a simulation.</p>"
+        again = " <code>bahefl report RUN</code> measures the model on each partition of a simulation."
+        return f"<p>Not recorded.{again if segments_lesions(facts.lines) else ''}</p>"
     last = measured[-1]
     names = list(dict.fromkeys(name for figures in last["sites"].values() for name in figures))
     rows = [(site, *(_number(figures.get(name)) for name in names)) for site, figures in last["sites"].items()]

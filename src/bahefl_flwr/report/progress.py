@@ -45,6 +45,31 @@ _STATES = {
 }  # fmt: skip
 
 
+def segments_lesions(lines: Lines) -> bool:
+    """Whether the figures are our own application's; true while there are none."""
+    return any("dice" in line["validation"] for line in lines) or not any(line["finalised"] for line in lines)
+
+
+def other_convergence(lines: Lines) -> bytes:
+    """Both losses, and the first two other figures that another application's sites report, by round. PNG."""
+    names = dict.fromkeys(name for line in lines for name in line["validation"])
+    shown = [name for name in names if name not in ("loss", "num-examples", "model-round")][:2]
+
+    def paint(panels: list[Axes]) -> None:
+        loss, *others = panels
+        _curve(loss, lines, lambda line: line["train_loss"], style.GREY, "s--", label="training")
+        _curve(loss, lines, _validation("loss"), style.BLUE, "o-", label="validation")
+        loss.legend()
+        for panel, name in zip(others, shown, strict=True):
+            _curve(panel, lines, _validation(name), style.BLUE, "o-")
+        for panel, label in zip(panels, ("loss", *(f"{name} (validation)" for name in shown)), strict=True):
+            by_round(panel, ticks=6)
+            panel.set_xlim(lines[0]["round"] - 0.9, lines[-1]["round"] + 0.9)
+            panel.set_ylabel(label)
+
+    return draw(("(a)", "(b)", "(c)")[: 1 + len(shown)], 2.5, paint)
+
+
 def convergence(lines: Lines) -> bytes:
     """Pooled validation Dice, both losses, and recall, by round; the best score and collapsed rounds are marked. PNG."""
 

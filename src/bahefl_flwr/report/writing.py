@@ -48,7 +48,12 @@ def write(folder: RunFolder, chosen: ChosenModel | None = None) -> Path:
 def _figures(facts: Facts) -> Iterator[Figure]:
     """In the order of the page; numbers are those of the paper."""
     lines, test = facts.lines, facts.summary["test"] if facts.summary else {}
-    if lines:
+    if lines and not progress.segments_lesions(lines):
+        yield Figure(
+            name="figure3-convergence", heading="Convergence", png=progress.other_convergence(lines),
+            caption="What the sites report of the model after each round, by their examples.",
+        )  # fmt: skip
+    elif lines:
         yield Figure(
             name="figure3-convergence", heading="Convergence (figure 3)", png=progress.convergence(lines),
             caption="The model after each round on the sites' validation parts, pixels pooled: (a) Dice, (b) loss, (c) recall.",

@@ -62,8 +62,19 @@ def duplicates(figures: Figures, left: Positions, _history: History, rules: Rule
 
 
 def replays(figures: Figures, left: Positions, _history: History, rules: Rules) -> set[int]:
-    """Rule c: nothing but a public vector."""
-    return {p for p in left if any(column[p] > rules.replay for column in figures.alignments.values())}
+    """Rule c: nothing but a public vector, and far nearer to it than sites are.
+
+    The second condition keeps honest sites in where all of them go on as before, as in a convex problem: else every update of
+    the second round would be a replay. The upper median, so that half of the sites cannot make a replay usual.
+    """
+    found: set[int] = set()
+    for column in figures.alignments.values() if left else ():
+        distances = {p: max(0, ONE - column[p]) for p in left}
+        usual = sorted(distances.values())[len(left) // 2]
+        found |= {
+            p for p, distance in distances.items() if column[p] > rules.replay and distance * ONE < rules.duplicate_share * usual
+        }
+    return found
 
 
 def undoing(figures: Figures, left: Positions, history: History, rules: Rules) -> set[int]:

@@ -5,23 +5,23 @@ Only the translation between Flower's messages and the site's actions lives here
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
-from flwr.client import Client, NumPyClient
+from flwr.client import NumPyClient
 from flwr.clientapp import ClientApp
 
 from bahefl_flwr.errors import BaheflError, SettingsError
-from bahefl_flwr.settings import from_run_config
+from bahefl_flwr.settings import Scalar, from_run_config
 from bahefl_flwr.site import ceremony, confirmation, conflict, coordination, dispute, hello, sketches, training, verification
+from bahefl_flwr.site.numpy_client import ClientConfig, ClientFn, make_client
 from bahefl_flwr.site.state import Outcome, Request, Site, open_site
 from bahefl_flwr.site.telling import telling
-from bahefl_flwr.steps import Action
+from bahefl_flwr.steps import EVALUATE, EVALUATION, Action
 
-ClientFn = Callable[[Context], Client | NumPyClient]
 _Act = Callable[[Site, Request], Outcome]
-_ActWithClient = Callable[[Site, Request, Callable[[], NumPyClient], training.ClientConfig], Outcome]
+_ActWithClient = Callable[[Site, Request, Callable[[], NumPyClient], ClientConfig], Outcome]
 
 _QUERIES: dict[Action, _Act] = {
     Action.COMMIT_SEEDS: ceremony.commit_seeds,
@@ -53,17 +53,17 @@ def secure_client_app(client_fn: ClientFn) -> ClientApp:
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        client = partial(_numpy_client, client_fn, context)
+        client = partial(make_client, client_fn, context)
         return _answer(message, context, lambda s, r: training.train(s, r, client, _client_config(message)))
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        client = partial(_numpy_client, client_fn, context)
+        client = partial(make_client, client_fn, context)
         return _answer(message, context, lambda s, r: training.evaluate(s, r, client(), _client_config(message)))
 
     @app.query(_name(Action.HELLO))
     def greet(message: Message, context: Context) -> Message:
-        client = partial(_numpy_client, client_fn, context)
+        client = partial(make_client, client_fn, context)
         return _answer(message, context, lambda s, _: hello.hello(s, client()))
 
     for action, act in _QUERIES.items():
@@ -74,7 +74,7 @@ def secure_client_app(client_fn: ClientFn) -> ClientApp:
 
 
 def _answer_with_client(message: Message, context: Context, client_fn: ClientFn, act: _ActWithClient) -> Message:
-    client = partial(_numpy_client, client_fn, context)
+    client = partial(make_client, client_fn, context)
     return _answer(message, context, lambda s, r: act(s, r, client, _client_config(message)))
 
 
@@ -112,12 +112,20 @@ def _request(message: Message) -> Request:
             quorum=int(str(config["bahefl-quorum"]), 16),
             last_try=bool(config["bahefl-last-try"]),
             block=int(config["bahefl-block"]),  # type: ignore[arg-type]
+            evaluate=bool(config.get(EVALUATE, True)),
+            evaluation=_evaluation(config),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise SettingsError(f"a message whose config lacks or garbles {error} is not from BaheflStrategy; ignored") from None
 
 
-def _client_config(message: Message) -> training.ClientConfig:
+def _evaluation(config: ConfigRecord) -> Mapping[str, Scalar | bytes]:
+    """What the NumPyClient's evaluate is told along with training."""
+    ours = {key: value for key, value in config.items() if key.startswith(EVALUATION)}
+    return {k.removeprefix(EVALUATION): v for k, v in ours.items() if isinstance(v, bool | bytes | float | int | str)}
+
+
+def _client_config(message: Message) -> ClientConfig:
     """What Flower's strategies give a NumPyClient: the config record, without our own entries."""
     config = message.content["config"]
     return {k: v for k, v in config.items() if not k.startswith("bahefl-") and isinstance(v, bool | bytes | float | int | str)}
@@ -133,11 +141,3 @@ def _reply(outcome: Outcome) -> RecordDict:
             "bytes": MetricRecord({**outcome.bytes, "gas": outcome.gas}),
         }
     )
-
-
-def _numpy_client(client_fn: ClientFn, context: Context) -> NumPyClient:
-    client = client_fn(context)
-    client = getattr(client, "numpy_client", client)  # .to_client() wraps it in an object of this attribute
-    if not isinstance(client, NumPyClient):
-        raise SettingsError(f"client_fn returned {type(client).__name__}; secure_client_app needs a flwr.client.NumPyClient")
-    return client

@@ -11,10 +11,10 @@ from bahefl_flwr.records import LedgerView, RoundPhase, RoundRecord
 from bahefl_flwr.site.checked_opening import expect_agreement, open_checked
 from bahefl_flwr.site.conflict import model_after, settled_outcome
 from bahefl_flwr.site.model import CONFIRMED_FILE, save_model
+from bahefl_flwr.site.numpy_client import ClientConfig, ClientFactory
 from bahefl_flwr.site.opening import base_model
 from bahefl_flwr.site.spoiled import report_spoiled
 from bahefl_flwr.site.state import Outcome, Request, Site, expect_round
-from bahefl_flwr.site.training import ClientConfig, ClientFactory
 
 
 def confirm_opening(site: Site, request: Request, make_client: ClientFactory, config: ClientConfig) -> Outcome:

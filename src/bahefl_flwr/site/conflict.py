@@ -9,17 +9,17 @@ import secrets
 
 from flwr.client import NumPyClient
 
-from bahefl_flwr.errors import ProtocolError, SpoiledSum
+from bahefl_flwr.errors import ProtocolError, SpoiledSum, TrainingError
 from bahefl_flwr.he.ring import Int64Array
 from bahefl_flwr.ledger.ballots import ballot_commitment
 from bahefl_flwr.records import BallotStage, LedgerView, RoundOutcome, RoundPhase, RoundRecord
 from bahefl_flwr.screening.ballots import anchor_choice, ballot_of, outcome_of
 from bahefl_flwr.site.checked_opening import expect_agreement, open_checked
 from bahefl_flwr.site.model import Model
+from bahefl_flwr.site.numpy_client import ClientConfig, ClientFactory, evaluated, has_anchor
 from bahefl_flwr.site.opening import base_model, mean_update, record_of
 from bahefl_flwr.site.spoiled import report_spoiled
 from bahefl_flwr.site.state import Outcome, Request, Site, expect_round
-from bahefl_flwr.site.training import ClientConfig, ClientFactory, evaluated
 
 
 def cast_ballot(site: Site, request: Request, make_client: ClientFactory, config: ClientConfig) -> Outcome:
@@ -84,7 +84,7 @@ def settled_outcome(
 
     def anchor() -> RoundOutcome:
         client = make_client()
-        if not client.get_properties({}).get("anchor"):
+        if not has_anchor(client):
             # It would evaluate its own data, and every site come to another outcome.
             return RoundOutcome.NONE
         return anchor_choice(*_losses(site, r, packed, client, {**config, "part": "anchor"}))
@@ -105,14 +105,17 @@ def _losses(
     """Loss of this site's NumPyClient after the whole, the first and the second half, on the part of its data that config names.
 
     Raises:
-      TrainingError: `evaluate` raised.
+      TrainingError: `evaluate` raised, or evaluates nothing: then this site has nothing to vote by, and does not.
     """
-    base = base_model(site, r)
-    whole, first, second = (
-        evaluated(client, model_after(site, r, packed, base, candidate), config)[0]
-        for candidate in (RoundOutcome.WHOLE, RoundOutcome.FIRST, RoundOutcome.SECOND)
-    )
-    return whole, first, second
+    base, who = base_model(site, r), f"site {site.me().index}, round {r.number}"
+
+    def loss(candidate: RoundOutcome) -> float:
+        value, examples, _ = evaluated(client, model_after(site, r, packed, base, candidate), config, who)
+        if not examples:
+            raise TrainingError(f"{who}: evaluate says that it evaluated no example, so this site has nothing to vote by")
+        return value
+
+    return loss(RoundOutcome.WHOLE), loss(RoundOutcome.FIRST), loss(RoundOutcome.SECOND)
 
 
 def _key(view: LedgerView, r: RoundRecord) -> tuple[str, int, str]:

@@ -10,7 +10,7 @@ from bahefl_flwr.errors import TransactionReverted
 from bahefl_flwr.records import Member, MemberStatus
 from bahefl_flwr.site.history import first_memory, keep_model
 from bahefl_flwr.site.model import MODEL_FILE
-from bahefl_flwr.site.opening import initial_model
+from bahefl_flwr.site.numpy_client import declared_examples, initial_model
 from bahefl_flwr.site.state import Outcome, Site
 
 
@@ -25,7 +25,7 @@ def hello(site: Site, client: NumPyClient) -> Outcome:
     if not (site.folder / MODEL_FILE).exists():
         # A site that has not trained yet must know the model's size to verify and to help open.
         keep_model(site.folder, model, first_memory(model))
-    examples = client.get_properties({}).get("num-examples", 1)
+    examples = declared_examples(client)
     outcome.facts.update(
         {
             "address": site.address,
@@ -34,7 +34,9 @@ def hello(site: Site, client: NumPyClient) -> Outcome:
             "status": int(member.status if member else MemberStatus.NONE),
             "model": model.digest().hex(),
             "parameters": model.parameters,
-            "num-examples": max(1, int(examples)),
+            # A site that names no number weighs one; the driver says so.
+            "num-examples": examples or 1,
+            "names-examples": examples is not None,
             "versions": " ".join(f"{name} {version(name)}" for name in ("bahefl-flwr", "flwr", "tenseal")),
         }
     )

@@ -24,21 +24,13 @@ from bahefl_flwr.sealing import sealing_context
 from bahefl_flwr.site.aggregates import aggregate_name, ciphertext_parts
 from bahefl_flwr.site.history import Memory, first_memory, keep_model, load_memory
 from bahefl_flwr.site.keys import forget_epochs_before
-from bahefl_flwr.site.model import CONFIRMED_FILE, MODEL_FILE, Array, Model, checked, load_model
+from bahefl_flwr.site.model import CONFIRMED_FILE, MODEL_FILE, Array, Model, load_model
+from bahefl_flwr.site.numpy_client import initial_model
 from bahefl_flwr.site.objects import forget_before, kept, put_kept
 from bahefl_flwr.site.selection import keep_if_best
 from bahefl_flwr.site.state import Outcome, Site, security_params
 from bahefl_flwr.site.updates import part_blocks
 from bahefl_flwr.store.manifest import Manifest
-
-
-def initial_model(client: NumPyClient) -> Model:
-    """The NumPyClient's own starting point, as round 0.
-
-    Raises:
-      UpdateError: its arrays are not finite floating point.
-    """
-    return checked(client.get_parameters({}), getattr(client, "parameter_names", ()), 0)
 
 
 def current_model(site: Site, view: LedgerView, client: NumPyClient, outcome: Outcome, best: int = 0) -> Model:

@@ -6,7 +6,7 @@ Opening and checking only; the actions themselves are the other modules of this 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -21,7 +21,7 @@ from bahefl_flwr.journal import Journal
 from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import ContractConfig, FederationLedger
 from bahefl_flwr.records import EpochPhase, EpochRecord, LedgerView, Member, RoundPhase, RoundRecord, members_in
-from bahefl_flwr.settings import Settings
+from bahefl_flwr.settings import Scalar, Settings
 from bahefl_flwr.site.place import place_of
 from bahefl_flwr.store import Store
 from bahefl_flwr.stores import open_store
@@ -38,6 +38,7 @@ class Request:
       run: the task's run digest. number: round or key epoch. quorum: mask of the members asked for shares.
       last_try: the driver will not ask again; a site that cannot act should say so on the ledger.
       block: the driver's newest block that counts. Only a hint: a site whose own node is behind waits a little for it.
+      evaluate: with training, whether to evaluate the newest model, too. evaluation: what the NumPyClient's evaluate is told.
     """
 
     run: bytes
@@ -45,6 +46,8 @@ class Request:
     quorum: int = 0
     last_try: bool = False
     block: int = 0
+    evaluate: bool = True
+    evaluation: Mapping[str, Scalar | bytes] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

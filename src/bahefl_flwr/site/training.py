@@ -6,9 +6,9 @@ The update leaves this module only as a ciphertext, and its bytes leave the site
 from __future__ import annotations
 
 import logging
+import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,7 +26,6 @@ from bahefl_flwr.errors import (
     StoreError,
     StoreUnavailable,
     TrainingError,
-    UpdateError,
 )
 from bahefl_flwr.he.keys import PublicKey
 from bahefl_flwr.he.packing import pack, sketch_factor
@@ -37,6 +36,7 @@ from bahefl_flwr.ledger.connection import Receipt
 from bahefl_flwr.records import LedgerView, Member, ObjectKind, RoundPhase, RoundRecord
 from bahefl_flwr.site.dispute import EVIDENCE_NAME, answer_slander
 from bahefl_flwr.site.model import Array, Model
+from bahefl_flwr.site.numpy_client import ClientConfig, ClientFactory, evaluated, fitted, numbers
 from bahefl_flwr.site.objects import keep, kept_names, put_kept
 from bahefl_flwr.site.opening import current_model
 from bahefl_flwr.site.selection import best_round, chosen_model
@@ -44,10 +44,11 @@ from bahefl_flwr.site.state import Outcome, Request, Site, expect_config, expect
 from bahefl_flwr.site.transcript import public_key
 from bahefl_flwr.site.updates import proof_context
 
-ClientConfig = dict[str, bool | bytes | float | int | str]
-ClientFactory = Callable[[], NumPyClient]
 UPDATE_NAME = "update"
 _WORK = "work"
+# Parts of an update that are worth a note: that were cut off, or that rounding may have changed.
+_CLIPPED = 0.05
+_ROUNDED = 0.5
 
 _log = logging.getLogger("bahefl_flwr.site")
 
@@ -96,19 +97,23 @@ def _make_update(
     site: Site, request: Request, view: LedgerView, me: Member, make_client: ClientFactory, config: ClientConfig
 ) -> dict[str, Any]:
     """Open, evaluate, fit and encrypt. A site that cannot says so on the ledger; of what may pass by itself, at the last try."""
-    outcome = Outcome()
+    outcome, who = Outcome(), f"site {me.index}, round {view.round.number}"
     # What the round is comes from the ledger, never from the message (DESIGN section 4).
-    config = {**config, "server-round": view.finalized_count + 1, "rounds": view.task.rounds}
+    when: ClientConfig = {"server-round": view.finalized_count + 1, "rounds": view.task.rounds}
+    config = {**config, **when}
     try:
         client = make_client()
         base = current_model(site, view, client, outcome, best_round(config))
-        evaluate_model(base, client, {**config, "part": "validation"}, outcome)
+        if request.evaluate:
+            evaluate_model(base, client, {**request.evaluation, **when, "part": "validation"}, outcome, who)
         # Everything from elsewhere comes before the training: nothing that fails afterwards may cost it.
         key = public_key(site, view)
         if isinstance(client, Continues):
             client.work_folder = site.round_folder(view.round.number) / _WORK
             client.work_folder.mkdir(mode=0o700, exist_ok=True)
-        update, examples = _fit(base, client, config, outcome)
+        with outcome.timed("train"):
+            update, examples, metrics = fitted(client, base, config, who)
+        outcome.metrics.update(metrics | {"num-examples": examples})
         return _encrypt(site, view, me, key, base, update, examples, outcome)
     except (StoreError, StoreUnavailable, ShareError, SealError, LedgerUnreachable) as error:
         if request.last_try:
@@ -130,27 +135,6 @@ def _decline(site: Site, r: RoundRecord, error: Exception) -> None:
         _log.warning("round %d: could not decline: %s", r.number, refusal)
 
 
-@contextmanager
-def _named_failure(method: str) -> Iterator[None]:
-    """Whatever the NumPyClient's `method` raises becomes a TrainingError that names it; our own errors pass."""
-    try:
-        yield
-    except BaheflError:
-        raise
-    except Exception as error:
-        raise TrainingError(f"{method} raised {type(error).__name__}: {error}") from error
-
-
-def _fit(base: Model, client: NumPyClient, config: ClientConfig, outcome: Outcome) -> tuple[Array, int]:
-    """Paper step 2."""
-    with outcome.timed("train"), _named_failure("fit"):
-        trained, examples, metrics = client.fit([a.copy() for a in base.arrays], config)
-    if examples < 1:
-        raise UpdateError(f"fit reported {examples} examples; a site without data cannot take part")
-    outcome.metrics.update(numbers(metrics) | {"num-examples": int(examples)})
-    return base.update_towards(trained), int(examples)
-
-
 def _encrypt(
     site: Site, view: LedgerView, me: Member, key: PublicKey, base: Model, update: Array, examples: int, outcome: Outcome
 ) -> dict[str, Any]:
@@ -165,7 +149,7 @@ def _encrypt(
             f"{weight / me.max_weight:.2%} of what it could"
         )
     with outcome.timed("encrypt"):
-        outcome.metrics["clipped-fraction"] = float(np.mean(np.abs(update) > params.update_range))
+        _note_range(r, update, share, params, outcome)
         packed = pack(_sketchable(site, r, update, share, params, outcome), share, params)
         context = proof_context(
             run=view.task.run_digest, round=r.number, address=site.address, epoch=r.epoch, key_digest=key.digest()
@@ -187,6 +171,26 @@ def _encrypt(
         "bytes": outcome.bytes,
         "notes": outcome.notes,
     }
+
+
+def _note_range(r: RoundRecord, update: Array, share: float, params: SecurityParams, outcome: Outcome) -> None:
+    """Say where he.update_range suits the update so badly that little of it is left."""
+    reach = params.update_range
+    clipped = float(np.mean(np.abs(update) > reach))
+    outcome.metrics["clipped-fraction"] = clipped
+    if clipped > _CLIPPED:
+        outcome.notes.append(
+            f"round {r.number}: {clipped:.0%} of the changes lie beyond he.update_range={reach:g}, the farthest at "
+            f"{np.abs(update).max():.3g}, and were cut to it; choose a larger he.update_range, or smaller training steps"
+        )
+    # Root mean square of rounding to the unit that `pack` rounds to: unit / sqrt(12) a parameter.
+    unit = reach / (params.field_scale * share)
+    rounding = unit * math.sqrt(update.size / 12)
+    if 0 < float(np.linalg.norm(update)) * _ROUNDED < rounding:
+        outcome.notes.append(
+            f"round {r.number}: the changes, of {math.sqrt(float(np.mean(np.square(update)))):.2g} on average, are rounded to "
+            f"multiples of {unit:.2g}, which loses much of them; choose an he.update_range below {reach:g}"
+        )
 
 
 def _sketchable(site: Site, r: RoundRecord, update: Array, share: float, params: SecurityParams, outcome: Outcome) -> Array:
@@ -255,28 +259,21 @@ def _reveal_layer(site: Site, r: RoundRecord) -> int:
     return site.ledger.reveal(r.number, site.identity.onion.reveal(me.onion_anchor)).gas_used
 
 
-def evaluate_model(model: Model, client: NumPyClient, config: ClientConfig, outcome: Outcome) -> None:
+def evaluate_model(model: Model, client: NumPyClient, config: ClientConfig, outcome: Outcome, who: str) -> None:
     """Let the NumPyClient evaluate an opened model; its figures go into `outcome.evaluation`.
 
-    Raises:
-      TrainingError: `evaluate` raised.
+    A NumPyClient that fails there costs nothing but the figures, and a note says so: they are for people, no round needs them.
     """
-    with outcome.timed("evaluate"):
-        loss, examples, metrics = evaluated(client, model, config)
-    if examples:
-        outcome.evaluation.update(numbers({**metrics, "loss": loss}) | {"num-examples": int(examples)})
-        outcome.evaluation["model-round"] = model.round
     outcome.facts["model"] = model.digest().hex()
-
-
-def evaluated(client: NumPyClient, model: Model, config: ClientConfig) -> tuple[float, int, Mapping[str, Any]]:
-    """What the NumPyClient says of a model: loss, number of examples, further figures.
-
-    Raises:
-      TrainingError: `evaluate` raised.
-    """
-    with _named_failure("evaluate"):
-        return client.evaluate([a.copy() for a in model.arrays], config)
+    try:
+        with outcome.timed("evaluate"):
+            loss, examples, metrics = evaluated(client, model, config, who)
+    except TrainingError as error:
+        outcome.notes.append(str(error))
+        return
+    if examples:
+        outcome.evaluation.update(numbers({**metrics, "loss": loss}) | {"num-examples": examples})
+        outcome.evaluation["model-round"] = model.round
 
 
 def evaluate(site: Site, request: Request, client: NumPyClient, config: ClientConfig) -> Outcome:
@@ -291,17 +288,8 @@ def evaluate(site: Site, request: Request, client: NumPyClient, config: ClientCo
     outcome = Outcome()
     best = best_round(config)
     model = current_model(site, view, client, outcome, best)
-    evaluate_model(chosen_model(site, model, best) if config.get("part") == "test" else model, client, config, outcome)
+    wanted = chosen_model(site, model, best) if config.get("part") == "test" else model
+    outcome.facts["model"] = wanted.digest().hex()
+    if request.evaluate:
+        evaluate_model(wanted, client, config, outcome, f"site {site.me().index}, after round {model.round}")
     return outcome
-
-
-def numbers(metrics: Mapping[str, Any]) -> dict[str, float | int]:
-    """The entries of a NumPyClient's metrics that Flower's MetricRecord can carry; booleans become 0 and 1.
-
-    What is no number, or not a finite one, is left out: a NaN loss must not cost the site its round.
-    """
-    return {
-        k: int(v) if isinstance(v, bool | np.bool_ | np.integer | int) else float(v)
-        for k, v in metrics.items()
-        if isinstance(v, bool | int | float | np.bool_ | np.integer | np.floating) and np.isfinite(v)
-    }

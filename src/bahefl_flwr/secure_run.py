@@ -1,0 +1,154 @@
+"""One run around its rounds: its folder and ledger before them, what is shown meanwhile, the summary and report after them.
+
+The rounds themselves are the strategy's; nothing of an application's model or data is known here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from flwr.app import Context
+
+from bahefl_flwr import logs, run_folder
+from bahefl_flwr.errors import BaheflError
+from bahefl_flwr.federation import Federation, open_federation, run_goes_on
+from bahefl_flwr.live import LiveView
+from bahefl_flwr.metrics import VARIABLE as METRICS
+from bahefl_flwr.metrics import DriverMetrics
+from bahefl_flwr.run_folder import AttackFacts, RoundLine, RunFolder, RunSummary
+from bahefl_flwr.settings import Settings
+
+_ACCOUNT_KEYS = {"automatic": "throw-away keys of a simulation", "registrar": "keys in the sites' own homes"}
+
+_log = logging.getLogger("bahefl_flwr.driver")
+
+OnRound = Callable[[RoundLine], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What a task came to.
+
+    Attributes:
+      test: figures of the chosen model on the sites' test parts.
+      final_model, chosen_model: digests in hexadecimal, "" if no site named one. best_round: 0 where no round had a score.
+    """
+
+    test: Mapping[str, float | int]
+    final_model: str
+    chosen_model: str
+    best_round: int
+
+
+Conduct = Callable[[Federation, OnRound, Sequence[RoundLine]], Ending]
+
+
+def secure_run(context: Context, settings: Settings, conduct: Conduct) -> None:
+    """Open a run's folder and ledger, let `conduct` carry its task out, and leave the folder complete, whatever happens.
+
+    Args:
+      conduct: gets the open federation, a function to call with the line of each round that has ended, and the lines of the
+        rounds before, where this run goes on.
+
+    Raises:
+      BaheflError: whatever ended the run early; the summary and the report are written before.
+    """
+    with logs.belonging(run=str(context.run_id)):
+        bare = logs.configure(os.environ.get(logs.VARIABLE, ""))
+        metrics = DriverMetrics(os.environ.get(METRICS, ""))
+        with metrics.run():
+            _drive(context, settings, conduct, metrics, quiet=bare)
+
+
+def _drive(context: Context, settings: Settings, conduct: Conduct, metrics: DriverMetrics, *, quiet: bool) -> None:
+    """The run itself. `quiet`: nothing is printed, because the log is what is read."""
+    started = time.monotonic()
+    folder = _folder(settings, context.run_id)
+    live = LiveView(quiet=quiet)
+    live.say(f"run folder {folder.path}")
+
+    def on_round(line: RoundLine) -> None:
+        folder.append_metrics(line)
+        metrics.round(line)
+        _log.info(run_folder.round_told(line), extra=_figures(line))
+        live.round(line)
+
+    try:
+        with live.attached(), open_federation(settings, folder.path) as federation:
+            ending = conduct(federation, on_round, folder.metrics())
+            summary = _summary(federation, ending, folder, time.monotonic() - started)
+    except BaheflError as error:
+        # What was finalised stays told, whatever ended the run.
+        seconds = time.monotonic() - started
+        if logs.structured():  # else the command that started the run says so, or Flower
+            _log.error("the run failed: %s", error, extra={"reason": type(error).__name__})
+        summary = run_folder.summarise(
+            folder.metrics(), experiment=settings.experiment, seconds=seconds, reason=str(error), failed=True
+        )
+        _finish(summary, folder, live)
+        raise
+    _finish(summary, folder, live)
+
+
+def _folder(settings: Settings, run_id: int) -> RunFolder:
+    """The run's folder: a new one, or that of a run of this name that has not come to its end on this contract."""
+    run = settings.run
+    if settings.ledger.contract:
+        for begun in run_folder.unfinished(run.root, run.name, settings.ledger.contract):
+            # Without a summary it was cut off, be it in the last evaluations; with one it failed, perhaps for a passing reason.
+            if begun.summary() is None or run_goes_on(settings, begun.path):
+                run_folder.lead_to(begun, run.root, run_id)
+                break
+    return run_folder.create(run.root, run.name, run_id, settings.yaml())
+
+
+def _figures(line: RoundLine) -> dict[str, float]:
+    return {"seconds": line["seconds"]["total"], "bytes": sum(line["bytes"].values()), "gas": line["gas"]["total"]}
+
+
+def _finish(summary: RunSummary, folder: RunFolder, live: LiveView) -> None:
+    from bahefl_flwr import report
+
+    folder.write_summary(summary)
+    live.finish(summary, folder.path, report.write(folder))
+
+
+def _summary(federation: Federation, ending: Ending, folder: RunFolder, seconds: float) -> RunSummary:
+    view = federation.ledger.view()
+    threshold, committee = view.epoch.threshold, view.epoch.committee.bit_count()
+    single = f"single key, held by all {committee} members (the paper's experiment)"
+    lines = folder.metrics()
+    epochs = len({line["epoch"] for line in lines})
+    renewed = f", {epochs} key epochs" if epochs > 1 else ""
+    summary = run_folder.summarise(
+        lines,
+        experiment=federation.settings.experiment,
+        seconds=seconds,
+        test=ending.test,
+        reason=view.task.end_reason,
+    )
+    if federation.settings.attack.name != "none":
+        summary["attack"] = _attack(federation, lines)
+    summary["chosen"] = {"round": ending.best_round or view.last_finalized, "model_digest": ending.chosen_model}
+    summary["ledger"] = {
+        "contract": federation.ledger.address,
+        "chain_id": federation.ledger.chain_id,
+        "last_round": view.round.number,
+        "block_number": view.block_number,
+        "model_digest": ending.final_model,
+        "key_mode": (f"threshold {threshold} of {committee}" if threshold > 1 else single) + renewed,
+        "account_keys": _ACCOUNT_KEYS[federation.settings.federation.admission],
+    }
+    return summary
+
+
+def _attack(federation: Federation, lines: Sequence[RoundLine]) -> AttackFacts:
+    from bahefl_flwr.attack.roster import attacking_members
+
+    attack = federation.settings.attack
+    members = attacking_members(federation.settings, federation.folder, federation.ledger.members())
+    return run_folder.attack_facts(lines, attack.name, members, attack.start_round)
