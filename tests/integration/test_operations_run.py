@@ -149,6 +149,7 @@ def test_rays_workers_log_into_the_same_file(tmp_path: Path) -> None:
     """A simulation of the lesion application: whole lines of driver and sites, one run, and metrics of each."""
     environment = {**os.environ, logs.VARIABLE: f"json:{tmp_path / 'log'}", metrics.VARIABLE: str(tmp_path / "metrics")}
     command = [sys.executable, "-m", "bahefl_flwr", "experiment=smoke", "federation.rounds=1", f"run.root={tmp_path}"]
+    command.append("federation.hello_timeout_s=300")
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(text) for text in (tmp_path / "log").read_text().splitlines()]

@@ -19,8 +19,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
-# Flower's drop-in for its own SuperExec, with the options of that.
-SAME_OPTIONS = {"bahefl-executor": "flower-superexec"}
+# Drop-ins for Flower's own programs, with the options of those.
+SAME_OPTIONS = {"bahefl-executor": "flower-superexec", "bahefl-supernode": "flower-supernode"}
 OF_OURS = {"store": ("store", "serve"), "ledger": ("ledger", "serve")}
 # The rating of `systemd-analyze security`, times ten: 0 is nothing allowed, 96 is everything.
 MOST_EXPOSED = 20

@@ -30,8 +30,6 @@ def test_the_table_of_exit_codes_is_that_of_the_errors() -> None:
     rows = re.findall(r"^\| (\d+) \|([^|]*)\|", section("Exit codes"), re.MULTILINE)
     told = {int(code): {name.strip() for name in names.split(",") if name.strip()} for code, names in rows}
     assert told.keys() - codes().keys() == {0, console.INTERRUPTED, cli.TERMINATED}
-    # The executor's error comes with the executor.
-    told[1] &= {"BaheflError"} | codes()[1]
     assert {code: names for code, names in told.items() if names} == codes()
 
 
