@@ -109,4 +109,5 @@ for _ in 1 2 3 4 5 6; do
   flwr run "$project" local --stream --run-config "$folder/administrator/run-config.toml" || true
   ls "$folder"/runs/2*/summary.json >/dev/null 2>&1 && break
 done
+grep -q '"outcome": "completed"' "$folder"/runs/2*/summary.json
 bahefl audit "$folder"/runs/2* --store "$folder/store"

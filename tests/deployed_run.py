@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from flwr.app import Context
 from flwr.client import NumPyClient
 
-from bahefl_flwr import app
+from bahefl_flwr import secure_run
 from bahefl_flwr.administration import Chain, administration, deploy_federation, make_site
 from bahefl_flwr.federation import open_federation
 from bahefl_flwr.homes import NODE_KEY_FILE, load_administrator, parsed_site
@@ -74,7 +74,7 @@ class Deployed:
 
     def run(self, grid: HomesGrid, *, stop_after: int = 0) -> tuple[BaheflStrategy, RunFolder]:
         """One driver, as the ServerApp runs it; with `stop_after` it dies when the line of that round is written."""
-        folder = app._folder(self.settings, grid.run_id)
+        folder = secure_run._folder(self.settings, grid.run_id)
 
         def on_round(line: RoundLine) -> None:
             folder.append_metrics(line)
