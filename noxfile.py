@@ -148,6 +148,7 @@ def bench_screening(session: nox.Session) -> None:
     session.run("python", "benchmarks/screening_cost.py", "--write", *session.posargs)
 
 
+@nox.session
 def bench_robustness(session: nox.Session) -> None:
     """Attacks and defences on a toy task; writes docs/robustness.md. About ten minutes, on one core."""
     _install(session, "scikit-learn==1.9.1")

@@ -53,9 +53,11 @@ def deploy_federation(home: Path, chain: Chain, passphrase_file: str, overrides:
     """
     if (home / ADMINISTRATOR_FILE).exists():
         raise SettingsError(f"{home} has a contract already; name a new folder for another federation")
-    told = ("ledger=hospitals", f"ledger.url={chain.url}", f"ledger.chain_id={chain.chain_id}", "federation.admission=registrar")
-    # A message takes a process and seconds, and hospitals do not start at the same minute.
-    told += ("federation.hello_timeout_s=900",)
+    told = (
+        "ledger=hospitals", f"ledger.url={chain.url}", f"ledger.chain_id={chain.chain_id}", "federation.admission=registrar",
+        # A message takes a process and seconds, and hospitals do not start at the same minute.
+        "federation.hello_timeout_s=900",
+    )  # fmt: skip
     settings = compose([*told, f"ledger.administrator='{home.absolute()}'", *overrides])
     identity = Identity.create_or_load(home / IDENTITY_FOLDER, protection(passphrase_file))
     connection = Connection(chain.url, chain.chain_id, account=identity.account, policy=chain_policy(settings))

@@ -58,7 +58,7 @@ def test_the_help_has_examples_and_all_exit_codes(capsys: pytest.CaptureFixture[
     output = capsys.readouterr().out
     codes = {e.exit_code for e in vars(errors).values() if isinstance(e, type) and issubclass(e, errors.BaheflError)}
     assert all(f"\n  {code:<5}" in output for code in codes)
-    assert "experiments: default, paper, poison, smoke" in output
+    assert "experiments: default, numpyclient, paper, poison, smoke" in output
 
 
 def test_show_prints_the_settings_and_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:

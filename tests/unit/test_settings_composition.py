@@ -76,7 +76,7 @@ def test_an_override_wins_over_the_experiment() -> None:
         (["data.alpha=0"], "data.alpha: Input should be greater than 0 (got 0)"),
         (["data.alpha=inf"], "data.alpha: Input should be a finite number"),
         (["federation.rounds=ten"], "federation.rounds: Input should be a valid integer"),
-        (["train.schedule=cos"], "train.schedule: Input should be 'cosine' or 'restarts' (got 'cos')"),
+        (["train.schedule=cos"], "train.schedule: Input should be 'cosine' or 'restarts'; did you mean cosine? (got 'cos')"),
         (["data.train=0.9"], "leave nothing for the test part"),
         (["train.stage_middle_at=0.9"], "train.stage_middle_at=0.9 is after"),
         (["ledger=rpc"], "ledger.kind=rpc needs ledger.url"),
