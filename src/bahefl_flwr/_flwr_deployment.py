@@ -56,8 +56,8 @@ class PacedTime:
 class _ForkingExecutor(SubprocessExecutor):
     """Starts a task by `fork` where Flower's own starts the same command line as a new process."""
 
-    def __init__(self, fork: Fork, paced: PacedTime, parent_pid: int) -> None:
-        self._fork, self._paced, self._parent_pid = fork, paced, parent_pid
+    def __init__(self, fork: Fork, paced: PacedTime) -> None:
+        self._fork, self._paced = fork, paced
 
     def launch(self, spec: ExecutionSpec) -> LaunchResult:
         self._paced.restart()
@@ -76,25 +76,24 @@ class _ForkingExecutor(SubprocessExecutor):
             words += ["--root-certificates", spec.root_certificates_path]
         if spec.runtime_dependency_install:
             words.append("--allow-runtime-dependency-installation")
-        # The process that forked the task and watches it, not the SuperExec: its signals reach the task directly.
-        return [*words, "--parent-pid", str(self._parent_pid)]
+        # No --parent-pid: whoever forks sees to it that no task outlives it.
+        return words
 
 
-def run_superexec(options: Sequence[str], fork: Fork, *, parent_pid: int) -> None:
+def run_superexec(options: Sequence[str], fork: Fork) -> None:
     """Be `flower-superexec` with these options in this process, but hand every task to `fork`. Does not return.
 
     It asks for tasks more often than Flower's when one has just come; FLWR_SUPEREXEC_TASK_POLL_INTERVAL is the longest pause.
 
     Args:
-      options: command line; a --parent-pid in it is the parent's own to watch.
-      fork: starts a task; ExecutorError if it cannot.
-      parent_pid: process without which the SuperExec and all tasks end, by Flower's own watch.
+      options: command line.
+      fork: starts a task, and ends it if it would outlive this executor; ExecutorError if it cannot.
     """
     paced = PacedTime()
-    executor = _ForkingExecutor(fork, paced, parent_pid)
+    executor = _ForkingExecutor(fork, paced)
     superexec_module.time = paced  # type: ignore[attr-defined, assignment]
     superexec_module.get_executor = lambda *_args, **_options: executor  # type: ignore[attr-defined]
-    sys.argv = ["flower-superexec", *options, "--parent-pid", str(parent_pid)]
+    sys.argv = ["flower-superexec", *options]
     sys.exit(flower_superexec())  # type: ignore[func-returns-value]
 
 

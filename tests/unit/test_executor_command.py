@@ -22,7 +22,7 @@ PROGRAM = [sys.executable, "-m", "bahefl_flwr.executor"]
 def spec(task_type: TaskType, *, insecure: bool, install: bool) -> ExecutionSpec:
     return ExecutionSpec(
         task_type=task_type, runtime_api_address="127.0.0.1:9094", token="ab" * 16, insecure=insecure,
-        root_certificates_path=None if insecure else "/ca.crt", runtime_dependency_install=install, parent_pid=4711,
+        root_certificates_path=None if insecure else "/ca.crt", runtime_dependency_install=install, parent_pid=None,
         suppress_output=task_type is TaskType.SERVER_APP, task_id=5,
     )  # fmt: skip
 
@@ -37,7 +37,7 @@ def test_a_task_gets_the_command_line_that_flower_would_give_it(
     started, forked = [], []
     monkeypatch.setattr(subprocess, "Popen", lambda words, **streams: started.append((words, bool(streams))))
     SubprocessExecutor().launch(spec(task_type, insecure=insecure, install=install))
-    ours = _ForkingExecutor(lambda _, words, silent: forked.append((words, silent)), PacedTime(), 4711)
+    ours = _ForkingExecutor(lambda _, words, silent: forked.append((words, silent)), PacedTime())
     ours.launch(spec(task_type, insecure=insecure, install=install))
     (stock, stock_silent), (words, silent) = started[0], forked[0]
     assert (sorted(words), words[0], silent) == (sorted(stock), stock[0], stock_silent)

@@ -146,6 +146,15 @@ def test_without_its_manager_everything_ends(start: Callable[..., Forking], tmp_
     assert (tmp_path / "task").read_text() == "terminated 1"
 
 
+def test_no_child_outlives_a_zygote_that_is_killed(start: Callable[..., Forking], tmp_path: Path) -> None:
+    """A task is told to end at once, and once, though nobody has reaped the zygote yet."""
+    forking = start()
+    forking.order("wait", str(tmp_path / "task"))
+    says(tmp_path / "task", "waiting")
+    os.kill(forking.process.pid, signal.SIGKILL)
+    says(tmp_path / "task", "terminated 1")
+
+
 def test_without_its_parent_everything_ends(start: Callable[..., Forking]) -> None:
     """--parent-pid: the zygote ends by itself after that process."""
     with subprocess.Popen(["sleep", "300"]) as parent:

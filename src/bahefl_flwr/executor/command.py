@@ -47,12 +47,14 @@ def _start(argv: Sequence[str]) -> int | Callable[[], None]:
         _program(name)
     preload.load(filter(None, own.preload.split(",")))
     _log.info("ready: %d thread, preloaded %s", preload.threads(), own.preload or "nothing but Flower")
-    return Zygote(partial(_manage, theirs, os.getpid()), _carry_out, parent=options.parent_pid).run()
+    return Zygote(partial(_manage, theirs), _carry_out, parent=own.parent_pid).run()
 
 
 def _own_options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     _add_preload(parser)
+    # The zygote's to watch: its end is told to the SuperExec and the tasks by one signal, not by two.
+    parser.add_argument("--parent-pid", type=int)
     return parser
 
 
@@ -83,14 +85,14 @@ def _log_to_stderr() -> None:
     _log.propagate = False
 
 
-def _manage(options: Sequence[str], zygote_pid: int, zygote: socket.socket) -> None:
+def _manage(options: Sequence[str], zygote: socket.socket) -> None:
     """Be Flower's SuperExec. It reads the secret file, if there is one: after the fork, so that no task inherits it."""
     from bahefl_flwr._flwr_deployment import run_superexec
 
     def fork(name: str, words: Sequence[str], silent: bool) -> None:
         ask(zygote, name, Work(words=words, silent=silent))
 
-    run_superexec(options, fork, parent_pid=zygote_pid)
+    run_superexec(options, fork)
 
 
 def _carry_out(work: Work) -> None:

@@ -6,6 +6,7 @@ thread holds during a fork stays locked in the child for ever.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import select
@@ -19,6 +20,8 @@ from bahefl_flwr.executor.request import Request, Work, answer, channel, receive
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _HANDLED = (*_STOPPING, signal.SIGCHLD)
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PARENT_LOOK_S = 0.2  # as often as Flower's own processes look
 
 _log = logging.getLogger("bahefl_flwr.executor")
@@ -84,15 +87,16 @@ class Zygote:
         """As os.fork; the child has no part of ours but the memory."""
         # A signal between the fork and `_detach` would be taken for one to this process.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+        zygote = os.getpid()
         try:
             pid = os.fork()
             if pid == 0:
-                self._detach()
+                self._detach(zygote)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return pid
 
-    def _detach(self) -> None:
+    def _detach(self, zygote: int) -> None:
         signal.set_wakeup_fd(-1)
         for number in _HANDLED:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
@@ -100,6 +104,10 @@ class Zygote:
             end.close()
         # A Ctrl-C at a terminal reaches the whole group, and would reach the children a second time through us.
         os.setpgid(0, 0)
+        # Flower's --parent-pid would not do: a process that was killed and is not yet reaped still counts as there.
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != zygote:
+            os._exit(1)
 
     def _fork_for(self, request: Request) -> bool:
         """Fork a child and tell the manager; true in the child."""
