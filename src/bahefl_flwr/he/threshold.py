@@ -26,7 +26,7 @@ def partial_decrypt(c1: NDArray[np.uint32], share: KeyShare, quorum: Sequence[in
     to the same block is always the same answer: asking twice, in parts, or through other quorums leaks nothing new; and a
     caller cannot get two answers with equal noise for different blocks, or with different noise for one block.
 
-    The caller must know where c1 comes from: it recomputed the sum from committed updates (DESIGN rule 5) and verified the proof
+    The caller must know where c1 comes from: it added up committed updates itself (protocol rule 5) and verified the proof
     of each (`update_proof`). A c1 that somebody chose freely can be shaped so that flooding does not hide the key, whatever else
     is in the sum.
 

@@ -122,7 +122,7 @@ def sketch_context(view: LedgerView, r: RoundRecord, sender: str) -> bytes:
 
 
 def _answer_once(site: Site, view: LedgerView, r: RoundRecord, asked: Question) -> None:
-    """DESIGN rule 4: of one update this site opens one sketch, and no second one, whatever the ledger says later.
+    """protocol rule 4: of one update this site opens one sketch, and no second one, whatever the ledger says later.
 
     An audit opens a few coefficients more, once for every spoiled aggregate that this very site saw.
 
