@@ -185,7 +185,7 @@ def verify_sketch_share(
             f"the sketch share of position {position} contradicts its own tags, or is for other updates, another plan or another "
             f"quorum than {sorted(quorum)}: accuse it"
         )
-    wrong = _wrong_tags(asked, c1, share, position, quorum, own) if own is not None else []  # 3
+    wrong = _wrong_tags(asked, names, c1, share, position, quorum, own) if own is not None else []  # 3
     if wrong:
         raise ShareError(
             f"the sketch share of position {position} is wrong: its contributions of subset keys {wrong}, which are held here "
@@ -195,6 +195,7 @@ def verify_sketch_share(
 
 def _wrong_tags(
     asked: SketchChallenge,
+    names: Sequence[bytes],
     c1: NDArray[np.uint32],
     share: SketchShare,
     position: int,
@@ -202,13 +203,13 @@ def _wrong_tags(
     own: KeyShare,
 ) -> list[int]:
     """Subset keys that were assigned to the sender and are held here, and whose tag is another one here."""
-    plan = asked.plan
-    assigned = assign(quorum, plan.params.committee, plan.params.threshold)[position]
+    params = asked.plan.params
+    assigned = assign(quorum, params.committee, params.threshold)[position]
     keys = {i: own.keys[i] for i in assigned if i in own.keys}
     if not keys:
         return []
     held = list(keys.values())
-    wanted = sketch_tags(asked, c1, held, sketch_noise(site_names(c1, plan), held, plan))
+    wanted = sketch_tags(asked, c1, held, sketch_noise(names, held, asked.plan))
     return [i for i, tag in zip(keys, wanted, strict=True) if not np.array_equal(tag, share.tags[assigned.index(i)])]
 
 
