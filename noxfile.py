@@ -46,7 +46,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def imports(session: nox.Session) -> None:
-    """Imports go down only (DESIGN section 5)."""
+    """Imports go down only: the floors in pyproject.toml."""
     # The package alone: its imports are read, not run.
     _install(session, "import-linter", package=False)
     if session.virtualenv.is_sandboxed:

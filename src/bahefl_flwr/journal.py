@@ -1,6 +1,6 @@
 """What a site has already done, so that it never does it twice: an append-only file of (run, round, action) -> result.
 
-Flower may execute a message more than once (DESIGN rule 9). Only records and their durability live here; never secrets.
+Flower may execute a message more than once (protocol rule 9). Only records and their durability live here; never secrets.
 """
 
 from __future__ import annotations

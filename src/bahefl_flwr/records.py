@@ -45,7 +45,7 @@ class MemberStatus(IntEnum):
 
 
 class ObjectKind(StrEnum):
-    """What a stored object is. Part of its manifest, hence of its digest (DESIGN rule 3)."""
+    """What a stored object is. Part of its manifest, hence of its digest (protocol rule 3)."""
 
     MODEL = "model"
     SEED_COMMITMENT = "seed-commitment"

@@ -13,7 +13,7 @@ EVALUATION = "bahefl-evaluate-"
 
 
 class Action(StrEnum):
-    """What a site can be asked to do; the values are Flower message types (DESIGN section 4)."""
+    """What a site can be asked to do; the values are Flower message types (docs/protocol.md)."""
 
     HELLO = "query.hello"
     COMMIT_SEEDS = "query.commit_seeds"

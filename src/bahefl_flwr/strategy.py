@@ -46,7 +46,7 @@ _log = logging.getLogger("bahefl_flwr.driver")
 
 
 class BaheflStrategy(Strategy):
-    """Secure federated averaging: threshold CKKS, ledger, elected coordinators (DESIGN section 4).
+    """Secure federated averaging: threshold CKKS, ledger, elected coordinators (docs/protocol.md).
 
     In an ordinary `@app.main()`: `BaheflStrategy(context).start(grid, num_rounds=3)`. What it does and leaves is in
     docs/numpyclient.md. Arguments have the names and the meaning of Flower's FedAvg where nothing else is said.

@@ -21,7 +21,7 @@ def test_nobody_becomes_a_member_by_its_own_means(registered: Sites) -> None:
 
 
 def test_a_copied_digest_gains_nothing(sites: Sites) -> None:
-    """A copy of another site's digest is the copier's only commitment, to bytes that name the other site (DESIGN rule 3)."""
+    """A copy of another site's digest is the copier's only commitment, to bytes that name the other site (protocol rule 3)."""
     victim, copier = sites.others(sites.round().coordinator)[:2]
     sites.commit(victim)
     copied = sites.admin.updates(1)[0].digest

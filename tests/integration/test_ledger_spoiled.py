@@ -145,7 +145,7 @@ def test_a_coordinator_that_makes_no_other_aggregate_is_replaced(opened: Sites) 
 
 
 def test_shares_of_the_next_aggregate_make_it_the_last(opened: Sites) -> None:
-    """A spoiled sum is no licence to open many: once shares of the second are out, it must not fail (DESIGN rule 4)."""
+    """A spoiled sum is no licence to open many: once shares of the second are out, it must not fail (protocol rule 4)."""
     spoil(opened, 0, 1, 2)
     opened.aggregate("second")
     first, second, _ = opened.committee()

@@ -142,7 +142,7 @@ def test_a_member_may_serve_several_quorums(verified: Sites) -> None:
 
 
 def test_a_share_needs_the_holders_own_attestation(verifying: Sites) -> None:
-    """DESIGN rule 5: no share for an aggregate its holder has not attested, or has rejected."""
+    """protocol rule 5: no share for an aggregate its holder has not attested, or has rejected."""
     first, second, _ = verifying.committee()
     with refused("NotAttested"):
         verifying.release(first, quorum=mask_of((first, second)))
@@ -168,7 +168,7 @@ def test_a_holder_without_an_update_helps_only_once_verified(sites: Sites) -> No
 
 
 def test_an_aggregate_with_shares_out_is_the_last_of_its_round(verifying: Sites) -> None:
-    """DESIGN rule 4: a second aggregate of the same updates would give away their difference, so the round aborts instead."""
+    """protocol rule 4: a second aggregate of the same updates would give away their difference, so the round aborts instead."""
     holder, partner, _ = verifying.committee()
     verifying.attest([holder])
     verifying.release(holder, quorum=mask_of((holder, partner)))
@@ -197,7 +197,7 @@ def test_shares_of_a_rejected_aggregate_serve_no_other(verifying: Sites) -> None
 
 
 def test_half_of_the_sites_cannot_undo_a_release(six: SixSites) -> None:
-    """Three of six prove nothing: the holder that released may be honest, and there must be no second sum (DESIGN rule 4)."""
+    """Three of six prove nothing: the holder that released may be honest, and there must be no second sum (protocol rule 4)."""
     six.commit()
     six.aggregate(included=0b011111, reasons=b"\1")
     holder, partner, _ = six.committee()

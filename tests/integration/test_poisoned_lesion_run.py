@@ -27,7 +27,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five of ten sites invert their masks from round 4 on."""
+    """Five of ten sites invert their masks from round 3 on."""
     return poison_run(tmp_path_factory.mktemp("attacked"), "attack=mask_inversion", "attack.fraction=0.5")
 
 

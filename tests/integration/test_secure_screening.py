@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Message
+from flwr.app import Error, Message
 from numpy.typing import NDArray
 
 from bahefl_flwr.he.params import SecurityParams
@@ -140,6 +140,36 @@ def test_a_contested_round_without_anchor_leaves_the_model(tmp_path: Path) -> No
     )
     r = run.rounds[1]
     assert (r.phase, r.outcome, r.opened) == (RoundPhase.FINALIZED, RoundOutcome.NONE, r.base)
+
+
+def withheld(until: str, member: int) -> Callable[[Run], Tamper]:
+    """A tamper by which one member puts its update only just before the first `until` of the run is delivered."""
+
+    def make(run: Run) -> Tamper:
+        held: list[Callable[[], object]] = []
+
+        def tamper(site: int, message: Message, deliver: Deliver) -> Message | None:
+            kind = message.metadata.message_type
+            if kind == "query.upload" and run.address(site) == run.ledger.members()[member].address:
+                held.append(lambda: deliver(message))
+                return Message(Error(8, "does not answer"), reply_to=message)
+            if kind == until and held:
+                held[0]()
+                held.clear()
+            return deliver(message)
+
+        return tamper
+
+    return make
+
+
+@pytest.mark.parametrize("until", ["query.aggregate", "query.open"])
+def test_who_withholds_its_upload_fools_no_judge(tmp_path: Path, until: str) -> None:
+    """It is missing when the key holders answer, and there when the coordinator judges, or the others: all say missing."""
+    run = federated_run(tmp_path, "federation.rounds=1", tamper=withheld(until, 2))
+    r = run.rounds[1]
+    assert (r.phase, r.attempt, r.failed, r.voted_bad) == (RoundPhase.FINALIZED, 0, 0, 0)
+    assert reasons(run, 1) == {2: ExclusionReason.MISSING}
 
 
 def test_a_wrong_opening_of_sketches_is_found_and_others_open_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

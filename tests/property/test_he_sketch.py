@@ -12,18 +12,9 @@ from bahefl_flwr.he.params import SecurityParams, sketch_error_std, sketch_noise
 from bahefl_flwr.he.ring import ring
 from bahefl_flwr.he.sampling import SecretSeed
 from bahefl_flwr.he.share_format import REPEATS
-from bahefl_flwr.he.sketch import (
-    SketchPlan,
-    open_sketches,
-    outside_range,
-    plain_sketch,
-    position_plan,
-    sketch,
-    sketch_of_vector,
-    sketch_plan,
-)
+from bahefl_flwr.he.sketch import SketchPlan, open_sketches, plain_sketch, position_plan, sketch, sketch_of_vector, sketch_plan
 from bahefl_flwr.he.sketch_proof import SketchChallenge, site_names, sketch_challenge, sketch_noise
-from bahefl_flwr.he.spoiled_sum import _noise_allowance
+from bahefl_flwr.he.spoiled_sum import _noise_allowance, outside_range
 from he_committee import committee, real_params, slow_crt, slow_inverse, slow_product, slow_transform, toy_params
 
 PARAMS = toy_params(degree=16)

@@ -12,6 +12,7 @@ from audited_run import AuditedRun, failures, with_round
 from bahefl_flwr.audit.case import Case
 from bahefl_flwr.audit.finding import Finding
 from bahefl_flwr.records import ExclusionReason, ObjectKind, RoundOutcome
+from bahefl_flwr.screening.decision import decide
 from bahefl_flwr.screening.record import Record, decode_record, encode_record
 from bahefl_flwr.store import LocalStore, manifest_for
 from federation_run import flip_one_byte
@@ -84,6 +85,30 @@ def test_check_15_finds_other_rules(case: Case, tmp_path: Path) -> None:
     honest = record_of(case, 2)
     rules = replace(honest.rules, zero_norm=honest.rules.zero_norm + 1)
     assert any("judges by other rules" in f.message for f in found(with_record(case, tmp_path, replace(honest, rules=rules))))
+
+
+def test_check_15_finds_a_conviction_without_a_spoiled_sum(case: Case, tmp_path: Path) -> None:
+    """A site is called proved to be out of range, though no sum of the round was."""
+    honest = record_of(case, 2)
+    unusable = {2: ExclusionReason.GARBAGE}
+    decision = decide(honest.figures, honest.history, honest.rules, unusable)
+    changed = with_record(case, tmp_path, replace(honest, unusable=unusable, decision=decision))
+    assert any("convicts sites (2,), which were in no sum" in f.message for f in found(changed))
+
+
+def test_check_15_finds_a_spoiled_sum_that_convicted_nobody(case: Case) -> None:
+    """A majority found the sum out of range, and then it was accepted with everybody in it."""
+    events = case.evidence.events
+    at = next(i for i, e in enumerate(events) if e.name == "AggregateSubmitted" and e.values["round"] == 2) + 1
+    spoiled = replace(events[at - 1], name="RoundSpoiled", values={"round": 2})
+    changed = replace(case, evidence=replace(case.evidence, events=(*events[:at], spoiled, *events[at:])))
+    assert any("the record convicts none of the sites in it" in f.message for f in found(changed))
+
+
+def test_check_15_finds_a_round_that_was_not_screened(case: Case) -> None:
+    """The other round of the task was."""
+    (finding,) = [f for f in found(with_round(case, 2, screen_seed=bytes(32))) if "not screened" in f.message]
+    assert finding.round == 2
 
 
 def test_check_15_finds_an_aggregate_without_record(case: Case, tmp_path: Path) -> None:

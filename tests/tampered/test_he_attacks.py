@@ -204,7 +204,7 @@ def applied_secret(position: int) -> np.ndarray:
 def test_a_chosen_c1_opens_the_key() -> None:
     """A limit: flooding hides the noise of honest sums, not a key that is multiplied on purpose.
 
-    Hence no share for a c1 that the member has not added up itself from committed updates (DESIGN rule 5), each with its proof.
+    Hence no share for a c1 that the member has not added up itself from committed updates (protocol rule 5), each with its proof.
     """
     share = partial_decrypt(steered(2**50), ALL.shares[0], QUORUM).residues
     assert np.array_equal(key_read_from(share, np.zeros_like(share), 2**50), applied_secret(0))

@@ -11,8 +11,9 @@ from bahefl_flwr.he.ckks import add, encrypt
 from bahefl_flwr.he.packing import pack, split
 from bahefl_flwr.he.ring import ring
 from bahefl_flwr.he.sampling import SecretSeed
-from bahefl_flwr.he.sketch import outside_range, plain_sketch, position_plan, sketch, sketch_plan
+from bahefl_flwr.he.sketch import plain_sketch, position_plan, sketch, sketch_plan
 from bahefl_flwr.he.sketch_plan import group_sums
+from bahefl_flwr.he.spoiled_sum import outside_range
 from he_committee import committee, slow_product, toy_params, updates
 
 ALL = committee(toy_params(degree=256, weight_bits=3))

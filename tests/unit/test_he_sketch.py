@@ -18,13 +18,10 @@ from bahefl_flwr.he.sketch import (
     SketchShare,
     combine_sketches,
     decode_sketch_share,
-    encode_positions,
     encode_sketch_share,
     open_sketches,
-    out_of_range_positions,
     plain_sketch,
     position_plan,
-    positions_digest,
     sketch,
     sketch_of_vector,
     sketch_plan,
@@ -32,6 +29,7 @@ from bahefl_flwr.he.sketch import (
 )
 from bahefl_flwr.he.sketch_plan import group_sums
 from bahefl_flwr.he.sketch_proof import site_names, sketch_noise
+from bahefl_flwr.he.spoiled_sum import encode_positions, out_of_range_positions, positions_digest
 from he_committee import Committee, committee, real_params, toy_params, updates
 
 SEED = bytes(range(32))

@@ -1,4 +1,4 @@
-"""One home per library (DESIGN section 5), so that replacing one is one place's work."""
+"""One home per library, so that replacing one is one place's work."""
 
 import ast
 from pathlib import Path

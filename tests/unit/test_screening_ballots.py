@@ -159,10 +159,14 @@ def test_ballot_of_a_site(losses: tuple[float, float, float], expected: int) -> 
         ((0.6, 0.5, 0.5), RoundOutcome.NONE),
         ((0.4, 0.5, 0.6), RoundOutcome.NONE),
         ((0.5, 0.5, 0.6), RoundOutcome.NONE),
+        ((0.6, 0.4, 0.4003), RoundOutcome.NONE),
+        ((0.4003, 0.4, 0.5), RoundOutcome.NONE),
+        ((0.6, 0.4, 0.401), RoundOutcome.FIRST),
+        ((-0.1, -0.3, -0.2), RoundOutcome.FIRST),
         ((INF, float("nan"), 0.5), RoundOutcome.SECOND),
         ((INF, INF, float("nan")), RoundOutcome.NONE),
     ],
 )
 def test_anchor_picks_a_half_that_beats_the_whole(losses: tuple[float, float, float], expected: RoundOutcome) -> None:
-    """The half whose model does best on public data; no update where the whole does as well, or where it cannot be said."""
+    """The half whose model does best on public data, by more than rounding does; else, or where it cannot be said, no update."""
     assert anchor_choice(*losses) == expected

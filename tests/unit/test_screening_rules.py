@@ -197,10 +197,17 @@ def test_two_camps_are_a_conflict() -> None:
 def test_usual_spread_raises_the_threshold() -> None:
     """Rule f: where sites always fall into camps, only more than that is a conflict."""
     camps = [*around(CENTRE, 5, 1.0, seed=15), *around(STRANGER, 5, 1.0, seed=16)]
-    history = usual_history(spread=0.5)
+    history = usual_history(spread=0.25)
     decision = decided(camps, recent=CENTRE + STRANGER, history=history)
-    assert decision.threshold == fixed(0.5) + RULES.split_margin
-    assert decision.halves == ()
+    assert decision.threshold == fixed(0.25) + RULES.split_margin
+
+
+def test_no_history_hides_camps_for_ever() -> None:
+    """Rule f: the threshold stays within half above `split`, however far sites have drawn apart, a little each round."""
+    camps = [*around(CENTRE, 5, 1.0, seed=15), *around(STRANGER, 5, 1.0, seed=16)]
+    decision = decided(camps, recent=CENTRE + STRANGER, history=usual_history(spread=0.6))
+    assert decision.threshold == RULES.split * 3 // 2
+    assert decision.halves
 
 
 def test_five_survivors_are_never_split() -> None:

@@ -25,7 +25,7 @@ def asked(tmp_path: Path, aggregate: bytes, number: int = 3, spoiled: bytes = by
 
 
 def test_one_aggregate_of_a_round_and_no_other(tmp_path: Path) -> None:
-    """After helping to open one aggregate a site refuses any other of that round, also after a restart (DESIGN rule 4)."""
+    """After helping to open one aggregate a site refuses any other of that round, also after a restart (protocol rule 4)."""
     asked(tmp_path, b"a" * 32)
     with pytest.raises(ProtocolError, match="already helped"):
         asked(tmp_path, b"b" * 32)

@@ -30,10 +30,10 @@ from bahefl_flwr.he.sketch import (
     open_sketches,
     plain_sketch,
     position_plan,
-    positions_digest,
     sketch,
     sketch_plan,
 )
+from bahefl_flwr.he.spoiled_sum import positions_digest
 from bahefl_flwr.he.threshold import combine, partial_decrypt
 from bahefl_flwr.he.update_proof import encrypt_with_proof
 from he_committee import committee, real_params, toy_params

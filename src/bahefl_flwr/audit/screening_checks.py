@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import reduce
+from operator import or_
 
 from bahefl_flwr.audit.case import Case
 from bahefl_flwr.audit.evidence import Evidence, RoundEvidence
 from bahefl_flwr.audit.finding import Finding
 from bahefl_flwr.errors import ObjectCorrupt, ProtocolError, StoreError
-from bahefl_flwr.records import RoundPhase, RoundRecord
+from bahefl_flwr.records import ExclusionReason, RoundPhase, RoundRecord, mask_of, members_in
 from bahefl_flwr.screening.acceptance import next_history
 from bahefl_flwr.screening.ballots import outcome_of
 from bahefl_flwr.screening.history import History
@@ -26,21 +28,28 @@ def decisions(case: Case) -> Iterator[Finding]:
       1. the aggregate ends in a record, and its decision follows from its figures, its history and its rules;
       2. the ledger names the same sites, weights, reasons and halves;
       3. its history is what the rounds before it leave, and its rules are those of the task's first record;
-      4. the round's outcome is what the ballots on the ledger come to.
+      4. the round's outcome is what the ballots on the ledger come to;
+      5. whom it convicts of garbage was in a sum that a majority found spoiled, and each such sum convicted somebody;
+      6. no round was left unscreened.
     """
-    records = {r.record.number: _record(case, r) for r in _screened(case)}
+    screened = list(_screened(case))
+    records = {r.record.number: _record(case, r) for r in screened}
     for r in case.rounds():
         record = records.get(r.record.number)
-        if record is None or isinstance(record, StoreError):
-            continue  # check 5 tells, and `not_judged`
-        if isinstance(record, str):  # 1
+        if record is None and _skipped(r, screened):  # 6
+            yield _about(r, "no seed was drawn for its sketches: its updates were not screened, those of other rounds were")
+        elif isinstance(record, str):  # 1
             yield _about(r, record)
-            continue
-        problems = [f"the record of the decision: {problem}" for problem in check_record(record)]  # 1
-        problems += _not_on_ledger(r.record, record)  # 2
-        problems += _history(case.evidence, r, record, records)  # 3
-        problems += _outcome(r, record)  # 4
-        yield from (_about(r, problem) for problem in problems)
+        elif isinstance(record, Record):  # else check 5 tells, and `not_judged`
+            yield from (_about(r, problem) for problem in _problems(case.evidence, r, record, records))
+
+
+def _problems(evidence: Evidence, r: RoundEvidence, record: Record, records: Mapping[int, _Read]) -> Iterator[str]:
+    yield from (f"the record of the decision: {problem}" for problem in check_record(record))  # 1
+    yield from _not_on_ledger(r.record, record)  # 2
+    yield from _history(evidence, r, record, records)  # 3
+    yield from _outcome(r, record)  # 4
+    yield from _convictions(evidence, r.record, record)  # 5
 
 
 def not_judged(case: Case) -> str:
@@ -55,6 +64,10 @@ def _screened(case: Case) -> Iterator[RoundEvidence]:
     tasks = {r.task for r in case.rounds()}
     final = (r for r in case.evidence.rounds if r.task in tasks and r.record.phase is RoundPhase.FINALIZED)
     return (r for r in final if any(r.record.screen_seed))
+
+
+def _skipped(r: RoundEvidence, screened: Iterable[RoundEvidence]) -> bool:
+    return r.record.phase is RoundPhase.FINALIZED and any(r.task == other.task for other in screened)
 
 
 def _record(case: Case, r: RoundEvidence) -> _Read:
@@ -107,6 +120,25 @@ def _outcome(r: RoundEvidence, record: Record) -> Iterator[str]:
         return
     if outcome is not r.record.outcome:
         yield f"came to {r.record.outcome.name}, the ballots to {outcome.name}"
+
+
+def _convictions(evidence: Evidence, r: RoundRecord, record: Record) -> Iterator[str]:
+    convicted = mask_of(m for m, reason in record.unusable.items() if reason is ExclusionReason.GARBAGE)
+    spoiled = list(_spoiled_sums(evidence, r.number))
+    if slandered := convicted & ~reduce(or_, spoiled, 0):
+        yield f"the record convicts sites {members_in(slandered)}, which were in no sum that was found spoiled"
+    if any(not included & convicted for included in spoiled):
+        yield "a sum was found spoiled, and the record convicts none of the sites in it"
+
+
+def _spoiled_sums(evidence: Evidence, number: int) -> Iterator[int]:
+    """Mask of the sites in each sum of a round that a majority found out of range."""
+    included = 0
+    for event in evidence.of_round(number, "AggregateSubmitted", "RoundSpoiled"):
+        if event.name == "RoundSpoiled":
+            yield included
+        else:
+            included = event.values["included"]
 
 
 def _about(r: RoundEvidence, message: str) -> Finding:

@@ -1,4 +1,4 @@
-"""Sketches of encrypted updates: made by anybody, opened by a quorum as pure local steps. The whole public interface is here.
+"""Sketches of encrypted updates: made by anybody, opened by a quorum as pure local steps. All of them are to be had from here.
 
 Nothing is decided here; what figures follow from a sketch is the business of `screening`.
 """
@@ -37,7 +37,6 @@ from bahefl_flwr.he.sketch_proof import (
     sketch_tags,
     verify_sketch_share,
 )
-from bahefl_flwr.he.spoiled_sum import encode_positions, out_of_range_positions, outside_range, positions_digest
 
 __all__ = [
     "Opened",
@@ -45,14 +44,10 @@ __all__ = [
     "SketchShare",
     "combine_sketches",
     "decode_sketch_share",
-    "encode_positions",
     "encode_sketch_share",
     "open_sketches",
-    "out_of_range_positions",
-    "outside_range",
     "plain_sketch",
     "position_plan",
-    "positions_digest",
     "sketch",
     "sketch_of_vector",
     "sketch_plan",

@@ -185,18 +185,32 @@ def verify_sketch_share(
             f"the sketch share of position {position} contradicts its own tags, or is for other updates, another plan or another "
             f"quorum than {sorted(quorum)}: accuse it"
         )
-    assigned = assign(quorum, params.committee, params.threshold)[position]
-    keys = {i: own.keys[i] for i in assigned if i in own.keys} if own is not None else {}
-    if not keys:
-        return
-    held = list(keys.values())
-    wanted = sketch_tags(asked, c1, held, sketch_noise(names, held, plan))
-    wrong = [i for i, tag in zip(keys, wanted, strict=True) if not np.array_equal(tag, share.tags[assigned.index(i)])]  # 3
+    wrong = _wrong_tags(asked, names, c1, share, position, quorum, own) if own is not None else []  # 3
     if wrong:
         raise ShareError(
             f"the sketch share of position {position} is wrong: its contributions of subset keys {wrong}, which are held here "
             "too, are not the ones computed here; accuse it"
         )
+
+
+def _wrong_tags(
+    asked: SketchChallenge,
+    names: Sequence[bytes],
+    c1: NDArray[np.uint32],
+    share: SketchShare,
+    position: int,
+    quorum: Sequence[int],
+    own: KeyShare,
+) -> list[int]:
+    """Subset keys that were assigned to the sender and are held here, and whose tag is another one here."""
+    params = asked.plan.params
+    assigned = assign(quorum, params.committee, params.threshold)[position]
+    keys = {i: own.keys[i] for i in assigned if i in own.keys}
+    if not keys:
+        return []
+    held = list(keys.values())
+    wanted = sketch_tags(asked, c1, held, sketch_noise(names, held, asked.plan))
+    return [i for i, tag in zip(keys, wanted, strict=True) if not np.array_equal(tag, share.tags[assigned.index(i)])]
 
 
 def check_c1(c1: NDArray[np.uint32], plan: SketchPlan) -> None:

@@ -26,7 +26,7 @@ def partial_decrypt(c1: NDArray[np.uint32], share: KeyShare, quorum: Sequence[in
     to the same block is always the same answer: asking twice, in parts, or through other quorums leaks nothing new; and a
     caller cannot get two answers with equal noise for different blocks, or with different noise for one block.
 
-    The caller must know where c1 comes from: it recomputed the sum from committed updates (DESIGN rule 5) and verified the proof
+    The caller must know where c1 comes from: it added up committed updates itself (protocol rule 5) and verified the proof
     of each (`update_proof`). A c1 that somebody chose freely can be shaped so that flooding does not hide the key, whatever else
     is in the sum.
 
@@ -96,19 +96,10 @@ def combine(
         )
     for position, share in shares.items():
         check_residues(share, aggregate[:, 0], f"the share of position {position}", params)
-    structure = ring(params)
     packed = np.empty((len(aggregate), params.ring_degree), dtype=np.int64)
     for start in range(0, len(aggregate), BATCH):
         batch = slice(start, start + BATCH)
-        residues = []
-        for l, q in enumerate(params.data_primes):
-            total = aggregate[batch, 0, l].astype(np.int64)
-            for share in shares.values():
-                total += share[batch, l]
-            total = reduce(total, q)
-            structure.inverse(total, l)
-            residues.append(total)
-        packed[batch] = structure.crt_round(residues, params.noise_bits)
+        packed[batch] = _opened_sum(aggregate[batch, 0], [share[batch] for share in shares.values()], params)
     spoiled = out_of_range_positions(packed, params)
     if spoiled:
         raise SpoiledSum(
@@ -117,3 +108,17 @@ def combine(
             positions=spoiled,
         )
     return packed
+
+
+def _opened_sum(c0: NDArray[np.uint32], shares: Sequence[NDArray[np.uint32]], params: SecurityParams) -> Int64Array:
+    """The rounded plaintexts (blocks, N) of c0 plus all shares, each residues of shape (blocks, primes, N)."""
+    structure = ring(params)
+    residues = []
+    for l, q in enumerate(params.data_primes):
+        total = c0[:, l].astype(np.int64)
+        for share in shares:
+            total += share[:, l]
+        total = reduce(total, q)
+        structure.inverse(total, l)
+        residues.append(total)
+    return structure.crt_round(residues, params.noise_bits)

@@ -14,6 +14,8 @@ from bahefl_flwr.screening.rules import Rules
 
 # A half whose agreement with the history is worse than the other's by more does not win by votes alone.
 _WORST_PRIOR = fixed(-0.3)
+# By which part of its loss a half must be ahead on the anchor set. In float32, machines differ by about 1e-6.
+_ANCHOR_LEAD = 1e-3
 
 
 def ballot_of(whole: float, first: float, second: float, gain: float) -> int:
@@ -35,13 +37,16 @@ def anchor_choice(whole: float, first: float, second: float) -> RoundOutcome:
     """The half whose model does best on the public anchor data; no update where neither half does better than the whole.
 
     Unlike sites that mean well make a better model together than either camp alone. Then no camp is thrown out, and the round is
-    lost; a contested whole is never taken.
+    lost; a contested whole is never taken. Nor is a half that is ahead by so little that another machine's rounding could turn
+    it: every site must come to the same answer.
 
     Args:
       whole: loss after the sum of both halves; first, second: after each half alone. One that is not finite is infinite.
     """
     losses = [loss if isfinite(loss) else float("inf") for loss in (whole, first, second)]
-    if losses[1] == losses[2] or min(losses[1:]) >= losses[0]:
+    best = min(losses[1:])
+    lead = min(losses[0], max(losses[1:])) - best  # not a number where none is finite, and then no lead
+    if not lead > _ANCHOR_LEAD * abs(best):
         return RoundOutcome.NONE
     return RoundOutcome.FIRST if losses[1] < losses[2] else RoundOutcome.SECOND
 

@@ -107,7 +107,7 @@ def _decide(figures: Figures, history: History, rules: Rules, unusable: Mapping[
     if not rival:
         taken |= dict.fromkeys(large, ExclusionReason.OVERSIZED)
         left = [p for p in left if p not in large]
-    threshold = max(rules.split, (history.spread or 0) + rules.split_margin)
+    threshold = split_threshold(history, rules)
     separation, second = (None, large) if rival else _separate(figures, left, rules)
     conflict = rival or (separation is not None and separation > threshold)
     return Decision(
@@ -121,6 +121,15 @@ def _decide(figures: Figures, history: History, rules: Rules, unusable: Mapping[
         threshold=threshold,
         halves=_halves(figures, left, second, history) if conflict else (),
     )
+
+
+def split_threshold(history: History, rules: Rules) -> int:
+    """Separation above which two camps are a conflict: above the usual by a margin, but never far above where it starts.
+
+    Without the limit, patient attackers could draw apart a little every round, and the usual separation would follow them.
+    """
+    usual = (history.spread or 0) + rules.split_margin
+    return max(rules.split, min(usual, rules.split * 3 // 2))
 
 
 def _taken(figures: Figures, screened: Sequence[int], history: History, rules: Rules) -> dict[int, ExclusionReason]:

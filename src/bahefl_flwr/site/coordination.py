@@ -63,20 +63,20 @@ def _aggregate(site: Site, view: LedgerView, r: RoundRecord) -> Outcome:
         manifest = keep_aggregate(site, view, r, verdict, TenSealAdder(params), params)
         outcome.bytes["aggregate"] = put_kept(site, r.number, aggregate_name(verdict.included, verdict.split))  # step 8
     with outcome.timed("submit"):
-        receipt = site.ledger.submit_aggregate(  # step 9
-            r.number,
-            manifest.digest,
-            manifest.size_bytes,
-            verdict.included,
-            verdict.split,
-            bytes(verdict.weights.values()),
-            bytes(int(reason) for reason in verdict.reasons.values()),
-        )
-    outcome.gas += receipt.gas_used
+        outcome.gas += _submit(site, r, verdict, manifest)
     outcome.facts["digest"] = manifest.digest.hex()
     if verdict.shown is not None:
         outcome.facts["screening"] = json.dumps(verdict.shown)
     return outcome
+
+
+def _submit(site: Site, r: RoundRecord, verdict: Verdict, manifest: Manifest) -> int:
+    """Paper step 9; returns the gas used."""
+    weights, reasons = bytes(verdict.weights.values()), bytes(verdict.reasons.values())
+    receipt = site.ledger.submit_aggregate(
+        r.number, manifest.digest, manifest.size_bytes, verdict.included, verdict.split, weights, reasons
+    )
+    return receipt.gas_used
 
 
 def _resign(site: Site, r: RoundRecord, error: Exception) -> None:

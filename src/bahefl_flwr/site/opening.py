@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 from flwr.client import NumPyClient
+from numpy.typing import NDArray
 
 from bahefl_flwr.errors import MalformedCiphertext, ProtocolError, SealError, ShareError, SpoiledSum, StoreError, WrongShare
 from bahefl_flwr.he.keys import KeyShare
 from bahefl_flwr.he.packing import unpack
+from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.ring import Int64Array
 from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, decode_part
 from bahefl_flwr.he.share_format import decode_share
@@ -162,28 +164,17 @@ def open_aggregate(
     epoch = site.ledger.epoch(r.epoch)
     params = security_params(site.settings, epoch)
     aggregate = _aggregate_manifest(site, view, r, outcome)
+    manifests = _share_manifests(site, view, r, released_shares(site, r) if shares is None else shares, epoch.threshold)
     committee = members_in(epoch.committee)
-    released = released_shares(site, r) if shares is None else shares
-    # What a request or a ledger in motion lacks is never a sender's fault.
-    if mask_of(released) != r.open_quorum or r.open_quorum.bit_count() != epoch.threshold:
-        raise ProtocolError(
-            f"round {r.number}: of quorum {members_in(r.open_quorum)} only {sorted(released)} have released shares"
-        )
-    addresses = site.addresses()
-    manifests = {m: share_manifest(site, view, r, share, addresses[m]) for m, share in sorted(released.items())}
-    quorum = tuple(committee.index(m) for m in members_in(r.open_quorum))
+    quorum = tuple(map(committee.index, manifests))
     packed, spoiled = [], []
     for i, ref in enumerate(aggregate.parts[: ciphertext_parts(site, r, params)]):
         ciphertexts = decode_part(site.store.part(ref, of=aggregate), PartKind.CIPHERTEXT, params, BLOCKS_PER_PART)
-        parts = {}
-        for member, manifest in manifests.items():
-            position = committee.index(member)
-            try:
-                share = decode_share(_share_part(site, manifest, i), position, quorum, params, BLOCKS_PER_PART)
-                verify_share(ciphertexts[:, 1], share, position, quorum, params, own)
-            except (ShareError, SealError, MalformedCiphertext) as error:
-                raise WrongShare(f"round {r.number}, share of site {member} ({manifest.site}): {error}", member=member) from error
-            parts[position] = share.residues
+        c1 = ciphertexts[:, 1]
+        parts = {
+            position: _checked_share(site, r, member, manifests[member], i, c1, position, quorum, params, own)
+            for member, position in zip(manifests, quorum, strict=True)
+        }
         try:
             packed.append(combine(ciphertexts, parts, quorum, params))
         except SpoiledSum as error:
@@ -195,6 +186,48 @@ def open_aggregate(
             positions=tuple(sorted(set(spoiled))[:MOST_POSITIONS]),
         )
     return np.concatenate(packed)
+
+
+def _share_manifests(
+    site: Site, view: LedgerView, r: RoundRecord, released: Mapping[int, ShareRecord], threshold: int
+) -> dict[int, Manifest]:
+    """The stored shares of the quorum `r.open_quorum`, by ascending member.
+
+    Raises:
+      ProtocolError: not all of it have released theirs. What a request or a ledger in motion lacks is never a sender's fault.
+      StoreError: as `share_manifest`.
+    """
+    if mask_of(released) != r.open_quorum or r.open_quorum.bit_count() != threshold:
+        raise ProtocolError(
+            f"round {r.number}: of quorum {members_in(r.open_quorum)} only {sorted(released)} have released shares"
+        )
+    addresses = site.addresses()
+    return {m: share_manifest(site, view, r, share, addresses[m]) for m, share in sorted(released.items())}
+
+
+def _checked_share(
+    site: Site,
+    r: RoundRecord,
+    member: int,
+    manifest: Manifest,
+    part: int,
+    c1: NDArray[np.uint32],
+    position: int,
+    quorum: tuple[int, ...],
+    params: SecurityParams,
+    own: KeyShare | None,
+) -> NDArray[np.uint32]:
+    """A member's share of one part, (blocks, primes, N), compared with its own tags and this site's keys.
+
+    Raises:
+      WrongShare: it is not what its sender's keys give.
+    """
+    try:
+        share = decode_share(_share_part(site, manifest, part), position, quorum, params, BLOCKS_PER_PART)
+        verify_share(c1, share, position, quorum, params, own)
+    except (ShareError, SealError, MalformedCiphertext) as error:
+        raise WrongShare(f"round {r.number}, share of site {member} ({manifest.site}): {error}", member=member) from error
+    return share.residues
 
 
 def _in_update(positions: Iterable[Position], part: int, blocks: tuple[int, ...]) -> list[Position]:

@@ -5,7 +5,7 @@ Whoever judges comes to the same verdict, bit for bit; the coordinator's is reco
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,8 @@ from bahefl_flwr.screening.rules import Rules
 from bahefl_flwr.screening.summary import summary
 from bahefl_flwr.site.history import load_memory
 from bahefl_flwr.site.opening import newest_model
-from bahefl_flwr.site.sketches import Question, opened_sketches, question
+from bahefl_flwr.site.sketch_answers import never_came, opened_sketches
+from bahefl_flwr.site.sketches import Question, question
 from bahefl_flwr.site.spoiled import out_of_range, spoiled_aggregate
 from bahefl_flwr.site.state import Outcome, Site, security_params
 from bahefl_flwr.site.updates import Updates, read_updates
@@ -66,10 +67,7 @@ def judge(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcome) -> Ver
     if site.settings.screening.kind == "off":
         return Verdict(updates=updates, weights=dict.fromkeys(updates.sound, 1), reasons=updates.unusable)
     asked = question(site, view, r, updates)
-    if any(r.spoiled):
-        record = _judged_again(site, view, r, asked, outcome)
-    else:
-        record = _judged(site, view, r, asked, updates.unusable, outcome)
+    record = _judged_again(site, view, r, asked, outcome) if any(r.spoiled) else _judged(site, view, r, asked, updates, outcome)
     decision = record.decision
     return Verdict(
         updates=updates, weights=decision.weights, reasons=decision.reasons, split=decision.split, record=encode_record(record),
@@ -77,10 +75,9 @@ def judge(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcome) -> Ver
     )  # fmt: skip
 
 
-def _judged(
-    site: Site, view: LedgerView, r: RoundRecord, asked: Question, unusable: Mapping[int, ExclusionReason], outcome: Outcome
-) -> Record:
-    opened = opened_sketches(site, view, r, asked, outcome)
+def _judged(site: Site, view: LedgerView, r: RoundRecord, asked: Question, updates: Updates, outcome: Outcome) -> Record:
+    asked, opened = opened_sketches(site, view, r, asked, outcome)
+    unusable = _unusable(r, updates, asked.members)
     weights = {u.member: u.weight for u in site.ledger.updates(r.number)}
     sketches = {
         m: Sketch(values=opened.values[i], weight=weights[m], in_range=bool(opened.in_range[i]))
@@ -95,10 +92,22 @@ def _judged(
     return _decided(figures(sketches, r.weight_total, references), memory.figures, rules, unusable)
 
 
+def _unusable(r: RoundRecord, updates: Updates, answered: Collection[int]) -> dict[int, ExclusionReason]:
+    """Why each other committed update is out, where key holders answered for these alone.
+
+    One that the aggregate on the ledger calls missing or corrupt, and that they did not have either, is out for that reason,
+    whatever the store shows by now: else whoever withholds its upload for a while makes honest judges disagree. One that is
+    sound here came too late.
+    """
+    late = dict.fromkeys((m for m in updates.sound if m not in answered), ExclusionReason.MISSING)
+    told = {m: reason for m, reason in never_came(r).items() if m not in answered}
+    return dict(sorted({**updates.unusable, **late, **told}.items()))
+
+
 def _judged_again(site: Site, view: LedgerView, r: RoundRecord, asked: Question, outcome: Outcome) -> Record:
     """The decision of the spoiled aggregate and no other, without those whose update an audit proves to be out of range."""
     before = spoiled_aggregate(site, view, r).record
-    opened = opened_sketches(site, view, r, asked, outcome)
+    asked, opened = opened_sketches(site, view, r, asked, outcome)
     shares = {u.member: u.weight / r.weight_total for u in site.ledger.updates(r.number)}
     guilty = out_of_range(opened, asked.members, shares, security_params(site.settings, view.epoch))
     if not guilty:

@@ -1,4 +1,4 @@
-"""Opening small sketches of single updates: the question of a round, this site's part in the answer, and everybody's answers.
+"""Opening small sketches of single updates: the question of a round, and this site's part in the answer.
 
 What is asked follows from the ledger alone: a key holder never answers what a message made up. Source: docs/screening.md.
 """
@@ -14,33 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bahefl_flwr.durable import atomic_write
-from bahefl_flwr.errors import (
-    MalformedCiphertext,
-    ProtocolError,
-    SealError,
-    ShareError,
-    SketchesClosed,
-    StoreError,
-    UnusableUpdate,
-    WrongShare,
-)
+from bahefl_flwr.errors import ProtocolError, UnusableUpdate
 from bahefl_flwr.he.params import SecurityParams
-from bahefl_flwr.he.sketch import (
-    Opened,
-    SketchPlan,
-    combine_sketches,
-    decode_sketch_share,
-    encode_sketch_share,
-    open_sketches,
-    position_plan,
-    sketch,
-    sketch_plan,
-    verify_sketch_share,
-)
-from bahefl_flwr.records import ExclusionReason, LedgerView, ObjectKind, RoundPhase, RoundRecord, mask_of, members_in
+from bahefl_flwr.he.sketch import SketchPlan, encode_sketch_share, open_sketches, position_plan, sketch, sketch_plan
+from bahefl_flwr.records import ExclusionReason, LedgerView, ObjectKind, RoundPhase, RoundRecord, members_in
 from bahefl_flwr.sealing import seal, sealing_context
-from bahefl_flwr.site.dispute import accuse
-from bahefl_flwr.site.keys import has_key_share, load_key_share
+from bahefl_flwr.site.keys import load_key_share
 from bahefl_flwr.site.objects import keep, kept, put_kept, share_recipients
 from bahefl_flwr.site.spoiled import spoiled_aggregate
 from bahefl_flwr.site.state import Outcome, Request, Site, expect_quorum, expect_round, security_params
@@ -48,7 +27,7 @@ from bahefl_flwr.site.updates import Updates, ciphertexts, read_updates
 from bahefl_flwr.store.manifest import Manifest
 
 Sketches = NDArray[np.uint32]
-_NEVER_CAME = (ExclusionReason.MISSING, ExclusionReason.CORRUPT)
+NEVER_CAME = (ExclusionReason.MISSING, ExclusionReason.CORRUPT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +89,7 @@ def release_sketches(site: Site, request: Request) -> Outcome:
     outcome, me = Outcome(), site.me().index
     with outcome.timed("sketch"):
         updates = read_updates(site, view, r, outcome)
-        late = [m for m, reason in updates.unusable.items() if reason in _NEVER_CAME]
+        late = [m for m, reason in updates.unusable.items() if reason in NEVER_CAME]
         if late and not request.last_try:
             message = f"round {r.number}: the updates of sites {late} are missing or altered in the store; put them again"
             raise UnusableUpdate(message, member=late[0], reason=updates.unusable[late[0]])
@@ -127,74 +106,23 @@ def release_sketches(site: Site, request: Request) -> Outcome:
     return outcome
 
 
-def opened_sketches(site: Site, view: LedgerView, r: RoundRecord, asked: Question, outcome: Outcome) -> Opened:
-    """The opened numbers, from the first quorum whose answers all prove right; rows in the order of `asked.members`.
-
-    Raises:
-      SketchesClosed: there is no such quorum; says what is wrong with each. Whoever answered wrongly has been accused.
-    """
-    released = site.ledger.sketches(r.number)
-    complete = [q for q in dict.fromkeys(s.quorum for s in released) if mask_of(s.member for s in released if s.quorum == q) == q]
-    problems = []
-    # Quorums with an accused member last: an accusation may be a slander.
-    for quorum in sorted(complete, key=lambda q: bool(q & view.epoch.accused)):
-        digests = {s.member: s.digest for s in released if s.quorum == quorum}
-        try:
-            return _open_with(site, view, r, asked, quorum, digests)
-        except WrongShare as wrong:
-            problems.append(str(wrong))
-            _accuse(site, view, wrong.member)
-        except (StoreError, ProtocolError) as error:
-            problems.append(str(error))
-    outcome.notes += problems
-    why = "; ".join(problems) or "no quorum of key holders has answered yet"
-    raise SketchesClosed(f"round {r.number}: the sketches of sites {list(asked.members)} cannot be opened: {why}")
-
-
-def _open_with(
-    site: Site, view: LedgerView, r: RoundRecord, asked: Question, quorum: int, digests: Mapping[int, bytes]
-) -> Opened:
-    params = security_params(site.settings, view.epoch)
-    own = load_key_share(site, view.epoch) if has_key_share(site, view.epoch) else None
-    sketches = _sketches(site, r, asked, params)  # (sites, 2, primes, N)
-    committee, addresses = members_in(view.epoch.committee), site.addresses()
-    positions = tuple(committee.index(m) for m in members_in(quorum))
-    shares = {}
-    for member, digest in digests.items():
-        manifest = site.store.expect(
-            digest, run=view.task.run_digest, round=r.number, site=addresses[member], epoch=r.epoch, kind=ObjectKind.SKETCH
-        )
-        sealed = site.store.part(manifest.parts[0], of=manifest)
-        position = committee.index(member)
-        try:
-            answer = site.identity.unseal(sealed, _context(view, r, addresses[member]))
-            about, share = decode_sketch_share(answer, position, positions, asked.plan.groups, params)
-            if tuple(about) == asked.members:
-                verify_sketch_share(sketches[:, 1], share, position, positions, asked.plan, own)
-        except (ShareError, SealError, MalformedCiphertext) as error:
-            raise WrongShare(f"round {r.number}, sketches by site {member}: {error}", member=member) from error
-        if tuple(about) != asked.members:
-            raise ProtocolError(f"site {member} answered about sites {list(about)}, sound here are {list(asked.members)}")
-        shares[position] = share.values
-    return combine_sketches(sketches, shares, positions, asked.plan)
-
-
 def _sealed_answer(site: Site, view: LedgerView, r: RoundRecord, asked: Question, quorum: int) -> bytes:
     params = security_params(site.settings, view.epoch)
     committee = members_in(view.epoch.committee)
     positions = tuple(committee.index(m) for m in members_in(quorum))
-    c1 = _sketches(site, r, asked, params)[:, 1]  # (sites, primes, N)
+    c1 = sketches_of(site, r, asked, params)[:, 1]  # (sites, primes, N)
     share = open_sketches(c1, asked.plan, load_key_share(site, view.epoch), positions)
     answer = encode_sketch_share(share, asked.members, params)
-    return seal(answer, share_recipients(site, view, r), _context(view, r, site.address))
+    return seal(answer, share_recipients(site, view, r), sketch_context(view, r, site.address))
 
 
-def _context(view: LedgerView, r: RoundRecord, sender: str) -> bytes:
+def sketch_context(view: LedgerView, r: RoundRecord, sender: str) -> bytes:
+    """What an answer is sealed as."""
     return sealing_context(kind=ObjectKind.SKETCH, run=view.task.run_digest, round=r.number, epoch=r.epoch, sender=sender)
 
 
 def _answer_once(site: Site, view: LedgerView, r: RoundRecord, asked: Question) -> None:
-    """DESIGN rule 4: of one update this site opens one sketch, and no second one, whatever the ledger says later.
+    """protocol rule 4: of one update this site opens one sketch, and no second one, whatever the ledger says later.
 
     An audit opens a few coefficients more, once for every spoiled aggregate that this very site saw.
 
@@ -210,7 +138,7 @@ def _answer_once(site: Site, view: LedgerView, r: RoundRecord, asked: Question) 
     site.journal.put(key, {"question": asked.name})
 
 
-def _sketches(site: Site, r: RoundRecord, asked: Question, params: SecurityParams) -> Sketches:
+def sketches_of(site: Site, r: RoundRecord, asked: Question, params: SecurityParams) -> Sketches:
     """Ciphertexts of all sketches, shape (sites, 2, primes, N)."""
     return np.stack([_sketch(site, r, asked, m, manifest, params) for m, manifest in asked.sources.items()])
 
@@ -237,9 +165,3 @@ def _digest(data: bytes) -> bytes:
 def _parts(site: Site, member: int, manifest: Manifest, blocks: tuple[int, ...], params: SecurityParams) -> Iterator[Sketches]:
     for i, count in enumerate(blocks):
         yield ciphertexts(site, member, manifest, i, count, params)
-
-
-def _accuse(site: Site, view: LedgerView, member: int) -> None:
-    me = site.me().index
-    if view.epoch.committee >> me & 1 and member != me:
-        accuse(site, view, site.addresses()[member], "its opening of the sketches is wrong")

@@ -98,7 +98,7 @@ def _make_update(
 ) -> dict[str, Any]:
     """Open, evaluate, fit and encrypt. A site that cannot says so on the ledger; of what may pass by itself, at the last try."""
     outcome, who = Outcome(), f"site {me.index}, round {view.round.number}"
-    # What the round is comes from the ledger, never from the message (DESIGN section 4).
+    # What the round is comes from the ledger, never from the message (docs/protocol.md).
     when: ClientConfig = {"server-round": view.finalized_count + 1, "rounds": view.task.rounds}
     config = {**config, **when}
     try:
@@ -215,7 +215,7 @@ def _parts(ciphertext: NDArray[np.uint32], proof: bytes, params: SecurityParams)
 
 
 def _commit(site: Site, r: RoundRecord, me: Member, journalled: Mapping[str, Any]) -> Outcome:
-    """Paper step 3. The digest goes on the ledger before anybody can read the bytes (DESIGN rule 2)."""
+    """Paper step 3. The digest goes on the ledger before anybody can read the bytes (protocol rule 2)."""
     outcome = Outcome(**{k: journalled[k] for k in ("metrics", "evaluation", "seconds", "bytes", "notes")})
     outcome.facts.update(digest=journalled["digest"], base=journalled["base"])
     if r.committed >> me.index & 1:
@@ -238,7 +238,7 @@ def upload(site: Site, request: Request) -> Outcome:
       WrongRound: the message is of another round. StoreError: the store does not take the objects.
     """
     view, r = expect_round(site, request, RoundPhase.COMMIT, RoundPhase.AGGREGATE, RoundPhase.VERIFY, RoundPhase.VERIFIED)
-    # Folder 0 holds the key ceremony; an update of the open round stays at home until commits have closed (DESIGN rule 2).
+    # Folder 0 holds the key ceremony; an update of the open round stays at home until commits have closed (protocol rule 2).
     rounds = {0, view.last_finalized} if r.phase is RoundPhase.COMMIT else {0, view.last_finalized, r.number}
     outcome = Outcome()
     with outcome.timed("upload"):

@@ -1,6 +1,6 @@
 """Checking the coordinator and helping to open (paper step 11): judge and add again, attest, release one's share.
 
-A share is computed only from bytes that this very site added up itself (DESIGN rule 5).
+A share is computed only from bytes that this very site added up itself (protocol rule 5).
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _release_share(site: Site, view: LedgerView, r: RoundRecord, quorum: int, ou
 
 
 def _decrypt_once(site: Site, view: LedgerView, r: RoundRecord) -> None:
-    """DESIGN rule 4: this site helps to open one aggregate of a round and no other, whatever the ledger or the driver say.
+    """protocol rule 4: this site helps to open one aggregate of a round and no other, whatever the ledger or the driver say.
 
     But for spoiled ones that this very site opened. What it adds up after those is the same sum, by the same weights, without the
     updates that audits convicted (`screening.decide`): the difference shows only them.

@@ -1,6 +1,6 @@
 """The content-addressed store: ciphertexts and sealed objects under the digests that the ledger names.
 
-Every read verifies; a store is never trusted. Keys and plaintext never pass through here. Source: DESIGN section 8.
+Every read verifies; a store is never trusted. Keys and plaintext never pass through here. Source: docs/store.md.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class PartRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What an object is. Its digest covers every field, so nothing can be replayed, renamed or copied (DESIGN rule 3).
+    """What an object is. Its digest covers every field, so nothing can be replayed, renamed or copied (protocol rule 3).
 
     Attributes:
       run: digest of the run's protocol settings, 32 bytes.
@@ -152,7 +152,7 @@ def part_ref(data: bytes) -> PartRef:
 
 
 def manifest_for(parts: Iterable[bytes], *, run: bytes, round: int, site: str, epoch: int, kind: ObjectKind) -> Manifest:
-    """Build the manifest of parts that nobody has put yet: its digest goes on the ledger first (DESIGN rule 2).
+    """Build the manifest of parts that nobody has put yet: its digest goes on the ledger first (protocol rule 2).
 
     Args:
       parts: the object's bytes in order; consumed once, one part in memory at a time.
