@@ -92,10 +92,11 @@ class Network(Grid):
         self._clock.at(self._clock.now + busy, lambda: self._act(site, message, label, view, life))
 
     def _act(self, site: SimulatedSite, message: Message, label: str, view: LedgerView, life: int) -> None:
-        rng, plan = self._rng, self._plan
+        plan = self._plan
         if life != site.life:
             return  # killed meanwhile, and the message with it
-        site.fuse.left = rng.randrange(16) if self._happens(plan.site_kill) else -1
+        if self._happens(plan.site_kill):
+            site.fuse.light()
         site.fuse.unsure = plan.unsure if self._trouble() else 0.0
         self._note(f"executes {label}")
         try:

@@ -246,7 +246,7 @@ class World:
             return site.execute(message)
         finally:
             self.current, site.account.lagging = None, None
-            site.fuse.left, site.fuse.unsure = -1, 0.0
+            site.fuse.quench()
 
     @contextmanager
     def open_site(self, context: Any, *_: object) -> Iterator[Any]:

@@ -88,7 +88,17 @@ class Fuse:
     def __init__(self, rng: random.Random, note: Callable[[str], None]) -> None:
         self._rng, self._note = rng, note
         self.left = -1
+        self.beside = ""
         self.unsure = 0.0
+
+    def light(self) -> None:
+        """Somewhere, or just around the next transaction or put, where a crash is worst."""
+        self.beside = self._rng.choice(("", "before", "after"))
+        self.left = -1 if self.beside else self._rng.randrange(16)
+
+    def quench(self) -> None:
+        """No kill, and no doubt."""
+        self.left, self.beside, self.unsure = -1, "", 0.0
 
     def before(self, what: str) -> None:
         """A point before an effect."""
@@ -112,8 +122,8 @@ class Fuse:
         Raises:
           Killed: this one.
         """
-        if self.left == 0:
-            self.left = -1
+        if self.left == 0 or (self.beside and where.startswith(self.beside) and " a " not in where):
+            self.quench()
             self._note(f"  KILLED {where}")
             raise Killed
         self.left -= self.left > 0
