@@ -1,4 +1,4 @@
-"""The simulated ledger as one account sees it: the methods of FederationLedger, and the ways in which a transaction can go wrong."""
+"""The simulated ledger as one account sees it: the methods of FederationLedger, whose transactions can go wrong."""
 
 from __future__ import annotations
 
@@ -111,15 +111,15 @@ class Account:
         return self._act(epoch, EpochPhase.CONFIRM, key_digest)
 
     def expire_epoch(self, epoch: int) -> Receipt:
-        return self._send("expire_epoch", lambda: self._in_epoch(epoch) or self._model.expire_epoch())
+        return self._send("expire_epoch", lambda: self._in_epoch(epoch) or self._chain.model.expire_epoch())
 
     def accuse(self, epoch: int, culprit: str, evidence: bytes, reason: str) -> Receipt:
         accused = self._chain.addresses.index(culprit)
 
         def apply() -> None:
             self._in_epoch(epoch)
-            in_use, number = self._model.epoch.phase is EpochPhase.ACTIVE, self._model.round.number
-            self._model.accuse(self._me, accused, evidence=any(evidence))
+            in_use, number = self._chain.model.epoch.phase is EpochPhase.ACTIVE, self._chain.model.round.number
+            self._chain.model.accuse(self._me, accused, evidence=any(evidence))
             record = AccusationRecord(
                 accuser=self._me or 0, culprit=accused, round=number if in_use else 0, evidence=evidence
             )  # fmt: skip
@@ -131,7 +131,7 @@ class Account:
         def apply() -> None:
             self._in_epoch(epoch)
             # Before: the last one's confirmation opens the first round.
-            self._model.act(self._me, step, digest)
+            self._chain.model.act(self._me, step, digest)
             self._chain.key_steps[epoch, CEREMONY.index(step), self._me or 0] = digest
 
         return self._send(f"{step.name.lower()} of epoch {epoch}", apply)
@@ -139,41 +139,41 @@ class Account:
     # ---- rounds
 
     def end_task(self, reason: str) -> Receipt:
-        return self._send("end_task", lambda: self._model.end_task())
+        return self._send("end_task", self._chain.model.end_task)
 
     def select_sites(self, number: int, selected: int) -> Receipt:
-        return self._round(number, "select_sites", lambda: self._model.select_sites(selected))
+        return self._round(number, "select_sites", lambda: self._chain.model.select_sites(selected))
 
     def commit_update(self, number: int, digest: bytes, size_bytes: int, weight: int, base: bytes) -> Receipt:
         def apply() -> None:
             named = self._chain.named[number]
             rightly = 0 < weight <= self._chain.weights[self._me or 0]
             record = UpdateRecord(member=self._me or 0, digest=digest, size_bytes=size_bytes, weight=weight)
-            self._model.commit(self._me, base=base == named.base, weight=rightly)
+            self._chain.model.commit(self._me, base=base == named.base, weight=rightly)
             named.updates[self._me or 0] = record
 
         return self._round(number, "commit_update", apply)
 
     def decline(self, number: int, reason: str) -> Receipt:
-        return self._round(number, f"decline ({reason})", lambda: self._model.decline(self._me))
+        return self._round(number, f"decline ({reason})", lambda: self._chain.model.decline(self._me))
 
     def close_commits(self, number: int) -> Receipt:
-        return self._round(number, "close_commits", lambda: self._model.close_commits())
+        return self._round(number, "close_commits", self._chain.model.close_commits)
 
     def reveal(self, number: int, layer: bytes) -> Receipt:
         def apply() -> None:
-            self._model.reveal(self._me, layer=self._fits(layer))
+            self._chain.model.reveal(self._me, layer=self._fits(layer))
             self._chain.anchors[self._me or 0] = layer
 
         return self._round(number, "reveal", apply)
 
     def draw_seed(self, number: int) -> Receipt:
-        return self._round(number, "draw_seed", lambda: self._model.draw_seed())
+        return self._round(number, "draw_seed", self._chain.model.draw_seed)
 
     def release_sketch(self, number: int, quorum: int, digest: bytes) -> Receipt:
         def apply() -> None:
-            spoils = self._model.round.spoils
-            self._model.release_sketch(self._me, quorum)
+            spoils = self._chain.model.round.spoils
+            self._chain.model.release_sketch(self._me, quorum)
             self._chain.named[number].sketches[spoils, self._me or 0, quorum] = digest
 
         return self._round(number, f"release_sketch for {quorum:b}", apply)
@@ -182,23 +182,23 @@ class Account:
         self, number: int, digest: bytes, size_bytes: int, included: int, split: int, weights: bytes, reasons: bytes
     ) -> Receipt:
         def apply() -> None:
-            attempt = self._model.round.attempt
-            self._model.submit_aggregate(self._me, included, split)
+            attempt = self._chain.model.round.attempt
+            self._chain.model.submit_aggregate(self._me, included, split)
             self._chain.named[number].aggregates[attempt] = digest, size_bytes, weights, reasons
 
         return self._round(number, f"submit_aggregate {digest.hex()[:8]} of {included:b}/{split:b}", apply)
 
     def resign(self, number: int, reason: str) -> Receipt:
-        return self._round(number, f"resign ({reason})", lambda: self._model.resign(self._me))
+        return self._round(number, f"resign ({reason})", lambda: self._chain.model.resign(self._me))
 
     def replace_coordinator(self, number: int) -> Receipt:
-        return self._round(number, "replace_coordinator", lambda: self._model.replace_coordinator())
+        return self._round(number, "replace_coordinator", self._chain.model.replace_coordinator)
 
     def attest(self, number: int, digest: bytes, ok: bool, reveal: bytes) -> Receipt:
         def apply() -> None:
             fits = self._fits(reveal)
             named = self._chain.round(number).aggregate
-            self._model.attest(self._me, ok=ok, digest=digest == named, layer=fits)
+            self._chain.model.attest(self._me, ok=ok, digest=digest == named, layer=fits)
             if fits:
                 self._chain.anchors[self._me or 0] = reveal
 
@@ -206,16 +206,16 @@ class Account:
 
     def release_share(self, number: int, quorum: int, digest: bytes, aggregate: bytes) -> Receipt:
         def apply() -> None:
-            attempt = self._model.round.attempt
+            attempt = self._chain.model.round.attempt
             refuse(aggregate != self._chain.round(number).aggregate, "DigestMismatch")
-            self._model.release_share(self._me, quorum)
+            self._chain.model.release_share(self._me, quorum)
             self._chain.named[number].shares[attempt, self._me or 0, quorum] = digest
 
         return self._round(number, f"release_share for {quorum:b} of {aggregate.hex()[:8]}", apply)
 
     def cast_ballot(self, number: int, commitment: bytes) -> Receipt:
         def apply() -> None:
-            self._model.cast_ballot(self._me)
+            self._chain.model.cast_ballot(self._me)
             self._chain.named[number].ballots[self._me or 0] = commitment
 
         return self._round(number, "cast_ballot", apply)
@@ -224,17 +224,17 @@ class Account:
         def apply() -> None:
             sealed = ballot_commitment(number, self._chain.addresses[self._me or 0], choice, salt)
             cast = self._chain.named[number].ballots.get(self._me or 0) == sealed
-            self._model.reveal_ballot(self._me, choice, cast=cast)
+            self._chain.model.reveal_ballot(self._me, choice, cast=cast)
 
         return self._round(number, f"reveal_ballot {choice}", apply)
 
     def close_ballots(self, number: int) -> Receipt:
-        return self._round(number, "close_ballots", lambda: self._model.close_ballots())
+        return self._round(number, "close_ballots", self._chain.model.close_ballots)
 
     def confirm_opening(self, number: int, quorum: int, digest: bytes, outcome: RoundOutcome) -> Receipt:
         def apply() -> None:
             model = BASE if digest == self._chain.named[number].base and outcome is RoundOutcome.NONE else digest
-            self._model.confirm_opening(self._me, quorum, model, outcome)
+            self._chain.model.confirm_opening(self._me, quorum, model, outcome)
 
         return self._round(number, f"confirm_opening {outcome.name} {digest.hex()[:8]}", apply)
 
@@ -244,7 +244,7 @@ class Account:
             # The model opens the next round within the same transaction.
             self._chain.finalized.append(number)
             try:
-                self._model.finalize()
+                self._chain.model.finalize()
             except BaseException:
                 del self._chain.finalized[before:]
                 raise
@@ -252,13 +252,9 @@ class Account:
         return self._round(number, "finalize", apply)
 
     def abandon(self, number: int, reason: str) -> Receipt:
-        return self._round(number, f"abandon ({reason})", lambda: self._model.abandon(admin=self._me is None))
+        return self._round(number, f"abandon ({reason})", lambda: self._chain.model.abandon(admin=self._me is None))
 
     # ---- internals
-
-    @property
-    def _model(self) -> object:
-        return self._chain.model
 
     def _fits(self, layer: bytes) -> bool:
         return layer != ZERO and keccak(layer) == self._chain.anchors[self._me or 0]

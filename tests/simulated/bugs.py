@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import count, islice
 from typing import Any
 from unittest.mock import patch
 
@@ -21,8 +22,10 @@ from bahefl_flwr.site.objects import put_kept
 from bahefl_flwr.site.state import expect_round
 from bahefl_flwr.steps import Advance, Step, Wait
 from simulated.ledger import TimedModel
+from simulated.plan import KINDS, Plan, plan
 
 Change = tuple[object, str, object]
+KILLS = ("killed", "everything")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,14 +33,19 @@ class Bug:
     """A planted fault.
 
     Attributes:
-      breaks: the promises that it may break. within: schedules from seed 0 on that must suffice to see it.
+      breaks: the promises that it may break. within: so many schedules, the first of these kinds, must suffice.
       changes: (owner, name, what to put there). model: the contract with it.
     """
 
     breaks: tuple[str, ...]
     within: int
+    kinds: tuple[str, ...] = KINDS
     changes: tuple[Change, ...] = ()
     model: type[TimedModel] = TimedModel
+
+    def plans(self) -> Iterator[Plan]:
+        """The schedules that must suffice."""
+        return islice((p for p in map(plan, count()) if p.kind in self.kinds), self.within)
 
     @contextmanager
     def planted(self) -> Iterator[None]:
@@ -119,7 +127,7 @@ def never(step: Step) -> Callable[..., Any]:
 
 
 def forgets_the_last(real: Any) -> Callable[..., None]:
-    """`Driver._report_ended`, but the newest round that ended is only counted, never told of."""
+    """`Driver._report_ended`, but the newest round that ended is counted without being told of."""
 
     def report(self: Driver, view: Any) -> None:
         told = self._on_round_end
@@ -164,47 +172,44 @@ class ForgetsWhoHelped(TimedModel):
         super()._replace_coordinator()
 
 
-def _helps_whomever(*_: Any) -> None:
+def helps_whomever(*_: Any) -> None:
     """`verification._decrypt_once` that never refuses."""
 
 
 BUGS: dict[str, Bug] = {
     "a site attests without recomputing": Bug(
-        breaks=("P2",), within=60, changes=((verification, "_recompute", lambda *_: True),)
-    ),
-    "a site leaves sound updates out when it judges others": Bug(
-        breaks=("P2",), within=60, changes=((verification, "_difference", lambda *_: ""),)
+        breaks=("P2",), within=25, kinds=("cheats",), changes=((verification, "_recompute", lambda *_: True),)
     ),
     "a site puts its share before the ledger names it": Bug(
-        breaks=("P2",), within=60, changes=((verification, "_release_share", puts_its_share_first(verification._release_share)),)
+        breaks=("P2",), within=10, changes=((verification, "_release_share", puts_its_share_first(verification._release_share)),)
     ),
-    "a site puts whatever it keeps": Bug(breaks=("P2", "P3"), within=200, changes=((training, "_may_be_read", lambda *_: True),)),
+    "a site puts whatever it keeps": Bug(breaks=("P2", "P3"), within=60, changes=((training, "_may_be_read", lambda *_: True),)),
     "a site helps to open a second aggregate": Bug(
-        breaks=("P2",), within=400, changes=((verification, "_decrypt_once", _helps_whomever),), model=ForgetsWhoHelped
+        breaks=("P2",), within=200, changes=((verification, "_decrypt_once", helps_whomever),), model=ForgetsWhoHelped
     ),
     "a site commits before it records, and looks nowhere": Bug(
-        breaks=("P3",), within=60, changes=((training, "train", commits_before_it_records),)
+        breaks=("P3",), within=100, kinds=KILLS, changes=((training, "train", commits_before_it_records),)
     ),
     "a site uploads before commits have closed": Bug(
-        breaks=("P3",), within=60, changes=((training, "_commit", uploads_at_once(training._commit)),)
+        breaks=("P3",), within=10, changes=((training, "_commit", uploads_at_once(training._commit)),)
     ),
     "a site takes for opened what it did not confirm": Bug(
-        breaks=("P1",), within=200, changes=((opening, "_model_after", trusts_what_it_confirmed),)
+        breaks=("P1",), within=10, changes=((opening, "_model_after", trusts_what_it_confirmed),)
     ),
     "a journal writes behind a torn record": Bug(
-        breaks=("P1", "P3", "P4"), within=200, changes=((Journal, "_append", appends_blindly),)
+        breaks=("P1", "P3", "P4"), within=100, kinds=KILLS, changes=((Journal, "_append", appends_blindly),)
     ),
-    "the driver forgets the last round": Bug(
-        breaks=("P1",), within=60, changes=((Driver, "_report_ended", forgets_the_last(Driver._report_ended)),)
+    "the driver forgets a round that ended": Bug(
+        breaks=("P1",), within=10, changes=((Driver, "_report_ended", forgets_the_last(Driver._report_ended)),)
     ),
-    "the driver never abandons": Bug(breaks=("P4",), within=200, changes=((driver, "next_step", never(Step.ABANDON)),)),
+    "the driver never abandons": Bug(breaks=("P4",), within=60, changes=((driver, "next_step", never(Step.ABANDON)),)),
     "the driver never closes commits": Bug(
-        breaks=("P4",), within=60, changes=((driver, "next_step", never(Step.CLOSE_COMMITS)),)
+        breaks=("P4",), within=30, changes=((driver, "next_step", never(Step.CLOSE_COMMITS)),)
     ),
     "the driver never replaces a coordinator": Bug(
         breaks=("P4",), within=60, changes=((driver, "next_step", never(Step.REPLACE_COORDINATOR)),)
     ),
-    "the driver lets ceremonies last": Bug(breaks=("P4",), within=60, changes=((driver, "next_step", never(Step.EXPIRE_EPOCH)),)),
-    "one confirmation finalises a round": Bug(breaks=("P1",), within=200, model=OneConfirmationIsEnough),
-    "a round is abandoned without a reason": Bug(breaks=("P4",), within=60, model=AbandonsInSilence),
+    "the driver lets ceremonies last": Bug(breaks=("P4",), within=10, changes=((driver, "next_step", never(Step.EXPIRE_EPOCH)),)),
+    "one confirmation finalises a round": Bug(breaks=("P1",), within=60, model=OneConfirmationIsEnough),
+    "a round is abandoned without a reason": Bug(breaks=("P4",), within=30, model=AbandonsInSilence),
 }

@@ -1,4 +1,4 @@
-"""The real encryption in a ring of 16 coefficients, WITHOUT ANY SECURITY; only the proof of an update is a digest in place of one.
+"""The real encryption in a ring of 16 coefficients, WITHOUT ANY SECURITY; but the proof of an update is only a digest.
 
 So sums, shares, sketches, accusations and spoiled sums are what they are, at a hundredth of the cost.
 """

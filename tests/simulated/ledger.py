@@ -1,6 +1,6 @@
 """The ledger of a simulation: the model that tests hold against the real contract, with a clock, digests and a history.
 
-Which transactions are right says tests/ledger_model.py alone. Added here is what it leaves out on purpose: when deadlines end, the
+Which transactions are right says tests/ledger_model.py alone. Added here is what it leaves out on purpose: deadlines, the
 digests that were named, who is drawn, and what past rounds were.
 """
 
@@ -194,7 +194,8 @@ class Chain:
             last = self.finalized[-1] if self.finalized else 0
             self.rounds[r.number] = r
             self.named[r.number] = Named(
-                epoch=model.epoch.number, opened_at=self.chain_time, weight_total=sum(self.weights[i] for i in members_in(r.selected)),
+                epoch=model.epoch.number, opened_at=self.chain_time,
+                weight_total=sum(self.weights[i] for i in members_in(r.selected)),
                 parent=self.round(last).aggregate if last else ZERO, base=self.round(last).opened if last else self.initial,
             )  # fmt: skip
         if r.number:
@@ -212,7 +213,8 @@ class Chain:
     def view(self) -> LedgerView:
         """As `FederationLedger.view`."""
         return LedgerView(
-            chain_time=self.chain_time, block_number=self.transactions, task=self.task(), epoch=self.epoch(self.model.epoch.number),
+            chain_time=self.chain_time, block_number=self.transactions, task=self.task(),
+            epoch=self.epoch(self.model.epoch.number),
             round=self.round(self.model.round.number), last_finalized=self.finalized[-1] if self.finalized else 0,
             finalized_count=len(self.finalized), active=self.model.active,
         )  # fmt: skip
@@ -245,7 +247,8 @@ class Chain:
             number=r.number, phase=r.phase, attempt=r.attempt, coordinator=r.coordinator, epoch=n.epoch, deadline=n.deadline,
             opened_at=n.opened_at, weight_total=n.weight_total, selected=r.selected, committed=r.committed, declined=r.declined,
             included=r.included, voted_ok=r.voted_ok, voted_bad=r.voted_bad, revealed=r.revealed, failed=r.failed,
-            open_quorum=r.open_quorum, confirmed=r.confirmed, disputed=r.disputed, split=r.split, cast=r.cast, balloted=r.balloted,
+            open_quorum=r.open_quorum, confirmed=r.confirmed, disputed=r.disputed, split=r.split, cast=r.cast,
+            balloted=r.balloted,
             ballot_stage=r.ballot_stage, outcome=r.outcome, screen_seed=n.seed, spoiled=r.spoiled or ZERO, parent=n.parent,
             base=n.base, opened=n.base if r.opened == BASE else r.opened or ZERO, aggregate=aggregate, aggregate_size_bytes=size,
             weights=weights, reasons=reasons, abort_reason=r.abort_reason,

@@ -1,4 +1,4 @@
-"""Flower's Grid in virtual time: messages are lost, come twice, late and in any order, and find their sites busy, hung or killed."""
+"""Flower's Grid in virtual time: messages are lost, come twice, late, in any order, to sites that are busy, hung or killed."""
 
 from __future__ import annotations
 

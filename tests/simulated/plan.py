@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+KINDS = ("calm", "lossy", "killed", "store", "cheats", "everything", "halves")
 MISDEEDS = ("sum", "exclude", "share", "sketch", "bytes")
-"""Of a coordinator: a digest of nothing, leaving a sound update out; of a key holder: wrong shares, wrong openings; of a site: other
-bytes than it committed to."""
+"""Of a coordinator: a digest of nothing, leaving a sound update out; of a key holder: wrong shares, wrong openings; of a site:
+other bytes than it committed to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,7 @@ class Plan:
 def plan(seed: int) -> Plan:
     """The schedule of a seed."""
     rng = random.Random(f"plan {seed}")
-    kind = rng.choices(("calm", "lossy", "killed", "store", "cheats", "everything", "halves"), (1, 4, 4, 2, 4, 4, 1))[0]
+    kind = rng.choices(KINDS, (1, 4, 4, 2, 4, 4, 1))[0]
     sites = 6 if kind == "halves" else rng.choice((3, 4, 4))
     often = rng.choice((0.03, 0.1, 0.25))
     faults: dict[str, float] = {}

@@ -92,8 +92,8 @@ class Fuse:
         self.unsure = 0.0
 
     def light(self) -> None:
-        """Somewhere, or just around the next transaction or put, where a crash is worst."""
-        self.beside = self._rng.choice(("", "before", "after"))
+        """Somewhere, or just around the next transaction or put, or within a record of the journal: where a crash is worst."""
+        self.beside = self._rng.choice(("", "before", "after", "within"))
         self.left = -1 if self.beside else self._rng.randrange(16)
 
     def quench(self) -> None:
@@ -122,7 +122,7 @@ class Fuse:
         Raises:
           Killed: this one.
         """
-        if self.left == 0 or (self.beside and where.startswith(self.beside) and " a " not in where):
+        if self.left == 0 or (self.beside and where.startswith(self.beside) and " a file" not in where):
             self.quench()
             self._note(f"  KILLED {where}")
             raise Killed

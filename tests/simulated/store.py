@@ -1,4 +1,4 @@
-"""A store in memory that loses and alters objects, goes down, and may be killed in the middle of a put. Reads verify as always."""
+"""A store in memory that loses and alters objects and goes down; its users may be killed within a put. Reads verify as always."""
 
 from __future__ import annotations
 
