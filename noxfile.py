@@ -95,7 +95,7 @@ def faults(session: nox.Session) -> None:
 
 @nox.session
 def simulate(session: nox.Session) -> None:
-    """Ten thousand seeded schedules with faults, in virtual time. A quarter of an hour on two cores; `-- --seed N`: one of them."""
+    """Ten thousand schedules with faults, in virtual time. A quarter of an hour on two cores; `-- --seed N` runs one of them."""
     _install(session)
     session.run("python", "tests/simulate.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
