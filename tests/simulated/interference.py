@@ -78,9 +78,8 @@ class _Interference:
         """Of one site, coefficients that no honest update has: they pass the sketch and spoil the sum."""
         packed, site = _PACK(update, share, params), self._world.current
         if site and site.index == self._world.plan.garbage:
-            for coefficient in range(8):
-                weight = (6, 7, 8)[coefficient % 3]
-                packed[0, coefficient] += (63 << (params.field_bits - 7)) // weight << (2 * params.field_bits)
+            for coefficient in (4, 5):  # beyond the end of the model, where nobody else has anything
+                packed[0, coefficient] += (63 << (params.field_bits - 7)) // 8 << (2 * params.field_bits)
         return packed
 
     def encrypt(self, packed: Any, key: Any, params: Any, context: bytes) -> Any:

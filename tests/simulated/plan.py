@@ -72,6 +72,6 @@ def plan(seed: int) -> Plan:
     return Plan(
         seed=seed, kind=kind, sites=sites, rounds=rng.choice((1, 1, 2, 3)) if kind != "halves" else rng.choice((1, 2)),
         screened=screened, halves=kind == "halves", misdeeds=misdeeds, end_s=rng.choice((60.0, 150.0, 300.0)),
-        garbage=rng.randrange(sites) if screened and kind in ("calm", "lossy", "cheats") and rng.random() < 0.2 else -1,
+        garbage=rng.randrange(sites) if screened and kind in ("calm", "lossy", "killed", "cheats") and rng.random() < 0.2 else -1,
         **faults,  # type: ignore[arg-type]
     )  # fmt: skip

@@ -47,7 +47,7 @@ class KnownUpdates(NumPyClient):
     def fit(self, parameters: list[np.ndarray], config: dict[str, Any]) -> tuple[list[np.ndarray], int, dict[str, Any]]:
         rng = np.random.default_rng([self.site, int(config["server-round"])])
         moved = [
-            p + self.way * c + rng.normal(0, 0.03, c.shape).astype(np.float32) for p, c in zip(parameters, common(), strict=True)
+            p + self.way * c + rng.normal(0, 0.07, c.shape).astype(np.float32) for p, c in zip(parameters, common(), strict=True)
         ]
         return [np.asarray(m, np.float32) for m in moved], 10 + self.site, {"loss": 1.0}
 
@@ -61,7 +61,7 @@ class KnownUpdates(NumPyClient):
 def common() -> tuple[np.ndarray, ...]:
     """Where all honest updates lead."""
     rng = np.random.default_rng(0)
-    return tuple(np.asarray(rng.normal(0, 0.06, shape), np.float32) for shape in SHAPES)
+    return tuple(np.asarray(rng.normal(0, 0.15, shape), np.float32) for shape in SHAPES)
 
 
 @lru_cache(maxsize=16)
@@ -92,8 +92,8 @@ class Fuse:
         self.unsure = 0.0
 
     def light(self) -> None:
-        """Somewhere, or just around the next transaction or put, or within a record of the journal: where a crash is worst."""
-        self.beside = self._rng.choice(("", "before", "after", "within"))
+        """Somewhere, or just around the next transaction, or within a record of the journal: where a crash is worst."""
+        self.beside = self._rng.choice(("", "before sending", "after sending", "within"))
         self.left = -1 if self.beside else self._rng.randrange(16)
 
     def quench(self) -> None:
@@ -102,18 +102,24 @@ class Fuse:
 
     def before(self, what: str) -> None:
         """A point before an effect."""
-        self.burn(f"before {what}")
-        if not what.startswith("put") and self.unsure and self._rng.random() < self.unsure / 2:
-            self._note(f"  not sent: {what}")
-            raise LedgerUnreachable("no answer from the node")
+        if what.startswith("put"):
+            return self.burn(f"before {what}")
+        self.burn(f"before sending {what}")
+        self._doubt(f"  not sent: {what}")
+        return None
 
     def after(self, what: str) -> None:
         """A point after an effect."""
-        if not what.startswith("put"):
-            self._note(f"  {what}")
-        self.burn(f"after {what}")
-        if not what.startswith("put") and self.unsure and self._rng.random() < self.unsure / 2:
-            self._note("  sent, but no answer")
+        if what.startswith("put"):
+            return self.burn(f"after {what}")
+        self._note(f"  {what}")
+        self.burn(f"after sending {what}")
+        self._doubt("  sent, but no answer")
+        return None
+
+    def _doubt(self, line: str) -> None:
+        if self.unsure and self._rng.random() < self.unsure / 2:
+            self._note(line)
             raise LedgerUnreachable("no answer from the node")
 
     def burn(self, where: str) -> None:
@@ -122,7 +128,7 @@ class Fuse:
         Raises:
           Killed: this one.
         """
-        if self.left == 0 or (self.beside and where.startswith(self.beside) and " a file" not in where):
+        if self.left == 0 or (self.beside and where.startswith(self.beside)):
             self.quench()
             self._note(f"  KILLED {where}")
             raise Killed
