@@ -169,7 +169,7 @@ BUGS: dict[str, Bug] = {
     ),
     "a site puts whatever it keeps": Bug(breaks=("P2", "P3"), within=100, changes=((training, "_may_be_read", lambda *_: True),)),
     "a site commits before it records, and looks nowhere": Bug(
-        breaks=("P3",), within=10, kinds=KILLS, changes=((training, "train", commits_before_it_records),)
+        breaks=("P3",), within=100, kinds=KILLS, changes=((training, "train", commits_before_it_records),)
     ),
     "a site uploads before commits have closed": Bug(
         breaks=("P3",), within=10, changes=((training, "_commit", uploads_at_once(training._commit)),)
