@@ -47,7 +47,7 @@ def _campaign(seeds: range, jobs: int) -> int:
                     "messages executed": ended.messages, "drivers": ended.drivers, "virtual hours": int(ended.virtual_s),
                 }
             )  # fmt: skip
-            if totals["schedules"] % 500 == 0:
+            if totals["schedules"] % 100 == 0:
                 print(f"{totals['schedules']} schedules, {len(broken)} broken, {time.monotonic() - started:.0f} s", flush=True)
             if ended.broken:
                 broken.append(ended.plan.seed)
