@@ -194,11 +194,11 @@ class Promises:
         enough = not wrong if all_of_them else len(wrong) < len(self._honest)
         _hold(enough, f"P1: the model after round {self._finalized[-1]} is lost to sites {sorted(wrong)}")
 
-    def reported(self, first: int, numbers: list[int]) -> None:
-        """What one driver reported from its start to its end: every round that ended, in order."""
+    def reported(self, numbers: list[int]) -> None:
+        """What all drivers together told of, one continuing where the other's record ends: every round once, in order."""
         last = max((n for n, r in self._chain.rounds.items() if r.phase not in (RoundPhase.COMMIT, RoundPhase.NONE)), default=0)
-        expected = list(range(max(1, first), last + 1))
-        _hold(numbers == expected, f"P1: rounds {expected} ended while the driver ran, it reported {numbers}")
+        expected = list(range(1, last + 1))
+        _hold(numbers == expected, f"P1: rounds {expected} ended, the drivers told of {numbers}")
 
 
 def _hold(condition: object, otherwise: str) -> None:

@@ -142,17 +142,17 @@ class World:
         self.ended.drivers += 1
         self._arm()
         self.promises.driver_starts()
-        first, self.reported = max(1, self.chain.model.round.number), []
         ledger: Any = Account(self.chain, _DriverGate(self))
         try:
             Driver(
                 ledger, self.network, {i: NODE + i for i in range(self.plan.sites)}, client_config=self._client_config,
                 on_replies=lambda *_: None, on_round_end=self._round_ended, screened=self.plan.screened,
+                reported=len(self.reported),
             ).run()  # fmt: skip
         except DriverKilled:
             self.note("DRIVER KILLED")
             return False
-        self.promises.reported(first, self.reported)
+        self.promises.reported(self.reported)
         return True
 
     def _finish(self) -> None:
