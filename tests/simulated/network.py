@@ -115,7 +115,7 @@ class Network(Grid):
     def _kill(self, site: SimulatedSite, message: Message, label: str) -> None:
         rng = self._rng
         site.life += 1
-        site.down_until = self._clock.now + rng.uniform(0.5, 40)
+        site.down_until = self._clock.now + rng.choice((1, 8, 40)) * rng.random()
         if rng.random() < self._plan.forget:
             self._note(f"site {site.index} loses its journal")
             site.lose_journal()
