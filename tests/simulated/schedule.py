@@ -227,7 +227,7 @@ class World:
         i = int(context.node_config["partition-id"])
         return KnownUpdates(i, backwards=self.plan.halves and i < 3)
 
-    def _client_config(self, view: LedgerView, action: Action) -> dict[str, int]:
+    def _client_config(self, view: LedgerView, action: Action, member: int) -> dict[str, int]:
         return {"server-round": view.finalized_count + 1, "rounds": view.task.rounds}
 
     def _round_ended(self, r: RoundRecord) -> None:
