@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from flwr.app import Message
 
-from bahefl_flwr import identity, task
+from bahefl_flwr import federation, identity
 from bahefl_flwr.he.sampling import SecretSeed
 from bahefl_flwr.steps import Action
 from federation_run import Run
@@ -68,7 +68,7 @@ def seeded(monkeypatch: pytest.MonkeyPatch, tamper: Tampering = lambda _: plain_
     seeds = Seeds()
     monkeypatch.setattr(SecretSeed, "random", seeds.random)
     monkeypatch.setattr(identity, "_fresh", seeds.identity)
-    monkeypatch.setattr(task, "_run_digest", lambda _federation: bytes(31) + b"\1")
+    monkeypatch.setattr(federation, "_run_digest", lambda *_: bytes(31) + b"\1")
 
     def make(run: Run) -> Tamper:
         inner, order = tamper(run), InOrder(run.settings.federation.sites)
