@@ -14,7 +14,6 @@ from bahefl_flwr.errors import RunFailed
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.records import ExclusionReason, RoundPhase
 from bahefl_flwr.site import coordination
-from bahefl_flwr.site.model import MODEL_FILE, load_model
 from bahefl_flwr.site.screening import Verdict
 from bahefl_flwr.store import part_cid
 from federation_run import Run, federated_run, flip_one_byte
@@ -39,22 +38,6 @@ def once(action: str, act: Callable[[Run, int, Message], None]) -> Callable[[Run
         return tamper
 
     return make
-
-
-def test_every_message_twice_changes_nothing(tmp_path: Path) -> None:
-    """Each site executes each message twice: one commitment per site, one aggregate, the same final model everywhere."""
-
-    def twice(run: Run) -> Tamper:
-        def tamper(site: int, message: Message, deliver: Deliver) -> Message | None:
-            first, second = deliver(message), deliver(message)
-            return second if message.metadata.message_type in ("train", "query.hello", "evaluate") else first
-
-        return tamper
-
-    run = federated_run(tmp_path, tamper=twice)
-    assert [r.phase for n, r in run.rounds.items() if n <= 2] == [RoundPhase.FINALIZED] * 2
-    assert run.rounds[2].committed == 0b1111
-    assert len({load_model(run.site_folder(s) / MODEL_FILE).digest() for s in range(4)}) == 1
 
 
 def test_site_that_raises_in_fit_is_left_out(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +17,12 @@ from bahefl_flwr.records import ExclusionReason, RoundOutcome, RoundPhase
 from bahefl_flwr.screening.record import decode_record
 from bahefl_flwr.site import coordination, sketches, training
 from bahefl_flwr.site.model import MODEL_FILE, load_model
-from federation_run import Arrays, Run, Update, common_update, distance, federated_run, known_update
+from federation_run import Arrays, Run, common_update, distance, federated_run, known_update
+from hostile_updates import LATER_MARK, MARK, poisoned, spoil_marked
 from in_process_grid import Deliver, Tamper
 
 SIX = ("federation.sites=6", "federation.min_sites=3", "federation.rounds=1")
 BADLY = 2
-MARK = np.float32(0.123)
-LATER_MARK = np.float32(0.124)
-
-
-def poisoned(change: Callable[[NDArray[np.float32]], NDArray[np.float32]], *bad: int, start: int = 1) -> Update:
-    """Honest updates, but for the changed ones of some sites from a round on."""
-
-    def update(site: int, number: int) -> Arrays:
-        arrays = known_update(site, number)
-        return [np.asarray(change(a), np.float32) for a in arrays] if site in bad and number >= start else arrays
-
-    return update
 
 
 def members(run: Run, *sites: int) -> set[int]:
@@ -260,24 +248,6 @@ def test_who_hides_behind_another_spoiler_is_found_next(tmp_path: Path, monkeypa
     assert (r.phase, r.attempt) == (RoundPhase.FINALIZED, 2)
     assert reasons(run, 1) == dict.fromkeys(members(run, *marks), ExclusionReason.GARBAGE)
     assert run.view and r.disputed == run.view.task.excluded == run.view.epoch.accused == 0
-
-
-def spoil_marked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An update that ends in a mark gets coefficients that no honest one has: eight with MARK, one further on with LATER_MARK."""
-    places = {float(MARK): range(24), float(LATER_MARK): range(30, 33)}
-    pack = training.pack
-
-    def packed(update: NDArray[np.float32], share: float, params: SecurityParams) -> NDArray[np.int64]:
-        result = pack(update, share, params)
-        for mark, coefficients in places.items():
-            if np.isclose(update[-1], mark):
-                # Whichever weight clipping gives it, a third of them land in the last 1/32 of the highest field.
-                for coefficient in coefficients:
-                    weight = (6, 7, 8)[coefficient % 3]
-                    result[0, coefficient] += (63 << (params.field_bits - 7)) // weight << (2 * params.field_bits)
-        return result
-
-    monkeypatch.setattr(training, "pack", packed)
 
 
 def test_a_coordinator_that_favours_a_poisoned_update_is_voted_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

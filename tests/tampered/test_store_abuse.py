@@ -21,6 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from bahefl_flwr.errors import SettingsError, StoreUnavailable
 from bahefl_flwr.identity import Identity
+from bahefl_flwr.store import manifest_cid, part_cid
 from bahefl_flwr.store.channel import Channel
 from bahefl_flwr.store.http import HttpStore
 from bahefl_flwr.store.serving import IDLE_S, Listening
@@ -28,6 +29,7 @@ from bahefl_flwr.store.signing import authorization
 from served_store import ENDS_AT_ONCE, QUICK, ServedStore, an_object, signed, site_identity
 
 FUZZ_CASES = 3000
+SIGNED_CASES = 1000
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +180,48 @@ def signed_requests(served: ServedStore, member: Identity, cid: str) -> Iterator
         header = authorization(member.sign_text, member.address, method, path, digest, int(time.time()))
         head = f"{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\nauthorization: {header}\r\n\r\n"
         yield head.encode() + body
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_member_that_signs_garbage_neither_kills_nor_bloats_it(tmp_path: Path, member: Identity) -> None:
+    """Rightly signed requests of any size, cut anywhere, with lengths that lie: what is no object is never stored as one."""
+    rng = random.Random(11)
+    with ServedStore(tmp_path, members=(member,)) as served:
+        for _ in range(100):
+            send_cut(served, hostile(member, rng), rng)
+        before = served.memory_kib()
+        for _ in range(SIGNED_CASES):
+            send_cut(served, hostile(member, rng), rng)
+        served.client(member).put(an_object([b"still here"]), [b"still here"])
+        assert served.memory_kib() - before < 30_000
+        assert "Traceback" not in served.log.read_text()
+        assert all(
+            hashlib.sha256(served.file_of(str(f.link)).read_bytes()).digest() == f.link.digest for f in served.disk.files()
+        )
+
+
+def hostile(member: Identity, rng: random.Random) -> bytes:
+    """A request that its member signed, about bytes that are nothing, or of a length that it does not have."""
+    body = rng.randbytes(rng.choice((0, 1, 100, 10_000, 1 << 20, (1 << 20) + 1, 3 << 20)))
+    name = rng.choice((part_cid(hashlib.sha256(body).digest()), manifest_cid(hashlib.sha256(body).digest()), "x" * 59))
+    method, path = rng.choice((("PUT", f"/v1/objects/{name}"), ("POST", "/v1/missing"), ("GET", f"/v1/objects/{name}")))
+    length = rng.choice((len(body), len(body), len(body) // 2, len(body) + 5, 1 << 40))
+    header = authorization(member.sign_text, member.address, method, path, hashlib.sha256(body).digest(), int(time.time()))
+    framing = rng.choice(
+        (f"content-length: {length}", "transfer-encoding: chunked", f"content-length: {length}\r\nrange: bytes=5-1")
+    )
+    return f"{method} {path} HTTP/1.1\r\nhost: x\r\n{framing}\r\nauthorization: {header}\r\n\r\n".encode() + body
+
+
+def send_cut(served: ServedStore, request: bytes, rng: random.Random) -> None:
+    """Send a request, or only its beginning, and go away."""
+    whole = rng.random() < 0.5
+    with connected(served) as connection, contextlib.suppress(OSError):
+        connection.sendall(request if whole else request[: rng.randrange(len(request))])
+        if rng.random() < 0.7:
+            connection.shutdown(socket.SHUT_WR)
+            connection.recv(1000)
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:

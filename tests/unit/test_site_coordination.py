@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from bahefl_flwr.errors import ProtocolError
+from bahefl_flwr.errors import LedgerUnreachable, ProtocolError
 from bahefl_flwr.records import ExclusionReason, RoundPhase
 from bahefl_flwr.settings import compose
 from bahefl_flwr.site import coordination
-from bahefl_flwr.site.state import Outcome
+from bahefl_flwr.site.state import Outcome, Request
 from bahefl_flwr.site.updates import Updates
-from round_views import round_, view
+from round_views import ALL, round_, view
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,22 @@ def test_too_few_updates_are_told_with_their_reasons(monkeypatch: pytest.MonkeyP
     with pytest.raises(ProtocolError) as told:
         coordination._aggregate(site, view(r), r)
     assert str(told.value) == f"round 4: only 1 updates accepted; {end}"
+
+
+@pytest.mark.parametrize("last_try", [False, True])
+def test_a_node_that_does_not_answer_costs_the_office_only_at_the_last_try(
+    monkeypatch: pytest.MonkeyPatch, last_try: bool
+) -> None:
+    """The sum is made and kept; asked again, the coordinator names it."""
+    resigned: list[str] = []
+    r = round_(RoundPhase.AGGREGATE, committed=ALL)
+    ledger = SimpleNamespace(view=lambda: view(r), resign=lambda _number, why: resigned.append(why))
+    site: Any = SimpleNamespace(ledger=ledger, me=lambda: SimpleNamespace(index=r.coordinator))
+
+    def unreachable(*_: object) -> None:
+        raise LedgerUnreachable("no answer from the node")
+
+    monkeypatch.setattr(coordination, "_aggregate", unreachable)
+    with pytest.raises(LedgerUnreachable):
+        coordination.aggregate(site, Request(run=bytes(32), number=4, last_try=last_try))
+    assert resigned == (["LedgerUnreachable"] if last_try else [])

@@ -8,7 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from bahefl_flwr.errors import BaheflError, ProtocolError, SketchesClosed, StoreError, StoreUnavailable, UnusableUpdate
+from bahefl_flwr.errors import (
+    BaheflError,
+    LedgerUnreachable,
+    ProtocolError,
+    SketchesClosed,
+    StoreError,
+    StoreUnavailable,
+    UnusableUpdate,
+)
 from bahefl_flwr.he.ckks import TenSealAdder
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.seal_format import PartKind, encode_part
@@ -28,8 +36,8 @@ def aggregate(site: Site, request: Request) -> Outcome:
 
     Raises:
       ProtocolError: this site is not the round's coordinator, or too few updates are accepted.
-      SketchesClosed, StoreError, StoreUnavailable, UnusableUpdate: something is missing or wrong that is not this site's; it
-        resigns only at the last try.
+      SketchesClosed, LedgerUnreachable, StoreError, StoreUnavailable, UnusableUpdate: something is missing or wrong that is not
+        this site's; it resigns only at the last try.
     """
     view, r = expect_round(site, request, RoundPhase.AGGREGATE)
     if site.me().index != r.coordinator:
@@ -38,7 +46,7 @@ def aggregate(site: Site, request: Request) -> Outcome:
         return _aggregate(site, view, r)
     except SketchesClosed:
         raise  # another quorum is asked; at the deadline another coordinator
-    except (StoreError, StoreUnavailable, UnusableUpdate) as error:
+    except (LedgerUnreachable, StoreError, StoreUnavailable, UnusableUpdate) as error:
         if request.last_try:
             _resign(site, r, error)
         raise

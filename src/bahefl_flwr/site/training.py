@@ -37,7 +37,7 @@ from bahefl_flwr.records import LedgerView, Member, ObjectKind, RoundPhase, Roun
 from bahefl_flwr.site.dispute import EVIDENCE_NAME, answer_slander
 from bahefl_flwr.site.model import Array, Model
 from bahefl_flwr.site.numpy_client import ClientConfig, ClientFactory, evaluated, fitted, numbers
-from bahefl_flwr.site.objects import keep, kept_names, put_kept
+from bahefl_flwr.site.objects import keep, kept, kept_names, put_kept
 from bahefl_flwr.site.opening import current_model
 from bahefl_flwr.site.selection import best_round, chosen_model
 from bahefl_flwr.site.state import Outcome, Request, Site, expect_config, expect_round, expect_run, security_params
@@ -230,7 +230,7 @@ def _commit(site: Site, r: RoundRecord, me: Member, journalled: Mapping[str, Any
 
 
 def upload(site: Site, request: Request) -> Outcome:
-    """Paper step 4: put every object of this site that the ledger may speak of by now; put again what was lost or altered.
+    """Paper step 4: put every object of this site that may be read by now; put again what was lost or altered.
 
     With screening, reveal this round's onion layer, from which the ledger draws the sketches' seed: ciphertexts are fixed by now.
 
@@ -244,12 +244,30 @@ def upload(site: Site, request: Request) -> Outcome:
     with outcome.timed("upload"):
         for number in sorted(rounds):
             for name in kept_names(site, number):
-                if name.startswith(EVIDENCE_NAME.format("")):
-                    continue  # a secret key, which only a dispute may show
+                if not _may_be_read(site, number, name):
+                    continue
                 outcome.bytes[name] = outcome.bytes.get(name, 0) + put_kept(site, number, name)
     if r.phase is RoundPhase.AGGREGATE and site.settings.screening.kind != "off":
         outcome.gas += _reveal_layer(site, r)
     return outcome
+
+
+def _may_be_read(site: Site, number: int, name: str) -> bool:
+    """Whether this site may show an object that it keeps.
+
+    An update or a share only if the ledger names it: it is kept before its transaction, which may have failed (DESIGN rule 2).
+    """
+    if name.startswith(EVIDENCE_NAME.format("")):
+        return False  # a secret key, which only a dispute may show
+    manifest = kept(site, number, name)
+    match manifest.kind if manifest else None:
+        case ObjectKind.UPDATE:
+            named = {update.digest for update in site.ledger.updates(number)}
+        case ObjectKind.SHARE:
+            named = {share.digest for share in site.ledger.shares(number)}
+        case _:
+            return True
+    return manifest is not None and manifest.digest in named
 
 
 def _reveal_layer(site: Site, r: RoundRecord) -> int:
