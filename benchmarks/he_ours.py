@@ -68,7 +68,7 @@ def site(folder: Path, count: int, params: SecurityParams) -> Figures:
     figures: Figures = {}
     key = ceremony.collective_key({p: ceremony.public_parts(_share(p, params)) for p in range(_COMMITTEE)}, params, _EPOCH)
     with cpu_seconds(figures, "encrypt_s"):
-        ciphertext = encrypt(pack(_update(count), 1 / params.sites, params), key, params)
+        ciphertext = encrypt(pack(_update(count), 1 / params.sites, params, SecretSeed.random()), key, params)
         parts = [_encoded(ciphertext, at, params) for at in range(0, len(ciphertext), BLOCKS_PER_PART)]
     for index, data in enumerate(parts):
         (folder / f"update-{index:04d}").write_bytes(data)
