@@ -308,7 +308,9 @@ def test_a_sum_of_updates_in_range_is_in_range(n_t: tuple[int, int], bits: int, 
 
 
 @given(n_t=st.sampled_from(COMMITTEES), bits=st.integers(0, 3), share=st.floats(2**-20, 1), seed=seeds, at_random=st.booleans())
-def test_what_pack_writes_is_never_out_of_range(n_t: tuple[int, int], bits: int, share: float, seed: int, at_random: bool) -> None:
+def test_what_pack_writes_is_never_out_of_range(
+    n_t: tuple[int, int], bits: int, share: float, seed: int, at_random: bool
+) -> None:
     """Whatever the update, clipped or not, and however it is rounded: no honest site can be found guilty."""
     rounding = SecretSeed(seed.to_bytes(32, "big")) if at_random else None
     params = SecurityParams(update_range=0.3, weight_bits=bits, threshold=n_t[1], committee=n_t[0])
