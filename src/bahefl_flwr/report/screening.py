@@ -14,7 +14,7 @@ from typing import Any, Final
 from matplotlib.axes import Axes
 
 from bahefl_flwr.report import style
-from bahefl_flwr.report.style import by_round, draw
+from bahefl_flwr.report.style import by_round, draw, legend_above
 from bahefl_flwr.report.tables import Row
 from bahefl_flwr.run_folder import RoundLine
 
@@ -60,6 +60,8 @@ def screening_picture(lines: Sequence[RoundLine]) -> bytes:
         for axes, label in zip(panels, labels, strict=True):
             axes.set_ylabel(label)
             by_round(axes, ticks=8)
+            axes.set_xlim(lines[0]["round"] - 0.4, lines[-1]["round"] + 0.4)
+        legend_above(norms)
 
     return draw(("(a)", "(b)", "(c)", "(d)"), 4.4, paint, columns=2)
 
@@ -187,7 +189,8 @@ def _lines(axes: Axes, lines: Sequence[RoundLine], figure: _Figure) -> None:
         known = [(number, value, out) for number, value, out in points if value is not None]
         colour = _COLOURS[index] if len(sites) <= len(_COLOURS) else style.GREY
         # With markers, since a line of one round has no length.
-        axes.plot([n for n, _, _ in known], [v for _, v, _ in known], ".-", color=colour)
+        label = f"site {site}" if len(sites) <= len(_COLOURS) else None
+        axes.plot([n for n, _, _ in known], [v for _, v, _ in known], ".-", color=colour, label=label)
         out = [(n, v) for n, v, left_out in known if left_out]
         axes.plot([n for n, _ in out], [v for _, v in out], "x", color=style.RED, markersize=6, zorder=3)
     axes.axhline(0, color=style.GREY, linewidth=0.6)
