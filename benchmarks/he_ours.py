@@ -49,7 +49,7 @@ def member(position: int, params: SecurityParams) -> Figures:
     others = [ceremony.contribute(p, params, _EPOCH, _entropy(p)) for p in members]
     received = [ceremony.opening_for(c, position) for c in others]
     committed = [ceremony.commitment(c) for c in others]
-    parts = {p: ceremony.public_parts(_share(p, params)) for p in members}
+    parts = {p: ceremony.public_parts(key_share(p, params)) for p in members}
     with cpu_seconds(figures, "ceremony_s"):
         mine = ceremony.contribute(position, params, _EPOCH, _entropy(position))
         ceremony.commitment(mine)
@@ -66,9 +66,9 @@ def member(position: int, params: SecurityParams) -> Figures:
 def site(folder: Path, count: int, params: SecurityParams) -> Figures:
     """Clip, weigh, pack, encrypt and encode one update; its parts stay in `folder` for the coordinator."""
     figures: Figures = {}
-    key = ceremony.collective_key({p: ceremony.public_parts(_share(p, params)) for p in range(_COMMITTEE)}, params, _EPOCH)
+    key = ceremony.collective_key({p: ceremony.public_parts(key_share(p, params)) for p in range(_COMMITTEE)}, params, _EPOCH)
     with cpu_seconds(figures, "encrypt_s"):
-        ciphertext = encrypt(pack(_update(count), 1 / params.sites, params), key, params)
+        ciphertext = encrypt(pack(_update(count), 1 / params.sites, params, SecretSeed.random()), key, params)
         parts = [_encoded(ciphertext, at, params) for at in range(0, len(ciphertext), BLOCKS_PER_PART)]
     for index, data in enumerate(parts):
         (folder / f"update-{index:04d}").write_bytes(data)
@@ -78,7 +78,7 @@ def site(folder: Path, count: int, params: SecurityParams) -> Figures:
 def proof(count: int, params: SecurityParams) -> Figures:
     """What an update costs besides: a site's proof, mean over many, and its verification by everybody else."""
     figures: Figures = {}
-    key = ceremony.collective_key({p: ceremony.public_parts(_share(p, params)) for p in range(_COMMITTEE)}, params, _EPOCH)
+    key = ceremony.collective_key({p: ceremony.public_parts(key_share(p, params)) for p in range(_COMMITTEE)}, params, _EPOCH)
     packed = pack(_update(count), 1 / params.sites, params)
     with cpu_seconds(figures, "proven_s"):
         for _ in range(_PROOFS):
@@ -108,7 +108,7 @@ def coordinator(folder: Path, engine: str, params: SecurityParams) -> Figures:
 def opening(folder: Path, count: int, params: SecurityParams) -> Figures:
     """One member's partial decryption, its check of the other members' shares, and its combination and unpacking."""
     figures: Figures = {}
-    shares = {p: _share(p, params) for p in _QUORUM}
+    shares = {p: key_share(p, params) for p in _QUORUM}
     for share in shares.values():
         ceremony.public_parts(share)  # keys are derived once an epoch
     packed, released = [], 0
@@ -141,7 +141,8 @@ def _opening(data: bytes, sender: int, holder: int, committed: bytes, params: Se
     return ceremony.verify_opening(data, sender=sender, holder=holder, committed=committed, epoch_id=_EPOCH, params=params)
 
 
-def _share(position: int, params: SecurityParams) -> KeyShare:
+def key_share(position: int, params: SecurityParams) -> KeyShare:
+    """What a member of the committee of these parameters holds after an honest ceremony."""
     contributions = [ceremony.contribute(p, params, _EPOCH, _entropy(p)) for p in range(_COMMITTEE)]
     openings = {
         p: _opening(ceremony.opening_for(c, position), p, position, ceremony.commitment(c), params)

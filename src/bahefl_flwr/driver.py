@@ -20,7 +20,7 @@ from bahefl_flwr.records import EpochPhase, LedgerView, RoundPhase, RoundRecord,
 from bahefl_flwr.replies import Config, Reply, ask, request_config
 from bahefl_flwr.round import MAX_ASKS, is_over, next_step
 from bahefl_flwr.settings import Scalar
-from bahefl_flwr.steps import Action, Advance, Ask, Asked, Done, Request, Step, Stuck, Wait
+from bahefl_flwr.steps import Action, Advance, Ask, Asked, Done, Request, Step, Stuck, Wait, deed, occasion
 
 MAX_ABANDONED_IN_A_ROW = 3
 MAX_REFUSALS_IN_A_ROW = 20
@@ -129,8 +129,8 @@ class Driver:
         self._failed.update(requests[m] for m, reply in replies.items() if not (reply.ok or reply.silent))
         for member, reply in replies.items():
             if not reply.ok:
-                said = (member, command.action, command.number, reply.error)
-                _log.warning("site %d did not %s of %d: %s", *said, extra={"member": member})
+                what = (occasion(command.action, command.number), member, deed(command.action), reply.error)
+                _log.warning("%s: site %d did not %s: %s", *what, extra={"member": member})
         spent = time.monotonic() - started
         answered = sum(reply.ok for reply in replies.values())
         _log.info("%d of %d sites answered", answered, len(command.members), extra={"seconds": round(spent, 3)})

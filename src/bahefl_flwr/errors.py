@@ -145,6 +145,18 @@ class WrongRound(ProtocolError):
     """A message names another run, contract or round than the ledger's open one."""
 
 
+class TooFewUpdates(ProtocolError):
+    """Fewer updates were accepted than may be added up.
+
+    Attributes:
+      verdict: what screening saw and decided, as JSON text for people; empty where updates are not screened.
+    """
+
+    def __init__(self, message: str, verdict: str = "") -> None:
+        super().__init__(message)
+        self.verdict = verdict
+
+
 class UnusableUpdate(ProtocolError):
     """A committed update cannot be added.
 

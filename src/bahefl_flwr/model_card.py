@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bahefl_flwr.run_folder import RoundLine
-from bahefl_flwr.setting_groups import DataSettings, TrainSettings
+from bahefl_flwr.setting_groups import DataSettings, ModelSettings, TrainSettings
+from bahefl_flwr.settings import Settings
 from bahefl_flwr.trained import Trained
 
 _LIMITS = """\
@@ -45,6 +46,11 @@ _TOLD: dict[str, Any] = {
 }
 
 
+# Said only where they count: of phantoms, and of the schedule that restarts.
+_OF_PHANTOMS = {"data.slices", "data.difficulty"}
+_OF_RESTARTS = {"train.restart_epochs", "train.restart_mult"}
+
+
 def card(trained: Trained, file_name: str) -> str:
     """Markdown text about a model.
 
@@ -52,45 +58,48 @@ def card(trained: Trained, file_name: str) -> str:
       file_name: of the exported safetensors file, for the example.
     """
     settings, digest = trained.run.settings, trained.model.digest().hex()
-    m, size = settings.model, settings.data.image_size_px
     return "\n".join(
         [
             f"# {file_name}",
             "",
             f"A light U-Net with {trained.model.parameters:,} parameters (depthwise separable convolutions, SimAM, deep",
-            f"supervision) that segments COVID-19 lesions in lung CT slices of {size}x{size} pixels.",
+            f"supervision) that segments COVID-19 lesions in lung CT slices of {settings.data.image_size_px} pixels a side.",
             "",
-            "## Lineage",
-            "",
-            *_table(("", ""), _lineage(trained, digest)),
-            "",
+            *_section("Lineage", _table(("", ""), _lineage(trained, digest))),
             *_table(("round", "sites added", "aggregate (CID digest)", "coordinator"), _rounds(trained.run.lines)),
             "",
             f"Whoever has the run folder or its audit bundle can check all of this: `bahefl audit RUN --model {file_name}`.",
             "",
-            "## Training",
-            "",
-            *_table(("setting", "value"), _flat(settings.model_dump(include=_TOLD))),
-            "",
-            "## Figures",
-            "",
-            *_figures(trained),
-            "",
+            *_section("Training", _table(("setting", "value"), _told(settings))),
+            *_section("Figures", _figures(trained)),
             _LIMITS.format(split=_split(settings.data)),
-            "## Use",
-            "",
-            "```python",
-            "from safetensors.torch import load_file",
-            "from bahefl_flwr.lesion.model import LightUNet",
-            "",
-            f"network = LightUNet(width={m.width}, depth={m.depth}, unshuffle={m.unshuffle})",
-            f'network.load_state_dict(load_file("{file_name}"))',
-            "```",
-            "",
-            "Input: grey values / 255, less 0.45, over 0.33; output: logits, above 0 where there is lesion.",
-            "",
+            *_section("Use", _use(settings.model, file_name)),
         ]
     )
+
+
+def _section(heading: str, lines: Iterable[str]) -> list[str]:
+    return [f"## {heading}", "", *lines, ""]
+
+
+def _told(settings: Settings) -> list[tuple[str, str]]:
+    idle = set() if settings.data.kind == "phantom" else _OF_PHANTOMS
+    idle |= set() if settings.train.schedule == "restarts" else _OF_RESTARTS
+    return [row for row in _flat(settings.model_dump(include=_TOLD)) if row[0] not in idle]
+
+
+def _use(model: ModelSettings, file_name: str) -> list[str]:
+    return [
+        "```python",
+        "from safetensors.torch import load_file",
+        "from bahefl_flwr.lesion.model import LightUNet",
+        "",
+        f"network = LightUNet(width={model.width}, depth={model.depth}, unshuffle={model.unshuffle})",
+        f'network.load_state_dict(load_file("{file_name}"))',
+        "```",
+        "",
+        "Input: grey values / 255, less 0.45, over 0.33; output: logits, above 0 where there is lesion.",
+    ]
 
 
 def _lineage(trained: Trained, digest: str) -> list[tuple[str, str]]:

@@ -45,7 +45,10 @@ def request_config(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What one node answered. With `ok` False only `error` means anything, and `silent`: there was no reply at all."""
+    """What one node answered.
+
+    With `ok` False only `error` means anything, `silent` (there was no reply at all), and what `facts` tell people.
+    """
 
     node: int
     ok: bool
@@ -123,15 +126,19 @@ def _read(node: int, message: Message) -> Reply:
     if not isinstance(status, ConfigRecord) or not isinstance(status.get("ok"), bool):
         return Reply(node=node, ok=False, error="malformed reply: no status record; is the site's ClientApp a secure_client_app?")
     if not status["ok"]:
-        return Reply(node=node, ok=False, error=f"{status.get('error', 'error')!s}: {status.get('message', '')!s}")
+        error = f"{status.get('error', 'error')!s}: {status.get('message', '')!s}"
+        return Reply(node=node, ok=False, error=error, facts=_facts(status))
     try:
         metrics, evaluation, seconds, sizes = (
             _numbers(message.content, name) for name in ("metrics", "evaluation", "seconds", "bytes")
         )
     except ValueError as error:
         return Reply(node=node, ok=False, error=f"malformed reply: {error}")
-    facts = {k: v for k, v in status.items() if isinstance(v, bool | int | float | str)}
-    return Reply(node=node, ok=True, facts=facts, metrics=metrics, evaluation=evaluation, seconds=seconds, bytes=sizes)
+    return Reply(node=node, ok=True, facts=_facts(status), metrics=metrics, evaluation=evaluation, seconds=seconds, bytes=sizes)
+
+
+def _facts(status: ConfigRecord) -> dict[str, Scalar]:
+    return {k: v for k, v in status.items() if isinstance(v, bool | int | float | str)}
 
 
 def _numbers(content: RecordDict, name: str) -> Numbers:

@@ -18,7 +18,7 @@ from bahefl_flwr.records import (
     mask_of,
     members_in,
 )
-from bahefl_flwr.steps import Action, Advance, Ask, Asked, Command, Done, Request, Step, Stuck, Wait
+from bahefl_flwr.steps import Action, Advance, Ask, Asked, Command, Done, Request, Step, Stuck, Wait, deed, occasion
 
 MAX_ASKS = 2
 """A site that did not act after being asked this often is waited for, by its deadline, but not asked again."""
@@ -325,7 +325,7 @@ def _ask_or_wait(action: Action, view: LedgerView, missing: int, asked: Asked, q
 
     able = tuple(m for m in members_in(missing) if times(m) < MAX_ASKS)
     if not able:
-        return Wait(deadline=window_end, members=members_in(missing), why=f"{action} of {number}")
+        return Wait(deadline=window_end, members=members_in(missing), why=f"{occasion(action, number)}, to {deed(action)}")
     last = all(times(m) == MAX_ASKS - 1 for m in able)
     deadline = _share_of_window(action, view.chain_time, window_end, last=last)
     return Ask(action=action, number=number, attempt=attempt, members=able, deadline=deadline, quorum=quorum)

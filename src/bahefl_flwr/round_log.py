@@ -6,15 +6,26 @@ The line of a round waits for the evaluation of its model, which sites do at the
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bahefl_flwr.records import ExclusionReason, Member, RoundPhase, RoundRecord, UpdateRecord, mask_of, members_in, members_of
+from bahefl_flwr.records import (
+    BallotRecord,
+    ExclusionReason,
+    Member,
+    RoundOutcome,
+    RoundPhase,
+    RoundRecord,
+    UpdateRecord,
+    members_in,
+    members_of,
+)
 from bahefl_flwr.replies import Numbers, Reply
 from bahefl_flwr.untrusted_json import read_json
 
 _TRAIN_PHASES = ("open", "evaluate", "train", "encrypt", "commit")
+_CHOICES = ("both", "first", "second")
 
 
 @dataclass(slots=True)
@@ -24,7 +35,8 @@ class RoundFigures:
     Attributes:
       trained: each site's own training metrics; a round may ask for them more than once.
       train: their aggregate.
-      screening: what the coordinator says it saw and decided (screening/summary.py); its digest is in the aggregate's.
+      screening: what the last coordinator that judged says it saw and decided (screening/summary.py). Of an aggregate its digest
+        covers it; of one that could not be made, nobody has checked it.
     """
 
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -43,9 +55,10 @@ class RoundFigures:
             self.trained.update({member: r.metrics for member, r in answered.items()})
         else:
             self.seconds[phase] += wall_s
+        for reply in replies.values():
+            self._read_screening(reply)
         for member, reply in answered.items():
             self.gas += int(reply.bytes.get("gas", 0))
-            self._read_screening(reply)
             for name in ("update", "sketch", "aggregate", "share"):
                 # An update is made in `train` and sent in `upload`; it counts when it is sent.
                 self.bytes[name] += int(reply.bytes.get(name, 0)) if phase != "train" else 0
@@ -69,49 +82,117 @@ class RoundFigures:
                 self.seconds[phase] += wall_s * seconds / total
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What the ledger says of a round that has ended, finalised or abandoned. `ballots` are of a conflict round."""
+
+    round: RoundRecord
+    members: Mapping[int, Member]
+    updates: Sequence[UpdateRecord]
+    ballots: Sequence[BallotRecord] = ()
+
+
 def round_line(
-    r: RoundRecord,
+    ended: Ended,
     figures: RoundFigures,
-    members: Mapping[int, Member],
-    updates: Iterable[UpdateRecord],
     evaluation: Mapping[str, float | int],
     by_site: Mapping[int, Mapping[str, float | int]],
 ) -> dict[str, Any]:
-    """The line of `metrics.jsonl` for a round that has ended, finalised or abandoned.
+    """The line of `metrics.jsonl` for a round that has ended.
 
     Args:
       evaluation: figures of the opened model over all sites. by_site: the same per member index.
     """
-    included = members_in(members_of(r, r.outcome))
-    left_out = members_in(r.committed & ~r.included)
-    reasons = {m: ExclusionReason(reason).name.lower() for m, reason in zip(left_out, r.reasons, strict=False)}
-    outvoted = dict.fromkeys(members_in(r.included & ~mask_of(included)), "outvoted" if included else "held")
     return {
-        "round": r.number,
-        "finalised": r.phase is RoundPhase.FINALIZED,
-        "abandoned": r.abort_reason if r.phase is RoundPhase.ABORTED else "",
-        "attempt": r.attempt,
-        "epoch": r.epoch,
-        "coordinator": {"index": r.coordinator, "address": members[r.coordinator].address},
-        "selected": list(members_in(r.selected)),
-        "committed": list(members_in(r.committed)),
-        "declined": list(members_in(r.declined)),
-        "included": list(included),
-        "excluded": {str(m): reason for m, reason in sorted({**reasons, **outvoted}.items())},
-        "outcome": r.outcome.name.lower(),
-        "screening": figures.screening,
-        "weights": {str(u.member): u.weight for u in updates},
-        "quorum": list(members_in(r.open_quorum)),
-        "disputed": list(members_in(r.disputed)),
+        **_who(ended),
+        **_what_became(ended.round, figures),
+        **_conflict(ended),
+        **_spent(figures),
         "train": figures.train,
         "train_loss": figures.train.get("loss"),
         "validation": dict(evaluation),
         "sites": {str(member): dict(figures) for member, figures in sorted(by_site.items())},
+        **_digests(ended),
+        "notes": figures.notes,
+    }
+
+
+def why_abandoned(r: RoundRecord, figures: RoundFigures) -> str:
+    """The ledger's reason, and whom screening had left out if a coordinator got so far."""
+    named = ", ".join(f"site {member} ({reason})" for member, reason in _claimed(r, figures).items())
+    return f"{r.abort_reason}; screening left out {named}" if named else r.abort_reason
+
+
+def _who(ended: Ended) -> dict[str, Any]:
+    r = ended.round
+    return {
+        "round": r.number,
+        "attempt": r.attempt,
+        "epoch": r.epoch,
+        "coordinator": {"index": r.coordinator, "address": ended.members[r.coordinator].address},
+        "selected": list(members_in(r.selected)),
+        "committed": list(members_in(r.committed)),
+        "declined": list(members_in(r.declined)),
+        "weights": {str(u.member): u.weight for u in ended.updates},
+        "quorum": list(members_in(r.open_quorum)),
+        "disputed": list(members_in(r.disputed)),
+    }
+
+
+def _what_became(r: RoundRecord, figures: RoundFigures) -> dict[str, Any]:
+    """Of an abandoned round nothing became: whom it left out is the claim of the coordinator that could not make its sum."""
+    abandoned = r.phase is RoundPhase.ABORTED
+    outcome = RoundOutcome.NONE if abandoned else r.outcome
+    return {
+        "finalised": r.phase is RoundPhase.FINALIZED,
+        "abandoned": why_abandoned(r, figures) if abandoned else "",
+        "included": list(members_in(members_of(r, outcome))),
+        "excluded": _claimed(r, figures) if abandoned else _excluded(r),
+        "outcome": outcome.name.lower(),
+        "screening": figures.screening,
+    }
+
+
+def _excluded(r: RoundRecord) -> dict[str, str]:
+    included = members_of(r, r.outcome)
+    left_out = members_in(r.committed & ~r.included)
+    reasons = {m: ExclusionReason(reason).name.lower() for m, reason in zip(left_out, r.reasons, strict=False)}
+    outvoted = dict.fromkeys(members_in(r.included & ~included), "outvoted" if included else "held")
+    return {str(m): reason for m, reason in sorted({**reasons, **outvoted}.items())}
+
+
+def _claimed(r: RoundRecord, figures: RoundFigures) -> dict[str, str]:
+    """What a coordinator says of sites that committed; of what is no reason, nothing."""
+    claimed = figures.screening.get("reasons")
+    reasons = claimed if isinstance(claimed, dict) else {}
+    of_sites = {str(m): str(reasons.get(str(m))) for m in members_in(r.committed)}
+    return {m: reason.lower() for m, reason in of_sites.items() if reason in ExclusionReason.__members__}
+
+
+def _conflict(ended: Ended) -> dict[str, Any]:
+    """The two halves, and what each site voted: `both`, `first`, `second`, or `kept back` where it did not show its ballot."""
+    r = ended.round
+    if not r.split:
+        return {}
+    votes = {b.member: "kept back" if b.choice is None else _CHOICES[b.choice] for b in ended.ballots}
+    return {
+        "halves": [list(members_in(r.included & ~r.split)), list(members_in(r.split))],
+        "votes": {str(m): vote for m, vote in sorted(votes.items())},
+    }
+
+
+def _spent(figures: RoundFigures) -> dict[str, Any]:
+    return {
         "seconds": {k: round(v, 3) for k, v in figures.seconds.items()} | {"total": round(sum(figures.seconds.values()), 3)},
         "bytes": dict(figures.bytes),
         "gas": {"total": figures.gas},
-        "update_digests": {str(u.member): u.digest.hex() for u in updates},
+    }
+
+
+def _digests(ended: Ended) -> dict[str, Any]:
+    r = ended.round
+    return {
+        "update_digests": {str(u.member): u.digest.hex() for u in ended.updates},
         "aggregate_digest": r.aggregate.hex(),
         "model_digest": r.opened.hex() if any(r.opened) else "",
-        "notes": figures.notes,
     }

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
@@ -222,12 +223,14 @@ def summarise(
 
 
 def attack_facts(lines: Sequence[RoundLine], name: str, members: Sequence[int], start_round: int) -> AttackFacts:
-    """Whom the finalised rounds from the `start_round`-th on left out.
+    """Whom rounds left out from the `start_round`-th on, abandoned ones too where somebody had committed.
 
     Args:
       lines: of a whole run. members: the attackers' indices. start_round: from 1.
     """
-    attacked = [line for line in lines if line["finalised"]][start_round - 1 :]
+    # A round that comes to nothing is tried again under the same number of finalised ones.
+    tried = zip(lines, accumulate((bool(line["finalised"]) for line in lines), initial=0), strict=False)
+    attacked = [line for line, finalised in tried if finalised + 1 >= start_round and line["committed"]]
     excluded = [int(member) for line in attacked for member in line["excluded"]]
     caught = sum(member in members for member in excluded)
     return {

@@ -33,6 +33,43 @@ class Action(StrEnum):
     EVALUATE = "evaluate"
 
 
+# Each continues "site 3 did not".
+_DEEDS = {
+    Action.HELLO: "answer",
+    Action.COMMIT_SEEDS: "commit to its seeds",
+    Action.REVEAL_SEEDS: "reveal its seeds",
+    Action.PUBLISH_KEY_PARTS: "publish its key parts",
+    Action.UPLOAD_KEY_PARTS: "store its key parts",
+    Action.CONFIRM_KEY: "confirm the collective key",
+    Action.JUDGE: "judge the dispute",
+    Action.TRAIN: "train and commit its update",
+    Action.UPLOAD: "store its update",
+    Action.SCREEN: "release its part of the sketches",
+    Action.AGGREGATE: "add up the updates",
+    Action.OPEN: "verify the sum and release its share",
+    Action.CAST_BALLOT: "cast its ballot",
+    Action.REVEAL_BALLOT: "show its ballot",
+    Action.CONFIRM: "open the sum and confirm the model",
+    Action.EVALUATE: "evaluate the model",
+}
+_OF_EPOCHS = frozenset(
+    (
+        Action.COMMIT_SEEDS, Action.REVEAL_SEEDS, Action.PUBLISH_KEY_PARTS, Action.UPLOAD_KEY_PARTS, Action.CONFIRM_KEY,
+        Action.JUDGE,
+    )
+)  # fmt: skip
+
+
+def deed(action: Action) -> str:
+    """What a site is asked to do, in words that continue "site 3 did not"."""
+    return _DEEDS[action]
+
+
+def occasion(action: Action, number: int) -> str:
+    """`round 3` or `key epoch 3`, whichever the action belongs to."""
+    return f"key epoch {number}" if action in _OF_EPOCHS else f"round {number}"
+
+
 class Step(StrEnum):
     """What the driver itself can send to the ledger. Anybody may send these; the contract checks the time."""
 

@@ -21,7 +21,7 @@ from bahefl_flwr.errors import RunFailed, SettingsError
 from bahefl_flwr.federation import Federation
 from bahefl_flwr.records import LedgerView, RoundPhase, RoundRecord, members_in
 from bahefl_flwr.replies import Config, Numbers, Reply, ask, request_config
-from bahefl_flwr.round_log import RoundFigures, round_line
+from bahefl_flwr.round_log import Ended, RoundFigures, round_line, why_abandoned
 from bahefl_flwr.run_folder import RoundLine
 from bahefl_flwr.secure_run import Ending, OnRound, secure_run
 from bahefl_flwr.settings import Scalar, from_run_config
@@ -265,7 +265,7 @@ class BaheflStrategy(Strategy):
         if r.phase is RoundPhase.FINALIZED:
             self._unevaluated = r
         else:
-            _log.warning("round %d was abandoned: %s", r.number, r.abort_reason)
+            _log.warning("round %d was abandoned: %s", r.number, why_abandoned(r, self._figures[r.number]))
             self._write_line(r, {}, {})
 
     def _write_unevaluated(self) -> None:
@@ -307,11 +307,18 @@ class BaheflStrategy(Strategy):
             end_task(self.federation.ledger, reason)
 
     def _write_line(self, r: RoundRecord, evaluation: Numbers, by_site: Mapping[int, Numbers]) -> None:
-        ledger = self.federation.ledger
-        members = {m.index: m for m in ledger.members()}
         figures = self._figures.pop(r.number, RoundFigures())
         if self.on_round:
-            self.on_round(round_line(r, figures, members, ledger.updates(r.number), evaluation, by_site))
+            self.on_round(round_line(self._ended(r), figures, evaluation, by_site))
+
+    def _ended(self, r: RoundRecord) -> Ended:
+        ledger = self.federation.ledger
+        return Ended(
+            round=r,
+            members={m.index: m for m in ledger.members()},
+            updates=ledger.updates(r.number),
+            ballots=ledger.ballots(r.number) if r.split else (),
+        )
 
     def _evaluate_final(self, grid: Grid, timeout_s: float) -> None:
         """Every site opens the last aggregate and validates it; then it tests the model of the best round, once."""

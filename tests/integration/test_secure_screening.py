@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,17 @@ def test_each_poisoned_update_is_left_out_with_its_reason(tmp_path: Path) -> Non
     assert reasons(run, 2) == {m: reason for site, reason in wanted.items() for m in members(run, site)}
     assert run.lines[1]["excluded"] == {str(m): reason.name.lower() for m, reason in reasons(run, 2).items()}
     assert improved(run)
+
+
+def test_a_round_with_too_few_left_says_whom_screening_left_out(tmp_path: Path) -> None:
+    """All three sites are needed and one sends nothing: the abandoned round's line has the verdict, and what it came to."""
+    run = federated_run(tmp_path, "federation.sites=3", "federation.min_sites=3", update=poisoned(lambda a: 0 * a, 1, start=2))
+    (silent,) = members(run, 1)
+    line = run.lines[1]
+    assert (line["finalised"], line["outcome"], line["included"]) == (False, "none", [])
+    assert line["excluded"] == {str(silent): "zero"}
+    assert set(line["screening"]["norms"]) == {"0", "1", "2"}
+    assert line["abandoned"].endswith(f"; screening left out site {silent} (zero)")
 
 
 def test_copies_are_all_left_out(tmp_path: Path) -> None:

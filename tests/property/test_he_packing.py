@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from bahefl_flwr.errors import UpdateError
 from bahefl_flwr.he.packing import largest_packed_sum, pack, sketch_factor, unpack
 from bahefl_flwr.he.params import SecurityParams, largest_field_sum
+from bahefl_flwr.he.sampling import SecretSeed
 from he_committee import toy_params
 
 sites = st.integers(1, 8)
@@ -27,7 +28,7 @@ def test_no_field_overflows_at_the_extremes(signs: list[float], count: int, weig
     parts = np.array([shares.random() + 1e-9 for _ in range(count)])
     parts = parts / parts.sum() * (1 - 1e-12)
     update = np.array(signs, dtype=np.float32)
-    total = sum(pack(update, float(part), params) << weight_bits for part in parts)
+    total = sum(pack(update, float(part), params, SecretSeed(bytes([k]) * 32)) << weight_bits for k, part in enumerate(parts))
     opened = unpack(total, update.size, float(parts.sum()) * 2**weight_bits, params)
     assert np.abs(total).max() <= largest_packed_sum(params)
     assert np.abs(opened - np.clip(update, -0.25, 0.25)).max() <= count * 0.25 / params.field_scale
@@ -40,6 +41,27 @@ def test_one_update_survives_to_half_a_unit(values: list[float], share: float) -
     update = np.array(values, dtype=np.float32)
     opened = unpack(pack(update, share, params), update.size, share, params)
     assert np.abs(opened - update).max() <= 0.5001 * 0.25 / (params.field_scale * share) + 1e-7
+
+
+def test_what_is_shorter_than_a_step_survives_on_average() -> None:
+    """A hundred equal sites whose every value rounds to zero: the mean of what they send is the value all the same."""
+    params = SecurityParams(update_range=0.125, weight_bits=3, threshold=3, committee=5, sites=100)
+    share, value = 1 / 100, 1e-3
+    update = np.full(params.parameters_per_block, value, np.float32)
+    assert not pack(update, share, params).any()
+    total = sum(pack(update, share, params, SecretSeed(bytes([k]) * 32)) for k in range(100))
+    opened = unpack(total, update.size, 1.0, params).astype(np.float64)
+    step = params.update_range / params.field_scale
+    assert abs(opened.mean() - value) < 5 * step * (100 / 6 / update.size) ** 0.5
+    assert opened.std() < 1.05 * step * (100 / 6) ** 0.5
+
+
+def test_one_seed_rounds_alike_and_another_one_otherwise() -> None:
+    """What is repeated with the seed that was kept gives the same integers."""
+    params, update = toy_params(), np.linspace(-0.2, 0.2, 192, dtype=np.float32)
+    first, again, other = (pack(update, 0.03, params, SecretSeed(bytes([k]) * 32)) for k in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
 
 
 @given(sums=st.lists(st.tuples(*[st.integers(-(2**17), 2**17)] * 3), min_size=64, max_size=64))

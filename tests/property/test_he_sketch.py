@@ -298,13 +298,16 @@ def test_a_sum_of_updates_in_range_is_in_range(n_t: tuple[int, int], bits: int, 
     assert (int(packed.sum()) << bits) + noise <= largest_packed_sum(params)
 
 
-@given(n_t=st.sampled_from(COMMITTEES), bits=st.integers(0, 3), share=st.floats(2**-20, 1), seed=seeds)
-def test_what_pack_writes_is_never_out_of_range(n_t: tuple[int, int], bits: int, share: float, seed: int) -> None:
-    """Whatever the update, clipped or not: no honest site can be found guilty."""
+@given(n_t=st.sampled_from(COMMITTEES), bits=st.integers(0, 3), share=st.floats(2**-20, 1), seed=seeds, at_random=st.booleans())
+def test_what_pack_writes_is_never_out_of_range(
+    n_t: tuple[int, int], bits: int, share: float, seed: int, at_random: bool
+) -> None:
+    """Whatever the update, clipped or not, and however it is rounded: no honest site can be found guilty."""
+    rounding = SecretSeed(seed.to_bytes(32, "big")) if at_random else None
     params = SecurityParams(update_range=0.3, weight_bits=bits, threshold=n_t[1], committee=n_t[0])
     update = np.random.default_rng(seed).choice(np.array([-9, -0.3, 0.3, 9, 0.1], dtype=np.float32), 12)
     noise = _noise_allowance(params)
-    packed = pack(update, share, params)[0, :4]
+    packed = pack(update, share, params, rounding)[0, :4]
     assert not outside_range(packed + noise, share, params)
     assert not outside_range(packed - noise, share, params)
 

@@ -47,8 +47,9 @@ def test_the_error_of_opened_parameters_is_the_predicted(n: int, t: int, weight_
     members = committee(real_params(n, t, weight_bits=weight_bits))
     params, count = members.params, 4096
     plain = np.clip(updates(params.sites, count), -0.25, 0.25)
+    seeds = [SecretSeed(bytes([k]) * 32) for k in range(params.sites)]
     sent = [
-        encrypt(pack(u, 1 / params.sites, params), members.key, params, SecretSeed(bytes([k]) * 32)) for k, u in enumerate(plain)
+        encrypt(pack(u, 1 / params.sites, params, seed), members.key, params, seed) for u, seed in zip(plain, seeds, strict=True)
     ]
     opened = unpack(members.open(add(sent, [1] * len(sent), params), range(t)), count, 1.0, params)
     error = opened - plain.astype(np.float64).mean(axis=0)

@@ -54,6 +54,19 @@ def test_figures_and_tables_lie_beside_it_as_files(tmp_path: Path) -> None:
     ]
 
 
+def test_tables_hold_plain_columns(tmp_path: Path) -> None:
+    """No cell is a Python object; what is by site has a file with a row for each."""
+    sites = {"0": {"dice": 0.5, "tp": 3}, "2": {"dice": 0.75, "tp": 4}}
+    folder = ended(tmp_path, [line(1, sites=sites, screening={"norms": {"0": 1.0}}, notes=["a b", "c"], halves=[[0, 1], [2]])])
+    written(folder)
+    with (folder.path / "report" / "rounds.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert not any(mark in cell for cell in row.values() for mark in "{[(")
+    assert (row["seconds.train"], row["notes"], row["halves"]) == ("3.0", "a b; c", "0 1; 2")
+    with (folder.path / "report" / "validation.csv").open() as file:
+        assert [tuple(each.values()) for each in csv.DictReader(file)] == [("1", "0", "0.5", "3"), ("1", "2", "0.75", "4")]
+
+
 def test_table_1_of_the_paper_comes_out_of_its_counts() -> None:
     """Precision, recall and F1 of both classes, accuracy and averages, to the paper's own rounding (research/lesion.md, B1)."""
     assert tables.table_1(PAPER) == [

@@ -37,6 +37,7 @@ ODD = (
     "x", 3, [1], {"a": 1}, shown(separation="abc"), shown(threshold=None), shown(threshold=True), shown(norms={"0": "<script>"}),
     shown(norms={"x": 1.0}), shown(norms={"0": 10**400}), shown(cosines=[]), shown(reasons=None), shown(alignments={"recent": 7}),
     {k: v for k, v in shown().items() if k != "cosines"}, shown(separation=float("nan")), shown(weights={"999999": 1}),
+    shown(limits=3), shown(limits={"zero": "x"}),
 )  # fmt: skip
 
 
@@ -76,10 +77,10 @@ def test_any_figures_give_rows_of_text(changes: dict[str, Any]) -> None:
 
 
 def panels(monkeypatch: pytest.MonkeyPatch, *lines: dict[str, Any]) -> list[Axes]:
-    """The three panels of the picture."""
-    axes = list(Figure().subplots(1, 3))
+    """The four panels of the picture."""
+    axes = list(Figure().subplots(2, 2).flat)
 
-    def draw(_titles: object, _height: float, paint: Callable[[list[Axes]], None]) -> bytes:
+    def draw(_titles: object, _height: float, paint: Callable[[list[Axes]], None], **_: object) -> bytes:
         paint(axes)
         return b""
 
@@ -90,8 +91,8 @@ def panels(monkeypatch: pytest.MonkeyPatch, *lines: dict[str, Any]) -> list[Axes
 
 def test_one_round_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line of one point has no length: each site has a marker, and the threshold a line across the round."""
-    norms, cosines, separation = panels(monkeypatch, line(1, screening=shown()))
-    for axes in (norms, cosines):
+    norms, alignments, cosines, separation = panels(monkeypatch, line(1, screening=shown()))
+    for axes in (norms, alignments, cosines):
         of_sites = [each for each in axes.lines if len(each.get_xdata()) == 1]  # type: ignore[arg-type]
         assert len(of_sites) == len(SITES)
         assert all(each.get_marker() == "." for each in of_sites)
@@ -102,15 +103,42 @@ def test_one_round_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_round_without_a_split_test_breaks_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is drawn from the round before it to the one after it, and it says there that nothing was tested."""
     rounds = [shown(separation=0.1), shown(separation=None), shown(separation=None), {}, shown(separation=0.2)]
-    separation = panels(monkeypatch, *(line(n, screening=each) for n, each in enumerate(rounds, 1)))[2]
+    separation = panels(monkeypatch, *(line(n, screening=each) for n, each in enumerate(rounds, 1)))[3]
     np.testing.assert_array_equal(separation.lines[0].get_ydata(), [0.1, np.nan, np.nan, np.nan, 0.2])
     assert [(text.get_text(), text.get_position()[0]) for text in separation.texts] == [("not tested", 3)]
 
 
 def test_where_nothing_was_tested_the_panel_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty panel would look like a mistake."""
-    separation = panels(monkeypatch, line(1, screening=shown(separation=None)))[2]
+    separation = panels(monkeypatch, line(1, screening=shown(separation=None)))[3]
     assert [text.get_text() for text in separation.texts] == ["not tested"]
+
+
+def test_the_limits_of_the_rules_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dashed, round by round as they were; a run that did not record them is drawn without."""
+    limits = [{"zero": 0.05, "clipped": 2.0, "oversized": 4.0, "alignment": -x} for x in (0.06, 0.1)]
+    rounds = [line(n, screening=shown(limits=each)) for n, each in enumerate(limits, 1)]
+    norms, alignments, *_ = panels(monkeypatch, *rounds, line(3, screening=shown()))
+    dashed = [list(each.get_ydata()) for each in norms.lines if each.get_linestyle() == "--"]  # type: ignore[arg-type]
+    np.testing.assert_array_equal(dashed, [[0.05, 0.05, np.nan], [2, 2, np.nan], [4, 4, np.nan]])
+    (dashed,) = (list(each.get_ydata()) for each in alignments.lines if each.get_linestyle() == "--")  # type: ignore[arg-type]
+    np.testing.assert_array_equal(dashed, [-0.06, -0.1, np.nan])
+
+
+def test_a_conflict_tells_its_halves_and_who_voted_for_which(tmp_path: Path) -> None:
+    """On the page and as a table beside it: what speaks for a half, its voters, and what came of it."""
+    halves = [{"members": [0, 2], "prior": -0.3, "reputation": 0.6}, {"members": [1, 3], "prior": 0.46, "reputation": 1.0}]
+    votes = {"0": "first", "1": "second", "2": "kept back", "3": "both"}
+    conflict = {"halves": [[0, 2], [1, 3]], "votes": votes, "outcome": "second", "excluded": {"0": "outvoted", "2": "outvoted"}}
+    folder = run_of(tmp_path, line(1, screening=shown(halves=halves), **conflict))
+    assert console.main(["report", str(folder.path), "--no-slices"]) == 0
+    with (folder.path / "report" / "conflicts.csv").open() as file:
+        rows = [tuple(row.values()) for row in csv.DictReader(file)]
+    assert rows == [
+        ("1", "first", "0 2", "-0.300", "0.600", "0", "3", "left out"),
+        ("1", "second", "1 3", "0.460", "1.000", "1", "3", "taken"),
+    ]
+    assert "who voted for which half" in (folder.path / "report.html").read_text()
 
 
 def test_the_caption_names_no_colour_that_the_mark_has_not(tmp_path: Path) -> None:

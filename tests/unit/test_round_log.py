@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 
+from bahefl_flwr.records import BallotRecord, BallotStage, Member, RoundOutcome, RoundPhase, RoundRecord
 from bahefl_flwr.replies import Reply
-from bahefl_flwr.round_log import RoundFigures
+from bahefl_flwr.round_log import Ended, RoundFigures, round_line
+from round_views import round_
 
 
 def reply(node: int = 1, **records: dict[str, float]) -> Reply:
@@ -48,3 +54,36 @@ def test_notes_name_their_site() -> None:
     figures = RoundFigures()
     figures.add("verify", 1.0, {3: Reply(node=9, ok=True, facts={"ok": True, "notes": "a\nb"})})
     assert figures.notes == ["site 3: a", "site 3: b"]
+
+
+SITES = {k: cast("Member", SimpleNamespace(index=k, address=f"0x{k}")) for k in range(5)}
+
+
+def line_of(r: RoundRecord, screening: dict[str, Any], *ballots: BallotRecord) -> dict[str, Any]:
+    figures = RoundFigures()
+    figures.add("aggregate", 1.0, {2: Reply(node=1, ok=False, error="x", facts={"screening": json.dumps(screening)})})
+    return round_line(Ended(round=r, members=SITES, updates=(), ballots=ballots), figures, {}, {})
+
+
+def test_an_abandoned_round_keeps_the_verdict_that_left_too_few() -> None:
+    """The coordinator's error carries it: whom it left out, why, and that nothing became of the round. Odd claims are nothing."""
+    r = round_(RoundPhase.ABORTED, committed=0b01111, abort_reason="no coordinator produced a verified aggregate")
+    claimed = {"reasons": {"0": "ZERO", "1": "UNDOING", "2": "<script>", "3": 7, "4": "ZERO"}}
+    written = line_of(r, claimed)
+    assert (written["outcome"], written["included"]) == ("none", [])
+    assert written["excluded"] == {"0": "zero", "1": "undoing"}, "site 4 has not committed"
+    assert written["screening"] == claimed
+    assert written["abandoned"].endswith("aggregate; screening left out site 0 (zero), site 1 (undoing)")
+
+
+def test_a_conflict_round_names_its_halves_and_votes() -> None:
+    """From the ledger, not from what the coordinator says."""
+    r = round_(
+        RoundPhase.FINALIZED, committed=0b1111, included=0b1111, split=0b1010, outcome=RoundOutcome.SECOND, reasons=b"",
+        ballot_stage=BallotStage.COUNTED,
+    )  # fmt: skip
+    ballots = [BallotRecord(member=m, commitment=bytes(32), choice=choice) for m, choice in enumerate((1, 2, None, 0))]
+    written = line_of(r, {}, *ballots)
+    assert written["halves"] == [[0, 2], [1, 3]]
+    assert written["votes"] == {"0": "first", "1": "second", "2": "kept back", "3": "both"}
+    assert written["excluded"] == {"0": "outvoted", "2": "outvoted"}

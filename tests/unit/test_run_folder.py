@@ -100,7 +100,7 @@ def test_the_summary_counts_finalised_rounds(
 
 
 def test_exclusions_are_counted_over_the_attacked_rounds() -> None:
-    """Mean sites a round, by what they were, over the finalised rounds from the first attacked one."""
+    """Mean sites a round, by what they were, over all rounds from the first attacked one."""
     lines = [
         line(1, excluded={"0": "conflict", "3": "norm"}),
         line(2, abandoned="late", excluded={"1": "corrupt"}),
@@ -108,7 +108,16 @@ def test_exclusions_are_counted_over_the_attacked_rounds() -> None:
         line(4, excluded={"2": "conflict"}),
     ]
     facts = attack_facts(lines, "zero", [2, 3], 2)
-    assert facts == {"name": "zero", "members": [2, 3], "attackers_excluded": 1.0, "honest_excluded": 0.5}
+    assert facts == {"name": "zero", "members": [2, 3], "attackers_excluded": 2 / 3, "honest_excluded": 2 / 3}
+
+
+def test_rounds_that_an_attack_brought_down_count() -> None:
+    """Too few were left: the round was abandoned, and whom it left out is counted; one without any update is not."""
+    lines = [
+        line(1), line(2, abandoned="too few", excluded={"3": "zero"}), line(3, abandoned="3 in a row", committed=[]),
+    ]  # fmt: skip
+    facts = attack_facts(lines, "zero", [3], 2)
+    assert (facts["attackers_excluded"], facts["honest_excluded"]) == (1, 0)
 
 
 def test_an_attack_that_never_began_excluded_nobody() -> None:

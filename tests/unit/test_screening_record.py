@@ -205,7 +205,7 @@ def test_another_history_changes_what_follows() -> None:
 def test_summary_is_plain_json() -> None:
     """The figures for the report are finite numbers, text and lists, by site."""
     record = recorded(conflict=True)
-    told = summary(record.decision, record.figures)
+    told = summary(record)
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     assert told["reasons"]["7"] == "OUT_OF_RANGE"
     assert told["norms"]["1"] == pytest.approx(1, abs=0.2)
@@ -216,5 +216,17 @@ def test_summary_is_plain_json() -> None:
 def test_summary_of_a_first_round_has_no_alignments() -> None:
     """Absent figures are empty or null, never invented."""
     record = first_round()
-    told = summary(record.decision, record.figures)
+    told = summary(record)
     assert (told["alignments"], told["separation"], told["halves"]) == ({}, None, [])
+    assert told["limits"]["alignment"] is None
+
+
+def test_a_summary_tells_what_the_rules_compared_with() -> None:
+    """By these limits a reader of the report comes to the verdicts: as multiples of the usual norm, and as an alignment."""
+    record = recorded()
+    told = summary(record)
+    limits = told["limits"]
+    assert (limits["clipped"], limits["oversized"]) == (RULES.clip_norm / ONE, RULES.largest_norm / ONE)
+    short = {m for m, norm in told["norms"].items() if norm < limits["zero"]}
+    assert {m for m, reason in told["reasons"].items() if reason == "ZERO"} == short - {"7"} == {"12"}
+    assert -1 <= limits["alignment"] <= -0.06

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from bahefl_flwr.errors import LedgerUnreachable, ProtocolError
+from bahefl_flwr.errors import LedgerUnreachable, TooFewUpdates
 from bahefl_flwr.records import ExclusionReason, RoundPhase
 from bahefl_flwr.settings import compose
 from bahefl_flwr.site import coordination
@@ -21,19 +22,21 @@ from round_views import ALL, round_, view
     [([], "left out site 3 (oversized)"), (["a", "b"], "left out site 3 (oversized); a; b")],
 )
 def test_too_few_updates_are_told_with_their_reasons(monkeypatch: pytest.MonkeyPatch, notes: list[str], end: str) -> None:
-    """Notes follow where there are any; without them the sentence ends there."""
+    """Notes follow where there are any; without them the sentence ends there. The verdict goes to the driver with the error."""
     nothing = Updates(sound={}, unusable={}, part_blocks=(1,))
 
     def judge(_site: object, _view: object, _r: object, outcome: Outcome) -> coordination.Verdict:
         outcome.notes += notes
-        return coordination.Verdict(updates=nothing, weights={1: 8}, reasons={3: ExclusionReason.OVERSIZED})
+        reasons = {3: ExclusionReason.OVERSIZED}
+        return coordination.Verdict(updates=nothing, weights={1: 8}, reasons=reasons, shown={"reasons": {"3": "OVERSIZED"}})
 
     monkeypatch.setattr(coordination, "judge", judge)
     site: Any = SimpleNamespace(settings=compose())
     r = round_(RoundPhase.AGGREGATE)
-    with pytest.raises(ProtocolError) as told:
+    with pytest.raises(TooFewUpdates) as told:
         coordination._aggregate(site, view(r), r)
-    assert str(told.value) == f"round 4: only 1 updates accepted; {end}"
+    assert str(told.value) == f"round 4: 1 updates accepted, 3 needed; {end}"
+    assert json.loads(told.value.verdict) == {"reasons": {"3": "OVERSIZED"}}
 
 
 @pytest.mark.parametrize("last_try", [False, True])

@@ -342,7 +342,8 @@ def _field_scale(params: SecurityParams, field_bits: int) -> int:
 
 def _error_std(params: SecurityParams, field_bits: int) -> float:
     noise = _opening_noise_std(params) / 2.0 ** (_COEFFICIENT_BITS - FIELDS * field_bits)
-    rounding = math.sqrt(params.sites / 12)
+    # At random, up or down (`packing.pack`): of values spread over many steps a sixth of a step's square.
+    rounding = math.sqrt(params.sites / 6)
     return math.hypot(noise, rounding) * params.update_range / _field_scale(params, field_bits)
 
 

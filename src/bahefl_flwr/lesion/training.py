@@ -170,7 +170,7 @@ def fit(
     if not len(slices):
         raise TrainingError("no training slices at this site; nothing to learn from")
     limit_threads(settings.threads)
-    started, cpu_started = time.monotonic(), time.process_time()
+    started = time.monotonic(), time.process_time()
     purpose = checkpoint.purpose([*weights_of(model), slices.images, slices.masks], settings, clock, seed, engine)
     step = _Step(model.to(engine.device).train(), settings, clock, engine)
     resumed = (checkpoint.load(checkpoint_file, purpose) if checkpoint_file else None) or Progress()
@@ -180,12 +180,17 @@ def fit(
         loss = _epoch(step, slices, settings, epoch, clock.first_epoch + epoch, seed)
         if checkpoint_file:
             checkpoint.save(checkpoint_file, purpose, step.progress(epoch + 1, loss))
+    return _reported(step, loss, resumed, started)
+
+
+def _reported(step: _Step, loss: float, resumed: Progress, started: tuple[float, float]) -> FitReport:
+    wall, cpu = started
     return FitReport(
         loss=loss,
         last_lr=step.last_lr,
         steps=step.steps,
-        seconds=time.monotonic() - started,
-        cpu_seconds=time.process_time() - cpu_started,
+        seconds=time.monotonic() - wall,
+        cpu_seconds=time.process_time() - cpu,
         resumed_epochs=resumed.epochs,
     )
 

@@ -9,7 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from bahefl_flwr.lesion.metrics import Evaluation, collapse
 from bahefl_flwr.report.facts import Facts, Figure
 from bahefl_flwr.report.progress import BYTES, PHASES, segments_lesions
-from bahefl_flwr.report.screening import ROUND_HEAD, SCREENING_HEAD, is_screened, round_rows, screening_rows
+from bahefl_flwr.report.screening import (
+    CONFLICT_HEAD,
+    ROUND_HEAD,
+    SCREENING_HEAD,
+    conflict_rows,
+    is_screened,
+    round_rows,
+    screening_rows,
+)
 from bahefl_flwr.report.style import DPI
 from bahefl_flwr.report.tables import SITES_HEAD, TABLE_1_HEAD, Row, counts_of, site_rows, table_1
 from bahefl_flwr.run_folder import RoundLine, attack_told, best_told
@@ -163,7 +171,9 @@ def _openers(lines: Sequence[RoundLine]) -> str:
 
 def _screening(lines: Sequence[RoundLine]) -> str:
     every = f"<details><summary>every update</summary>{_table(SCREENING_HEAD, screening_rows(lines))}</details>"
-    return _table(ROUND_HEAD, round_rows(lines)) + every
+    conflicts = conflict_rows(lines)
+    votes = f"<h3>Conflicts, and who voted for which half</h3>{_table(CONFLICT_HEAD, conflicts)}" if conflicts else ""
+    return _table(ROUND_HEAD, round_rows(lines)) + votes + every
 
 
 def _incidents(lines: Sequence[RoundLine]) -> str:

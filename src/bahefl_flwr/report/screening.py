@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any, Final
 
 from matplotlib.axes import Axes
 
 from bahefl_flwr.report import style
-from bahefl_flwr.report.style import by_round, draw
+from bahefl_flwr.report.style import by_round, draw, legend_above
 from bahefl_flwr.report.tables import Row
 from bahefl_flwr.run_folder import RoundLine
 
@@ -21,9 +22,11 @@ SCREENING_HEAD: Row = (
     "round", "site", "verdict", "norm / usual", "mean cosine to the others", "alignment, recent", "alignment, drift",
 )  # fmt: skip
 ROUND_HEAD: Row = ("round", "separation of two camps", "conflict above", "outcome")
+CONFLICT_HEAD: Row = ("round", "half", "sites", "agreement with the past", "reputation", "votes for it", "for both", "outcome")
 # More lines than colours cannot be told apart; then all are drawn alike, and only what was left out stands out.
 _COLOURS = (style.BLUE, style.ORANGE, style.GREEN, style.PURPLE, style.SKY, style.YELLOW, style.BLACK)
 _SITES: Final = frozenset(map(str, range(256)))
+_LINEAR_UP_TO = 10
 # Norms reach 2^96 where nobody is left to say which one is usual.
 _LARGEST: Final = 1e30
 _Shown = Mapping[str, Any]
@@ -41,20 +44,26 @@ def has_figures(lines: Sequence[RoundLine]) -> bool:
 
 
 def screening_picture(lines: Sequence[RoundLine]) -> bytes:
-    """Norm, mean cosine and separation by round, a line a site; a cross where its update was left out. PNG."""
+    """Norm, alignment, mean cosine and separation by round, a line a site; a cross where its update was left out. PNG."""
 
     def paint(panels: list[Axes]) -> None:
-        norms, cosines, separation = panels
+        norms, alignments, cosines, separation = panels
         _lines(norms, lines, lambda shown, site: shown["norms"].get(site))
+        _lines(alignments, lines, _alignment)
         _lines(cosines, lines, lambda shown, site: shown["cosines"].get(site))
+        for name in ("zero", "clipped", "oversized"):
+            _limit(norms, lines, partial(_rule, name=name))
+        _limit(alignments, lines, partial(_rule, name="alignment"))
         _separation(separation, lines)
-        for axes, label in zip(
-            panels, ("norm / usual norm", "mean cosine to the others", "separation of two camps"), strict=True
-        ):
+        _scale(norms)
+        labels = ("norm / usual norm", "alignment with the past", "mean cosine to the others", "separation of two camps")
+        for axes, label in zip(panels, labels, strict=True):
             axes.set_ylabel(label)
-            by_round(axes, ticks=6)
+            by_round(axes, ticks=8)
+            axes.set_xlim(lines[0]["round"] - 0.4, lines[-1]["round"] + 0.4)
+        legend_above(norms)
 
-    return draw(("(a)", "(b)", "(c)"), 2.5, paint)
+    return draw(("(a)", "(b)", "(c)", "(d)"), 4.4, paint, columns=2)
 
 
 def screening_rows(lines: Sequence[RoundLine]) -> list[Row]:
@@ -65,6 +74,34 @@ def screening_rows(lines: Sequence[RoundLine]) -> list[Row]:
 def round_rows(lines: Sequence[RoundLine]) -> list[Row]:
     """A row a round; one that says so where the figures cannot be read."""
     return [_round_row(line) for line in lines if line.get("screening")]
+
+
+def conflict_rows(lines: Sequence[RoundLine]) -> list[Row]:
+    """Two rows a conflict round, a half each: who is in it, what speaks for it, who voted for it, and what came of it."""
+    return [row for line in lines if line.get("halves") for row in _halves_of(line)]
+
+
+def _halves_of(line: RoundLine) -> Iterator[Row]:
+    votes: Mapping[str, str] = line.get("votes", {})
+    both = _voters(votes, "both")
+    shown = _shown(line)
+    judged = shown.get("halves", []) if shown else []
+    for half, members in zip(("first", "second"), line["halves"], strict=False):
+        figures = next((each for each in judged if isinstance(each, dict) and each.get("members") == members), {})
+        numbers = (_figure(v) if _is_number(v := figures.get(name)) else "" for name in ("prior", "reputation"))
+        sites = " ".join(map(str, members))
+        yield str(line["round"]), half, sites, *numbers, _voters(votes, half), both, _told(line, half)
+
+
+def _voters(votes: Mapping[str, str], choice: str) -> str:
+    return " ".join(member for member, vote in votes.items() if vote == choice) or "none"
+
+
+def _told(line: RoundLine, half: str) -> str:
+    outcome = line.get("outcome")
+    if outcome in ("first", "second"):
+        return "taken" if outcome == half else "left out"
+    return "taken" if outcome == "whole" else "model stays"
 
 
 def _round_row(line: RoundLine) -> Row:
@@ -84,6 +121,18 @@ def _verdict(line: RoundLine, shown: _Shown, site: str) -> str:
     return reason.replace("_", " ") if reason else f"weight {shown['weights'].get(site, '')}"
 
 
+def _alignment(shown: _Shown, site: str) -> float | None:
+    """What rule d goes by: the mean over the public vectors."""
+    values = [column[site] for column in shown["alignments"].values() if column.get(site) is not None]
+    return sum(values) / len(values) if values else None
+
+
+def _rule(shown: _Shown, name: str) -> float | None:
+    """A limit of single updates; runs of earlier versions did not record them."""
+    limits: Mapping[str, float | None] = shown.get("limits", {})
+    return limits.get(name)
+
+
 def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
@@ -99,6 +148,7 @@ def _shown(line: RoundLine) -> _Shown | None:
         isinstance(alignments, dict)
         and all(map(_is_column, (*columns, *alignments.values())))
         and _is_by_site(shown["reasons"])
+        and _is_limits(shown.get("limits", {}))
         and _is_number(shown["separation"])
         and shown["threshold"] is not None
         and _is_number(shown["threshold"])
@@ -108,6 +158,10 @@ def _shown(line: RoundLine) -> _Shown | None:
 
 def _is_column(value: object) -> bool:
     return _is_by_site(value) and isinstance(value, dict) and all(map(_is_number, value.values()))
+
+
+def _is_limits(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_number, value.values()))
 
 
 def _is_by_site(value: object) -> bool:
@@ -135,22 +189,38 @@ def _lines(axes: Axes, lines: Sequence[RoundLine], figure: _Figure) -> None:
         known = [(number, value, out) for number, value, out in points if value is not None]
         colour = _COLOURS[index] if len(sites) <= len(_COLOURS) else style.GREY
         # With markers, since a line of one round has no length.
-        axes.plot([n for n, _, _ in known], [v for _, v, _ in known], ".-", color=colour)
+        label = f"site {site}" if len(sites) <= len(_COLOURS) else None
+        axes.plot([n for n, _, _ in known], [v for _, v, _ in known], ".-", color=colour, label=label)
         out = [(n, v) for n, v, left_out in known if left_out]
         axes.plot([n for n, _ in out], [v for _, v in out], "x", color=style.RED, markersize=6, zorder=3)
     axes.axhline(0, color=style.GREY, linewidth=0.6)
 
 
+def _limit(axes: Axes, lines: Sequence[RoundLine], limit: Callable[[_Shown], float | None]) -> None:
+    """What the rules compared with, dashed; across the round where its neighbours have none, since a point has no length."""
+    numbers, values = [line["round"] for line in lines], _by_round(lines, limit)
+    if all(map(math.isnan, values)):
+        return
+    axes.plot(numbers, values, "--", color=style.RED, linewidth=1)
+    for at, (number, value) in enumerate(zip(numbers, values, strict=True)):
+        beside = (values[k] for k in (at - 1, at + 1) if 0 <= k < len(values))
+        if not math.isnan(value) and all(map(math.isnan, beside)):
+            axes.hlines(value, number - 0.5, number + 0.5, linestyles="--", color=style.RED, linewidth=1)
+
+
+def _scale(norms: Axes) -> None:
+    """One update a hundred times as long as usual must not press all others into one line."""
+    if norms.get_ylim()[1] > _LINEAR_UP_TO:
+        norms.set_yscale("symlog", linthresh=_LINEAR_UP_TO)
+    norms.set_ylim(bottom=0)
+
+
 def _separation(axes: Axes, lines: Sequence[RoundLine]) -> None:
     """Broken where no split was tested: too few sites were left, or the round had no figures."""
     numbers = [line["round"] for line in lines]
-    separations, thresholds = (_by_round(lines, name) for name in ("separation", "threshold"))
+    separations = _by_round(lines, lambda shown: shown["separation"])
     axes.plot(numbers, separations, "o-", color=style.BLUE)
-    axes.plot(numbers, thresholds, "--", color=style.RED)
-    for at, (number, threshold) in enumerate(zip(numbers, thresholds, strict=True)):
-        beside = (thresholds[k] for k in (at - 1, at + 1) if 0 <= k < len(thresholds))
-        if not math.isnan(threshold) and all(map(math.isnan, beside)):
-            axes.hlines(threshold, number - 0.5, number + 0.5, linestyles="--", color=style.RED)
+    _limit(axes, lines, lambda shown: shown["threshold"])
     for first, last in _gaps(numbers, separations):
         axes.text(
             (first + last) / 2, 0.04, "not tested", transform=axes.get_xaxis_transform(), rotation=90, ha="center", va="bottom",
@@ -159,9 +229,9 @@ def _separation(axes: Axes, lines: Sequence[RoundLine]) -> None:
     axes.set_ylim(bottom=0)
 
 
-def _by_round(lines: Sequence[RoundLine], name: str) -> list[float]:
+def _by_round(lines: Sequence[RoundLine], figure: Callable[[_Shown], float | None]) -> list[float]:
     """A figure of every round; not a number where there is none, which breaks a line."""
-    values = ((_shown(line) or {}).get(name) for line in lines)
+    values = (figure(shown) if (shown := _shown(line)) else None for line in lines)
     return [math.nan if value is None else float(value) for value in values]
 
 

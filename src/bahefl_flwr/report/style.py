@@ -32,8 +32,8 @@ LOOK: dict[Any, Any] = {
 Paint = Callable[[list[Axes]], None]
 
 
-def draw(panels: Sequence[str], height_in: float, paint: Paint, *, width_in: float = WIDTH_IN) -> bytes:
-    """A PNG file of panels side by side.
+def draw(panels: Sequence[str], height_in: float, paint: Paint, *, width_in: float = WIDTH_IN, columns: int = 0) -> bytes:
+    """A PNG file of panels side by side, or in rows of `columns`.
 
     Without pyplot: no global state, no display, safe in the thread that Flower runs a ServerApp in.
 
@@ -42,7 +42,8 @@ def draw(panels: Sequence[str], height_in: float, paint: Paint, *, width_in: flo
     """
     with mpl.rc_context(LOOK):
         figure = Figure(figsize=(width_in, height_in), layout="constrained")
-        axes = list(figure.subplots(1, len(panels), squeeze=False)[0])
+        across = columns or len(panels)
+        axes = list(figure.subplots(len(panels) // across, across, squeeze=False).flat)
         for panel, title in zip(axes, panels, strict=True):
             if title:
                 panel.set_title(title, loc="left")

@@ -11,6 +11,7 @@ from bahefl_flwr.lesion.metrics import Evaluation, PixelCounts
 from bahefl_flwr.run_folder import RoundLine
 
 Row = tuple[str, ...]
+_BY_SITE = ("screening", "sites")
 TABLE_1_HEAD: Row = ("", "precision", "recall", "F1 = Dice", "HD95 (px)", "pixels")
 SITES_HEAD: Row = (
     "partition", "slices", "with lesion", "pooled Dice", "pooled precision", "pooled recall", "mean Dice of positive slices",
@@ -66,20 +67,37 @@ def _digits(values: Iterable[float | None], digits: int = 4) -> Row:
 
 
 def rounds_csv(lines: Sequence[RoundLine]) -> bytes:
-    """Everything that is a number or a list of sites, a line a round, columns named `group.name`."""
-    rows = [_flat(line) for line in lines]
+    """A line a round; columns named `group.name`, lists of sites apart by spaces. What is by site has files of its own."""
+    return _csv([_flat({name: value for name, value in line.items() if name not in _BY_SITE}) for line in lines])
+
+
+def validation_csv(lines: Sequence[RoundLine]) -> bytes:
+    """A line a round and site that validated its model."""
+    measured = [(line["round"], site, figures) for line in lines for site, figures in line.get("sites", {}).items()]
+    return _csv([{"round": number, "site": site, **figures} for number, site, figures in measured])
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     names = list(dict.fromkeys(name for row in rows for name in row))
     return to_csv(names, [[row.get(name, "") for name in names] for row in rows])
 
 
-def _flat(line: RoundLine) -> dict[str, Any]:
+def _flat(values: Mapping[str, Any], group: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for name, value in line.items():
+    for name, value in values.items():
         if isinstance(value, Mapping):
-            flat |= {f"{name}.{leaf}": inner for leaf, inner in value.items()}
+            flat |= _flat(value, f"{group}{name}.")
         else:
-            flat[name] = " ".join(str(v) for v in value) if isinstance(value, list | tuple) else value
+            flat[group + name] = _joined(value)
     return flat
+
+
+def _joined(value: Any) -> Any:
+    """A list in one cell: numbers apart by spaces; texts, and lists of lists, by semicolons."""
+    if not isinstance(value, list | tuple):
+        return value
+    numbers = all(isinstance(item, int | float) for item in value)
+    return (" " if numbers else "; ").join(str(_joined(item)) for item in value)
 
 
 def to_csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bahefl_flwr.durable import atomic_write
@@ -11,8 +11,17 @@ from bahefl_flwr.report import outcome, progress, tables
 from bahefl_flwr.report.facts import Facts, Figure, read
 from bahefl_flwr.report.outcome import ChosenModel
 from bahefl_flwr.report.page import page
-from bahefl_flwr.report.screening import SCREENING_HEAD, has_figures, screening_picture, screening_rows
-from bahefl_flwr.run_folder import RunFolder
+from bahefl_flwr.report.screening import (
+    CONFLICT_HEAD,
+    SCREENING_HEAD,
+    conflict_rows,
+    has_figures,
+    screening_picture,
+    screening_rows,
+)
+from bahefl_flwr.run_folder import RoundLine, RunFolder
+
+Lines = Sequence[RoundLine]
 
 _PUBLIC = 0o644
 _SAMPLES = (
@@ -48,54 +57,79 @@ def write(folder: RunFolder, chosen: ChosenModel | None = None) -> Path:
 def _figures(facts: Facts) -> Iterator[Figure]:
     """In the order of the page; numbers are those of the paper."""
     lines, test = facts.lines, facts.summary["test"] if facts.summary else {}
-    if lines and not progress.segments_lesions(lines):
-        yield Figure(
+    if lines:
+        yield _convergence(lines)
+    if {"tp", "fp", "fn", "tn"} <= test.keys():
+        yield _confusion(test)
+    if lines:
+        yield _costs(lines)
+        yield from (_bytes(lines), _participation(lines))
+    if has_figures(lines):
+        yield _screening(lines)
+    if facts.chosen:
+        yield from _results(facts.chosen)
+
+
+def _convergence(lines: Lines) -> Figure:
+    if not progress.segments_lesions(lines):
+        return Figure(
             name="figure3-convergence", heading="Convergence", png=progress.other_convergence(lines),
             caption="What the sites report of the model after each round, by their examples.",
         )  # fmt: skip
-    elif lines:
-        yield Figure(
-            name="figure3-convergence", heading="Convergence (figure 3)", png=progress.convergence(lines),
-            caption="The model after each round on the sites' validation parts, pixels pooled: (a) Dice, (b) loss, (c) recall.",
-        )  # fmt: skip
-    if {"tp", "fp", "fn", "tn"} <= test.keys():
-        yield Figure(
-            name="figure4-confusion", heading="Pixel confusion matrix (figure 4)", png=outcome.confusion(tables.counts_of(test)),
-            caption="The best round's model on the test parts of all sites; pixels, and their share of the true class.",
-        )  # fmt: skip
-    if lines:
-        yield Figure(
-            name="figure5-time", heading="Time per round (figure 5)", png=progress.time_per_round(lines), caption=_time(facts)
-        )
-        yield Figure(
-            name="bytes", heading="Bytes per round", png=progress.bytes_per_round(lines),
-            caption="Encrypted objects that the sites put into the store, summed over the sites.",
-        )  # fmt: skip
-        yield Figure(
-            name="participation", heading="Who did what", png=progress.participation(lines),
-            caption="A row a site, a column a round: whose update was added, who coordinated, and who opened the sum.",
-        )  # fmt: skip
-        if has_figures(lines):
-            yield Figure(
-                name="screening", heading="Screening", png=screening_picture(lines),
-                caption="From the opened sketches, a line a site: (a) norm of its update, as a multiple of the usual one; (b) "
-                "mean cosine to the other updates; a cross where it was left out. (c) How far the two camps of the best "
-                "split lie apart; above the dashed line they are a conflict. Where the line is broken, no split was tested.",
-            )  # fmt: skip
-    if facts.chosen:
-        yield Figure(
-            name="sites", heading="Results per site", png=outcome.per_site(facts.chosen.sites),
-            caption="The best round's model on each site's own test part.",
-        )  # fmt: skip
-        if facts.chosen.samples:
-            yield Figure(
-                name="figure6-samples", heading="Samples (figure 6)", png=outcome.samples(facts.chosen.samples),
-                caption=_SAMPLES,
-            )  # fmt: skip
+    return Figure(
+        name="figure3-convergence", heading="Convergence (figure 3)", png=progress.convergence(lines),
+        caption="The model after each round on the sites' validation parts, pixels pooled: (a) Dice, (b) loss, (c) recall.",
+    )  # fmt: skip
 
 
-def _time(facts: Facts) -> str:
-    learning = progress.share_of_learning(facts.lines)
+def _confusion(test: Mapping[str, float]) -> Figure:
+    return Figure(
+        name="figure4-confusion", heading="Pixel confusion matrix (figure 4)", png=outcome.confusion(tables.counts_of(test)),
+        caption="The best round's model on the test parts of all sites; pixels, and their share of the true class.",
+    )  # fmt: skip
+
+
+def _costs(lines: Lines) -> Figure:
+    heading = "Time per round (figure 5)"
+    return Figure(name="figure5-time", heading=heading, png=progress.time_per_round(lines), caption=_time(lines))
+
+
+def _bytes(lines: Lines) -> Figure:
+    return Figure(
+        name="bytes", heading="Bytes per round", png=progress.bytes_per_round(lines),
+        caption="Encrypted objects that the sites put into the store, summed over the sites.",
+    )  # fmt: skip
+
+
+def _participation(lines: Lines) -> Figure:
+    return Figure(
+        name="participation", heading="Who did what", png=progress.participation(lines),
+        caption="A row a site, a column a round: whose update was added, who coordinated, and who opened the sum.",
+    )  # fmt: skip
+
+
+def _screening(lines: Lines) -> Figure:
+    return Figure(
+        name="screening", heading="Screening", png=screening_picture(lines),
+        caption="From the opened sketches, a line a site: (a) norm of its update, as a multiple of the usual one; (b) its "
+        "alignment with what was accepted so far; (c) its mean cosine to the other updates; a cross where it was left out. "
+        "(d) How far the two camps of the best split lie apart; where the line is broken, no split was tested. Dashed: what the "
+        "rules compare with. In (a) an update is left out below the lowest line and above the highest, and clipped above the one "
+        "between; in (b) it is suspected below the line; in (d) the camps are a conflict above it.",
+    )  # fmt: skip
+
+
+def _results(chosen: ChosenModel) -> Iterator[Figure]:
+    yield Figure(
+        name="sites", heading="Results per site", png=outcome.per_site(chosen.sites),
+        caption="The best round's model on each site's own test part.",
+    )  # fmt: skip
+    if chosen.samples:
+        yield Figure(name="figure6-samples", heading="Samples (figure 6)", png=outcome.samples(chosen.samples), caption=_SAMPLES)
+
+
+def _time(lines: Lines) -> str:
+    learning = progress.share_of_learning(lines)
     if learning is None:
         return "No time was measured."
     return (
@@ -106,8 +140,12 @@ def _time(facts: Facts) -> str:
 
 def _tables(facts: Facts) -> dict[str, bytes]:
     files = {"rounds.csv": tables.rounds_csv(facts.lines)}
+    if any(line.get("sites") for line in facts.lines):
+        files["validation.csv"] = tables.validation_csv(facts.lines)
     if rows := screening_rows(facts.lines):
         files["screening.csv"] = tables.to_csv(SCREENING_HEAD, rows)
+    if rows := conflict_rows(facts.lines):
+        files["conflicts.csv"] = tables.to_csv(CONFLICT_HEAD, rows)
     if facts.summary and (rows := tables.table_1(facts.summary["test"])):
         files["table1.csv"] = tables.to_csv(tables.TABLE_1_HEAD, [[cell.replace(",", "") for cell in row] for row in rows])
     if facts.chosen:

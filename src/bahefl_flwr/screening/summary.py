@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bahefl_flwr.records import members_in
-from bahefl_flwr.screening.decision import Decision, Half
+from bahefl_flwr.records import ExclusionReason, members_in
+from bahefl_flwr.screening.decision import Half
 from bahefl_flwr.screening.figures import Figures
 from bahefl_flwr.screening.fixed_point import ONE
+from bahefl_flwr.screening.record import Record
+from bahefl_flwr.screening.suspicion import BEFORE_CLIPPING, least_alignment, least_norm
 
 _DIGITS = 4
 
 
-def summary(decision: Decision, figures: Figures) -> dict[str, Any]:
-    """What screening saw and decided, as JSON takes it. Keys of sites are their indices as text; absent figures are null."""
+def summary(record: Record) -> dict[str, Any]:
+    """What screening saw and decided, as JSON takes it. Keys of sites are their indices as text; absent figures are null.
+
+    `limits` are what single updates were compared with: norms as multiples of the usual one, and the alignment of rule d.
+    """
+    decision, figures = record.decision, record.figures
     return {
         "weights": _by_site(decision.weights),
         "reasons": {str(member): reason.name for member, reason in sorted(decision.reasons.items())},
@@ -24,7 +30,29 @@ def summary(decision: Decision, figures: Figures) -> dict[str, Any]:
         "separation": _plain(decision.separation),
         "threshold": _plain(decision.threshold),
         "halves": [_half(half) for half in decision.halves],
+        "limits": _limits(record),
     }
+
+
+def _limits(record: Record) -> dict[str, float | None]:
+    figures, history, rules, norm = record.figures, record.history, record.rules, record.decision.norm
+    shortest, against = (_left_before(record, reason) for reason in (ExclusionReason.ZERO, ExclusionReason.UNDOING))
+    zero = least_norm(figures, shortest, history, rules) / norm / ONE if norm else None
+    alignment = least_alignment(figures, against, history, rules) / ONE / ONE if figures.alignments and against else None
+    return {
+        "zero": None if zero is None else round(zero, _DIGITS),
+        "clipped": _plain(rules.clip_norm),
+        "oversized": _plain(rules.largest_norm),
+        "alignment": None if alignment is None else round(alignment, _DIGITS),
+    }
+
+
+def _left_before(record: Record, reason: ExclusionReason) -> list[int]:
+    """Positions of the sites that no rule before this one had taken."""
+    order = [each for each, _ in BEFORE_CLIPPING]
+    later = {*order[order.index(reason) :], ExclusionReason.OVERSIZED}
+    reasons = record.decision.reasons
+    return [p for p, member in enumerate(record.figures.members) if reasons.get(member, reason) in later]
 
 
 def _plain(value: int | None) -> float | None:

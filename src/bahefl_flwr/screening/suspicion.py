@@ -35,16 +35,21 @@ def out_of_range(figures: Figures, left: Positions, _history: History, _rules: R
 
 
 def zero(figures: Figures, left: Positions, history: History, rules: Rules) -> set[int]:
-    """Rule a: far shorter than the lower median of this round, within a quarter of the accepted updates and their length.
+    """Rule a: zero, or shorter than `least_norm`."""
+    limit = least_norm(figures, left, history, rules)
+    return {p for p in left if figures.norms[p] == 0 or figures.norms[p] * ONE < limit}
+
+
+def least_norm(figures: Figures, left: Positions, history: History, rules: Rules) -> int:
+    """A part of the lower median of this round, within a quarter of the accepted updates and their length; in units of 2^-40.
 
     A learning rate that falls makes every update shorter than those before; half of the sites cannot lower the limit further.
     """
-    norms = {p: figures.norms[p] for p in left}
-    lengths = [norm for norm in norms.values() if norm]
+    lengths = [figures.norms[p] for p in left if figures.norms[p]]
     usual = lower_median(lengths) if lengths else 0
     if history.norm is not None:
         usual = within(usual, history.norm // 4, history.norm)
-    return {p for p, norm in norms.items() if norm == 0 or norm * ONE < rules.zero_norm * usual}
+    return rules.zero_norm * usual
 
 
 def duplicates(figures: Figures, left: Positions, _history: History, rules: Rules) -> set[int]:
@@ -98,9 +103,7 @@ def _against(figures: Figures, left: Positions, history: History, rules: Rules) 
     scores = figures.scores()
     if not (scores and left):
         return set()
-    usual = max(0, min(history.alignment or 0, lower_median(scores[p] for p in left)))
-    # Nearer to zero, an alignment is the sketch's own error.
-    limit = min(rules.undoing * usual, -_NOTICEABLE * ONE)
+    limit = least_alignment(figures, left, history, rules)
     low = {p for p in left if scores[p] * ONE < limit}
     rest = [p for p in left if p not in low]
     if len(rest) < 2:
@@ -109,6 +112,14 @@ def _against(figures: Figures, left: Positions, history: History, rules: Rules) 
     common = max(2 * sum(figures.cosines[p][q] for p, q in combinations(rest, 2)), _LEAST_COMMON * pairs)
     # Median cosine to the rest, which a few accomplices in it cannot raise, < undoing_common * mean cosine within the rest.
     return {p for p in low if median(figures.cosines[p][q] for q in rest) * ONE * pairs < rules.undoing_common * common}
+
+
+def least_alignment(figures: Figures, left: Positions, history: History, rules: Rules) -> int:
+    """Rule d: an alignment below it points away from the accepted history; in units of 2^-40. Needs history, and sites left."""
+    scores = figures.scores()
+    usual = max(0, min(history.alignment or 0, lower_median(scores[p] for p in left)))
+    # Nearer to zero, an alignment is the sketch's own error.
+    return min(rules.undoing * usual, -_NOTICEABLE * ONE)
 
 
 def _leaning(figures: Figures, position: int, found: Collection[int], rest: Positions) -> int:

@@ -12,7 +12,7 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.client import NumPyClient
 from flwr.clientapp import ClientApp
 
-from bahefl_flwr.errors import BaheflError, SettingsError
+from bahefl_flwr.errors import BaheflError, SettingsError, TooFewUpdates
 from bahefl_flwr.settings import Scalar, from_run_config
 from bahefl_flwr.site import ceremony, confirmation, conflict, coordination, dispute, hello, sketches, training, verification
 from bahefl_flwr.site.numpy_client import ClientConfig, ClientFn, make_client
@@ -96,9 +96,14 @@ def _answer(message: Message, context: Context, act: _Act) -> Message:
             tell.done(outcome)
         except BaheflError as error:
             tell.failed(error)
-            content = RecordDict({"status": ConfigRecord({"ok": False, "error": type(error).__name__, "message": str(error)})})
-            return Message(content, reply_to=message)
+            return Message(_failure(error), reply_to=message)
     return Message(_reply(outcome), reply_to=message)
+
+
+def _failure(error: BaheflError) -> RecordDict:
+    verdict = error.verdict if isinstance(error, TooFewUpdates) else ""
+    status: dict[str, bool | str] = {"ok": False, "error": type(error).__name__, "message": str(error), "screening": verdict}
+    return RecordDict({"status": ConfigRecord({k: v for k, v in status.items() if v != ""})})
 
 
 def _request(message: Message) -> Request:

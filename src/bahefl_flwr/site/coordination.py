@@ -15,6 +15,7 @@ from bahefl_flwr.errors import (
     SketchesClosed,
     StoreError,
     StoreUnavailable,
+    TooFewUpdates,
     UnusableUpdate,
 )
 from bahefl_flwr.he.ckks import TenSealAdder
@@ -35,7 +36,7 @@ def aggregate(site: Site, request: Request) -> Outcome:
     """Judge and add the committed updates, and put the aggregate on the ledger; on failure resign, so that nobody waits.
 
     Raises:
-      ProtocolError: this site is not the round's coordinator, or too few updates are accepted.
+      ProtocolError: this site is not the round's coordinator. TooFewUpdates: too few are accepted.
       SketchesClosed, LedgerUnreachable, StoreError, StoreUnavailable, UnusableUpdate: something is missing or wrong that is not
         this site's; it resigns only at the last try.
     """
@@ -62,19 +63,19 @@ def _aggregate(site: Site, view: LedgerView, r: RoundRecord) -> Outcome:
     outcome = Outcome()
     with outcome.timed("aggregate"):
         verdict = judge(site, view, r, outcome)
-        if len(verdict.weights) < site.settings.federation.min_sites:
+        shown = "" if verdict.shown is None else json.dumps(verdict.shown)
+        if len(verdict.weights) < (floor := site.settings.federation.min_sites):
             why = "".join(f"; {note}" for note in outcome.notes)
-            raise ProtocolError(
-                f"round {r.number}: only {len(verdict.weights)} updates accepted; left out {_named(verdict)}{why}"
-            )
+            accepted = f"{len(verdict.weights)} updates accepted, {floor} needed"
+            raise TooFewUpdates(f"round {r.number}: {accepted}; left out {_named(verdict)}{why}", shown)
         params = security_params(site.settings, view.epoch)
         manifest = keep_aggregate(site, view, r, verdict, TenSealAdder(params), params)
         outcome.bytes["aggregate"] = put_kept(site, r.number, aggregate_name(verdict.included, verdict.split))  # step 8
     with outcome.timed("submit"):
         outcome.gas += _submit(site, r, verdict, manifest)
     outcome.facts["digest"] = manifest.digest.hex()
-    if verdict.shown is not None:
-        outcome.facts["screening"] = json.dumps(verdict.shown)
+    if shown:
+        outcome.facts["screening"] = shown
     return outcome
 
 

@@ -71,7 +71,7 @@ def judge(site: Site, view: LedgerView, r: RoundRecord, outcome: Outcome) -> Ver
     decision = record.decision
     return Verdict(
         updates=updates, weights=decision.weights, reasons=decision.reasons, split=decision.split, record=encode_record(record),
-        shown=summary(decision, record.figures),
+        shown=summary(record),
     )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from bahefl_flwr.errors import (
 from bahefl_flwr.he.keys import PublicKey
 from bahefl_flwr.he.packing import pack, sketch_factor
 from bahefl_flwr.he.params import SecurityParams
+from bahefl_flwr.he.sampling import SecretSeed
 from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, encode_part
 from bahefl_flwr.he.update_proof import encrypt_with_proof
 from bahefl_flwr.ledger.connection import Receipt
@@ -150,7 +151,8 @@ def _encrypt(
         )
     with outcome.timed("encrypt"):
         _note_range(r, update, share, params, outcome)
-        packed = pack(_sketchable(site, r, update, share, params, outcome), share, params)
+        # A new seed each time, as for the encryption: the journal holds the one ciphertext of a round, nothing makes it again.
+        packed = pack(_sketchable(site, r, update, share, params, outcome), share, params, SecretSeed.random())
         context = proof_context(
             run=view.task.run_digest, round=r.number, address=site.address, epoch=r.epoch, key_digest=key.digest()
         )
