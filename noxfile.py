@@ -1,6 +1,7 @@
 """Checks and builds: `nox` runs lint, types, imports and tests; `nox -l` lists the rest."""
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -88,16 +89,11 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """kill -9 of every process of a federation in every phase of a round. About half an hour; needs openssl."""
-    _install(session, "pytest", "pytest-timeout")
-    session.run("pytest", "-m", "", "tests/faults", *session.posargs)
-
-
-@nox.session
-def simulate(session: nox.Session) -> None:
-    """Ten thousand schedules with faults, in virtual time. A quarter of an hour on two cores; `-- --seed N` runs one of them."""
-    _install(session)
-    session.run("python", "tests/simulate.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+    """Every test of docs/faults.md: kill -9 of every process in every phase, and what else may break. An hour; needs openssl, npm."""
+    session.run("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", "tests/nodes", external=True)
+    _install(session, "pytest", "pytest-timeout", "hypothesis", *_S3)
+    tests = sorted(set(re.findall(r"`(tests/[^`]+)`", Path("docs/faults.md").read_text())))
+    session.run("pytest", "-m", "", *tests, *session.posargs)
 
 
 @nox.session
