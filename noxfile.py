@@ -89,7 +89,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Every test of docs/faults.md: kill -9 of every process in every phase, and what else may break. An hour; needs openssl, npm."""
+    """Every test of docs/faults.md: kill -9 of every process in every phase, and more. An hour; needs openssl and npm."""
     session.run("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", "tests/nodes", external=True)
     _install(session, "pytest", "pytest-timeout", "hypothesis", *_S3)
     tests = sorted(set(re.findall(r"`(tests/[^`]+)`", Path("docs/faults.md").read_text())))
