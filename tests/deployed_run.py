@@ -105,7 +105,8 @@ def deployed(folder: Path, ledger_url: str, *overrides: str, sites: int = 3) -> 
     found = load_administrator(administrator)
     assert found
     homes = [folder / f"site-{i}" for i in range(sites)]
-    entries = {"ledger-url": ledger_url, "chain-id": 20260, "contract": found.contract, "passphrase-file": str(secret)}
+    entries = {"ledger-url": ledger_url, "chain-id": 20260, "contract": found.contract, "passphrase-file": str(secret),
+               "store-path": str(folder / "store")}  # fmt: skip
     addresses = [make_site(home, parsed_site(entries)).address for home in homes]
     return Deployed(folder=folder, homes=homes, addresses=addresses, settings=run_settings(administrator))
 

@@ -40,12 +40,15 @@ class Chain:
     chain_id: int
 
 
-def deploy_federation(home: Path, chain: Chain, passphrase_file: str, overrides: Sequence[str]) -> FederationLedger:
+def deploy_federation(home: Path, chain: Chain, passphrase_file: str, overrides: Sequence[str]) -> tuple[FederationLedger, str]:
     """Make the administrator's home, put a contract on the chain, and write the settings of its runs.
 
     Args:
       passphrase_file: absolute path; empty for keys without a passphrase.
       overrides: the federation's settings, in Hydra's syntax.
+
+    Returns:
+      The contract, and the digest of the settings that all sites share, in hexadecimal: what a site may agree to.
 
     Raises:
       SettingsError: `home` has a contract already, or a setting is wrong. KeysError: the passphrase cannot be used.
@@ -68,7 +71,7 @@ def deploy_federation(home: Path, chain: Chain, passphrase_file: str, overrides:
     deployed = settings.model_copy(update={"ledger": settings.ledger.model_copy(update={"contract": ledger.address})})
     atomic_write(home / RUN_CONFIG, tomli_w.dumps(nested(deployed)).encode(), mode=0o644)
     write_home(home, written)
-    return ledger
+    return ledger, settings.digest().hex()
 
 
 def nested(settings: Settings) -> dict[str, object]:

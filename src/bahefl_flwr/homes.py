@@ -66,19 +66,22 @@ class SiteHome(AdministratorHome):
 
     Attributes:
       store_url: what this site calls the store, if not what the run's settings say. store_certificate: PEM file of the
-        authority that vouches for it, likewise.
+        authority that vouches for it, likewise. store_path: folder of a store that all sites share, where it is one.
       data_root: folder of the site's own data; empty where the NumPyClient finds them by itself.
       max_fee_gwei: most that this site pays for a unit of gas. priority_fee_gwei: tip within it.
       min_sites: the fewest updates in any sum that this site helps to open.
+      settings_digest: of the settings that all sites share, in hexadecimal: runs with others are refused; empty for any.
       single_key: take part even where one key holder can open everything. unscreened: even where updates are not screened.
     """
 
     store_url: str = ""
     store_certificate: str = ""
+    store_path: str = ""
     data_root: str = ""
     max_fee_gwei: float = Field(ge=0, le=1e6, default=0)
     priority_fee_gwei: float = Field(ge=0, le=1e6, default=0)
     min_sites: int = Field(ge=2, default=3)
+    settings_digest: str = Field(pattern=r"^([0-9a-f]{64})?$", default="")
     single_key: bool = False
     unscreened: bool = False
 

@@ -40,7 +40,7 @@ def task(number: int, *, open_: bool) -> Task:
         (("screening=off",), r"screening\.kind=off adds poisoned updates"),
         (("federation.min_sites=2",), r"federation\.min_sites=2 is below min-sites: 3"),
         (("attack=zero",), r"attack\.name=zero is for simulations only"),
-        (("store=local", "store.url=''"), r"store\.path=store is no folder that all sites share"),
+        (("store=local", "store.url=''"), r"store\.kind=local needs store-path"),
     ],
 )
 def test_a_site_takes_no_part_in_less_than_its_owner_allows(overrides: tuple[str, ...], said: str) -> None:
@@ -53,6 +53,15 @@ def test_an_owner_may_allow_more() -> None:
     """Each by its own key."""
     home = SiteHome.model_validate({**HOME.model_dump(), "single_key": True, "unscreened": True, "min_sites": 2})
     expect_conditions(home, compose([*SERVED, "he.threshold=1", "screening=off", "federation.min_sites=2"]))
+
+
+def test_a_site_may_agree_to_one_set_of_settings(tmp_path: Path) -> None:
+    """Whatever is not each site's own business is in the digest; paths and names are not."""
+    agreed = compose(SERVED)
+    home = SiteHome.model_validate({**HOME.model_dump(), "settings_digest": agreed.digest().hex()})
+    expect_conditions(home, compose([*SERVED, "run.name=other"]))
+    with pytest.raises(SettingsError, match=f"agreed was settings-digest: {agreed.digest().hex()}"):
+        expect_conditions(home, compose([*SERVED, "screening.largest_norm=9"]))
 
 
 def test_what_the_owner_decides_does_not_come_from_the_run(tmp_path: Path) -> None:

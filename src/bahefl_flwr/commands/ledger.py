@@ -65,13 +65,19 @@ def deploy(
     if not rpc:
         raise click.UsageError("Missing option '--rpc'.")
     secret = passphrase(passphrase_file, unencrypted=unencrypted)
-    ledger = deploy_federation(home, Chain(url=rpc, chain_id=chain_id), secret, overrides or ())
-    facts = {"home": str(home), "contract": ledger.address, "chain_id": chain_id, "run_config": str(home / "run-config.toml")}
+    ledger, settings_digest = deploy_federation(home, Chain(url=rpc, chain_id=chain_id), secret, overrides or ())
+    facts = {
+        "home": str(home),
+        "contract": ledger.address,
+        "chain_id": chain_id,
+        "settings_digest": settings_digest,
+        "run_config": str(home / "run-config.toml"),
+    }
     if format is Format.JSON:
         typer.echo(json.dumps(facts, indent=2))
         return
-    typer.echo(f"contract {ledger.address} on chain {chain_id}")
-    typer.echo(f"tell the sites both; whitelist each with `bahefl members add --weight N {home} 0x...`; start runs with")
+    typer.echo(f"contract {ledger.address} on chain {chain_id}, settings {settings_digest}")
+    typer.echo(f"tell the sites all three; whitelist each with `bahefl members add --weight N {home} 0x...`; start runs with")
     typer.echo(f"  flwr run . NAME --stream --run-config {home / 'run-config.toml'}")
 
 

@@ -69,7 +69,7 @@ def _in_run_folder(run: Path, node: Mapping[str, Any], settings: Settings) -> Pl
         ledger=LedgerAddress(url=str(node.get("ledger-url", where.url)), chain_id=where.chain_id, contract=where.contract),
         policy=chain_policy(settings),
         base=run,
-        store=_reached(settings.store, str(node.get("store-url", ""))),
+        store=_reached(settings.store, url=str(node.get("store-url", ""))),
         folder=lambda *_: folder,
     )
 
@@ -85,7 +85,7 @@ def _at_home(folder: Path, settings: Settings) -> Place:
         ledger=where,
         policy=chain_policy(settings, max_fee_gwei=home.max_fee_gwei, priority_fee_gwei=home.priority_fee_gwei),
         base=folder,
-        store=_reached(settings.store, home.store_url, home.store_certificate),
+        store=_reached(settings.store, url=home.store_url, certificate=home.store_certificate, path=home.store_path),
         folder=lambda task, run: _task_folder(folder / "runs", where.contract, task, run),
         binding=identity.sign_text(binding_text(node_key, where.chain_id, where.contract)),
     )
@@ -106,15 +106,16 @@ def expect_conditions(home: SiteHome, settings: Settings) -> None:
         refused.append("screening.kind=off adds poisoned updates (unscreened: true allows it)")
     if settings.federation.min_sites < home.min_sites:
         refused.append(f"federation.min_sites={settings.federation.min_sites} is below min-sites: {home.min_sites}")
-    if settings.store.kind == "local" and not Path(settings.store.path).is_absolute():
-        refused.append(f"store.path={settings.store.path} is no folder that all sites share (store=http or store=s3 is)")
+    if home.settings_digest not in ("", settings.digest().hex()):
+        refused.append(f"its settings have digest {settings.digest().hex()}, agreed was settings-digest: {home.settings_digest}")
+    if settings.store.kind == "local" and not Path(home.store_path).is_absolute():
+        refused.append("store.kind=local needs store-path, the folder that all sites share (store=http and store=s3 need none)")
     if refused:
         raise SettingsError(f"this site takes no part, by its site.yaml: {'; '.join(refused)}")
 
 
-def _reached(store: StoreSettings, url: str, certificate: str = "") -> StoreSettings:
+def _reached(store: StoreSettings, **own: str) -> StoreSettings:
     """The run's store, as this site calls it."""
-    own = {"url": url, "certificate": certificate}
     return store.model_copy(update={name: value for name, value in own.items() if value})
 
 
