@@ -5,7 +5,8 @@
 #   deploy/local-federation.sh FOLDER [key=value ...]
 #
 # FOLDER is made new. key=value are settings of the run, as for flower-simulation. The environment may set SITES (3), PORT (the
-# first of SITES + 3 free ports; 18000), LEDGER_URL (a node that runs already, such as anvil) with CHAIN_ID, and PROJECT (.).
+# first of SITES + 3 free ports; 18000), LEDGER_URL (a node that runs already, such as anvil) with CHAIN_ID, PROJECT (.), and
+# DATA (a folder with site-0/, site-1/, ... of frames/ and masks/; generated phantoms else).
 set -euo pipefail
 
 folder=$(mkdir -p "$1" && cd "$1" && pwd) && shift
@@ -70,8 +71,10 @@ ledger=${LEDGER_URL:-http://127.0.0.1:$((port + 1))}
 store=http://127.0.0.1:$((port + 2))
 head -c 24 /dev/urandom | base64 >"$folder/passphrase" && chmod 600 "$folder/passphrase"
 bahefl ledger deploy "$folder/administrator" --rpc "$ledger" --chain-id "$chain_id" --passphrase-file "$folder/passphrase" \
-  "federation.sites=$sites" "run.root='$folder/runs'" store=http "store.url=$store" ledger.confirmations=0 "$@"
-contract=$(sed -n "s/^contract: '\?\(0x[0-9a-fA-F]*\).*/\1/p" "$folder/administrator/administrator.yaml")
+  "federation.sites=$sites" "run.root='$folder/runs'" store=http "store.url=$store" ledger.confirmations=0 "$@" \
+  --format json >"$folder/contract.json"
+contract=$(sed -n 's/.*"contract": "\(.*\)".*/\1/p' "$folder/contract.json")
+settings=$(sed -n 's/.*"settings_digest": "\(.*\)".*/\1/p' "$folder/contract.json")
 
 # 3. The store, for the members on the ledger.
 start store bahefl store serve "$folder/store" --rpc "$ledger" --chain-id "$chain_id" --contract "$contract" --port $((port + 2))
@@ -80,7 +83,8 @@ until_line "$folder/logs/store.log" '"url"'
 # 4. Every site makes its keys; the administrator whitelists it.
 for ((i = 0; i < sites; i++)); do
   bahefl site init "$folder/site-$i" --rpc "$ledger" --chain-id "$chain_id" --contract "$contract" \
-    --passphrase-file "$folder/passphrase" ${DATA:+--data "$DATA/site-$i"} --format json >"$folder/site-$i.json"
+    --passphrase-file "$folder/passphrase" --store-url "$store" --confirmations 0 --settings-digest "$settings" \
+    ${DATA:+--data "$DATA/site-$i"} --format json >"$folder/site-$i.json"
   bahefl members add --weight 1 "$folder/administrator" "$(sed -n 's/.*"address": "\(.*\)".*/\1/p' "$folder/site-$i.json")"
 done
 

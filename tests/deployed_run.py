@@ -106,7 +106,7 @@ def deployed(folder: Path, ledger_url: str, *overrides: str, sites: int = 3) -> 
     assert found
     homes = [folder / f"site-{i}" for i in range(sites)]
     entries = {"ledger-url": ledger_url, "chain-id": 20260, "contract": found.contract, "passphrase-file": str(secret),
-               "store-path": str(folder / "store")}  # fmt: skip
+               "store-path": str(folder / "store"), "confirmations": 0, "sketch-parameters": 1}  # fmt: skip
     addresses = [make_site(home, parsed_site(entries)).address for home in homes]
     return Deployed(folder=folder, homes=homes, addresses=addresses, settings=run_settings(administrator))
 

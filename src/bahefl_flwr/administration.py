@@ -30,6 +30,7 @@ from bahefl_flwr.node_binding import new_node_key
 from bahefl_flwr.settings import Settings, compose
 
 RUN_CONFIG = "run-config.toml"
+APP_CONFIG = "app-config.toml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +67,20 @@ def deploy_federation(home: Path, chain: Chain, passphrase_file: str, overrides:
     connection = Connection(chain.url, chain.chain_id, account=identity.account, policy=chain_policy(settings))
     ledger = FederationLedger.deploy(connection, contract_config(settings))
     written = AdministratorHome(
-        ledger_url=chain.url, chain_id=chain.chain_id, contract=ledger.address, passphrase_file=passphrase_file
+        ledger_url=chain.url,
+        chain_id=chain.chain_id,
+        contract=ledger.address,
+        passphrase_file=passphrase_file,
+        confirmations=settings.ledger.confirmations,
+        max_fee_gwei=settings.ledger.max_fee_gwei,
+        priority_fee_gwei=settings.ledger.priority_fee_gwei,
     )
-    deployed = settings.model_copy(update={"ledger": settings.ledger.model_copy(update={"contract": ledger.address})})
+    # The ServerApp may be started in any folder.
+    run = settings.run.model_copy(update={"root": str(Path(settings.run.root).expanduser().absolute())})
+    on_chain = settings.ledger.model_copy(update={"contract": ledger.address})
+    deployed = settings.model_copy(update={"ledger": on_chain, "run": run})
     atomic_write(home / RUN_CONFIG, tomli_w.dumps(nested(deployed)).encode(), mode=0o644)
+    atomic_write(home / APP_CONFIG, tomli_w.dumps(_of_an_app(deployed)).encode(), mode=0o644)
     write_home(home, written)
     return ledger, settings.digest().hex()
 
@@ -77,6 +88,11 @@ def deploy_federation(home: Path, chain: Chain, passphrase_file: str, overrides:
 def nested(settings: Settings) -> dict[str, object]:
     """The settings as `flwr run --run-config FILE` takes them: complete, a table for each group."""
     return {"resolved": True, **settings.model_dump()}
+
+
+def _of_an_app(settings: Settings) -> dict[str, object]:
+    """The part of another project's pyproject.toml that gives it these settings."""
+    return {"tool": {"flwr": {"app": {"config": {"bahefl": settings.model_dump()}}}}}
 
 
 def administration(home: Path) -> FederationLedger:
@@ -89,7 +105,10 @@ def administration(home: Path) -> FederationLedger:
     if found is None:
         raise SettingsError(f"{home} is no administrator's home; `bahefl ledger deploy` makes one")
     identity = Identity.load(home / IDENTITY_FOLDER, protection(found.passphrase_file))
-    connection = Connection(found.ledger_url, found.chain_id, account=identity.account, policy=ChainPolicy(confirmations=0))
+    policy = ChainPolicy(
+        confirmations=found.confirmations, max_fee_gwei=found.max_fee_gwei, priority_fee_gwei=found.priority_fee_gwei
+    )
+    connection = Connection(found.ledger_url, found.chain_id, account=identity.account, policy=policy)
     return FederationLedger.attach(connection, found.contract)
 
 

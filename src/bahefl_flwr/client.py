@@ -145,6 +145,9 @@ def client_fn(context: Context) -> LesionClient:
     own_folder = _own_folder(node_config)
     if own_folder:
         run_config |= {"data.kind": "folder", "data.root": own_folder}
+    if SITE_HOME in node_config:
+        # Where a site writes is not for a run to say.
+        run_config["data.cache"] = str(Path(str(node_config[SITE_HOME])).expanduser() / "cache")
     settings = from_run_config(run_config)
     if own_folder:
         site, sites = 0, 1

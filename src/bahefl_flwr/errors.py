@@ -204,3 +204,7 @@ class RunFailed(BaheflError):
     """A run ended without one finalised round, or its set-up never completed."""
 
     exit_code = 11
+
+
+class AlreadyDriven(RunFailed):
+    """Another process drives this run."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,16 +15,18 @@ from pathlib import Path
 
 from bahefl_flwr.durable import atomic_write
 from bahefl_flwr.errors import LedgerError, SettingsError
-from bahefl_flwr.homes import IDENTITY_FOLDER, load_administrator, protection
+from bahefl_flwr.homes import IDENTITY_FOLDER, AdministratorHome, load_administrator, protection
 from bahefl_flwr.identity import Identity
 from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import ContractConfig, FederationLedger
 from bahefl_flwr.ledger.node import NodeProcess
 from bahefl_flwr.ledger.policy import ChainPolicy
-from bahefl_flwr.run_folder import LEDGER_DATABASE, LEDGER_FILE
+from bahefl_flwr.run_folder import LEDGER_DATABASE, LEDGER_FILE, RunFolder
 from bahefl_flwr.settings import Settings, from_yaml
 
 _DRIVER = "driver"
+
+_log = logging.getLogger("bahefl_flwr.driver")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,22 +83,34 @@ def _run_digest(settings: Settings, ledger: FederationLedger, task: int, folder:
     return hashlib.sha256(settings.digest() + where.encode()).digest()
 
 
-def run_goes_on(settings: Settings, folder: Path) -> bool:
-    """Whether the contract's open task is the one that was started from this run folder.
+def run_goes_on(settings: Settings, run: RunFolder) -> bool:
+    """Whether a driver with these settings has to go on with a run that has not been completed.
+
+    It has if the contract's open task was started from this folder; if that task has come to its end by itself, and only the last
+    evaluations are missing; or if the run was cut off before it had a task.
 
     Raises:
-      SettingsError: it is, but with other settings. LedgerError: the ledger does not answer, or is not ours.
+      SettingsError: the run goes on, but with other settings. LedgerError: the ledger does not answer, or is not ours.
     """
-    before = from_yaml((folder / "config.yaml").read_text())
+    try:
+        before = from_yaml((run.path / "config.yaml").read_text())
+    except (OSError, SettingsError) as error:
+        _log.warning("%s is left alone: %s", run.path, error)
+        return False
+    same = before.digest() == settings.digest()
+    if before.run.name != settings.run.name:
+        return False
     connection = Connection(settings.ledger.url, settings.ledger.chain_id, policy=chain_policy(settings))
     ledger = FederationLedger.attach(connection, settings.ledger.contract)
     task = ledger.view().task
-    if not task.open or _run_digest(before, ledger, task.number, folder) != task.run_digest:
-        return False
-    if before.digest() != settings.digest():
+    if not task.number or _run_digest(before, ledger, task.number, run.path) != task.run_digest:
+        return same and run.summary() is None and not run.metrics() and not task.open
+    if not task.open:
+        return same and not task.end_reason
+    if not same:
         raise SettingsError(
-            f"the run of {folder} goes on with the settings of its config.yaml, and these are others: give the same ones, or end "
-            f"it with `bahefl resume {folder} --end`"
+            f"the run of {run.path} goes on with the settings of its config.yaml, and these are others: give the same ones, or "
+            f"end it with `bahefl resume {run.path} --end`"
         )
     return True
 
@@ -121,17 +136,18 @@ def _administrator(settings: Settings, run: Path, *, create: bool = False) -> Id
     return Identity.create_or_load(folder) if create else Identity.load(folder)
 
 
-def chain_policy(settings: Settings, *, max_fee_gwei: float | None = None, priority_fee_gwei: float | None = None) -> ChainPolicy:
+def chain_policy(settings: Settings, home: AdministratorHome | None = None) -> ChainPolicy:
     """When a block of the ledger counts, what its gas may cost, and how long its node is waited for.
 
     Args:
-      max_fee_gwei, priority_fee_gwei: what a site's owner has set instead; no settings of a run make a site pay.
+      home: of a site, whose owner decides what counts and what is paid; no settings of a run do.
     """
     s = settings.ledger
+    decided = s if home is None else home
     return ChainPolicy(
-        confirmations=s.confirmations,
-        max_fee_gwei=s.max_fee_gwei if max_fee_gwei is None else max_fee_gwei,
-        priority_fee_gwei=s.priority_fee_gwei if priority_fee_gwei is None else priority_fee_gwei,
+        confirmations=decided.confirmations,
+        max_fee_gwei=decided.max_fee_gwei,
+        priority_fee_gwei=decided.priority_fee_gwei,
         timeout_s=s.timeout_s,
         patience_s=s.patience_s,
     )

@@ -40,7 +40,9 @@ class AdministratorHome(Group):
 
     Attributes:
       ledger_url: JSON-RPC endpoint, of a node that the owner of this home trusts.
-      chain_id, contract: the only ledger that this home takes part in; `contract` is empty until one is deployed.
+      chain_id, contract: the only ledger that this home takes part in.
+      confirmations: blocks on top of a block before it counts here; 0 where blocks are final at once.
+      max_fee_gwei: most that this account pays for a unit of gas. priority_fee_gwei: tip within it.
       passphrase_file: absolute path of a file with the passphrase; empty leaves the keys unencrypted, for trials only.
     """
 
@@ -48,13 +50,24 @@ class AdministratorHome(Group):
 
     ledger_url: str = Field(pattern=r"^https?://\S+$")
     chain_id: int = Field(ge=1)
-    contract: str = Field(pattern=r"^(0x[0-9a-fA-F]{40})?$")
+    contract: str = Field(pattern=r"^0x[0-9a-fA-F]{40}$")
+    confirmations: int = Field(ge=0, le=100, default=1)
+    max_fee_gwei: float = Field(ge=0, le=1e6, default=0)
+    priority_fee_gwei: float = Field(ge=0, le=1e6, default=0)
     passphrase_file: str = ""
 
     @model_validator(mode="after")
     def _absolute(self) -> Self:
-        if self.passphrase_file and not Path(self.passphrase_file).is_absolute():
-            raise ValueError(f"passphrase-file {self.passphrase_file!r} is not absolute: processes start in different folders")
+        for name in ("passphrase_file", "store_certificate", "store_path", "data_root"):
+            path = getattr(self, name, "")
+            if path and not Path(path).is_absolute():
+                raise ValueError(f"{_hyphens(name)} {path!r} is not absolute: processes start in different folders")
+        return self
+
+    @model_validator(mode="after")
+    def _tip_within_the_cap(self) -> Self:
+        if self.priority_fee_gwei > self.max_fee_gwei:
+            raise ValueError(f"priority-fee-gwei {self.priority_fee_gwei:g} exceeds max-fee-gwei {self.max_fee_gwei:g}")
         return self
 
 
@@ -65,22 +78,24 @@ class SiteHome(AdministratorHome):
     """What a site decides for itself.
 
     Attributes:
-      store_url: what this site calls the store, if not what the run's settings say. store_certificate: PEM file of the
-        authority that vouches for it, likewise. store_path: folder of a store that all sites share, where it is one.
+      store_url, store_certificate, store_endpoint, store_path: where the store is, as in the settings of the same names; what
+        the run says of it never counts.
       data_root: folder of the site's own data; empty where the NumPyClient finds them by itself.
-      max_fee_gwei: most that this site pays for a unit of gas. priority_fee_gwei: tip within it.
       min_sites: the fewest updates in any sum that this site helps to open.
+      max_share: the largest part of all weight that its update may have; the nearer to 1, the more of it a sum shows.
+      sketch_parameters: fewest parameters in one number of a sketch; a small model's numbers would be single parameters.
       settings_digest: of the settings that all sites share, in hexadecimal: runs with others are refused; empty for any.
       single_key: take part even where one key holder can open everything. unscreened: even where updates are not screened.
     """
 
     store_url: str = ""
     store_certificate: str = ""
+    store_endpoint: str = ""
     store_path: str = ""
     data_root: str = ""
-    max_fee_gwei: float = Field(ge=0, le=1e6, default=0)
-    priority_fee_gwei: float = Field(ge=0, le=1e6, default=0)
     min_sites: int = Field(ge=2, default=3)
+    max_share: float = Field(gt=0, le=1, default=0.5)
+    sketch_parameters: int = Field(ge=1, default=16)
     settings_digest: str = Field(pattern=r"^([0-9a-f]{64})?$", default="")
     single_key: bool = False
     unscreened: bool = False

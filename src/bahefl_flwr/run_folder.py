@@ -5,10 +5,12 @@ Plain files and JSON only; drawing and printing live in report.py and live.py, a
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate
@@ -16,13 +18,14 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from bahefl_flwr.durable import atomic_write
-from bahefl_flwr.errors import RunFailed, StoreError
+from bahefl_flwr.errors import AlreadyDriven, RunFailed, StoreError
 from bahefl_flwr.untrusted_json import read_json
 
 # Where a run keeps the address and, if it is the embedded one, the database of its ledger.
 LEDGER_FILE = "ledger.json"
 LEDGER_DATABASE = "ledger.sqlite"
 _BY_ID = ".by-id"
+_LOCK = "driver.lock"
 _PUBLIC = 0o644
 
 
@@ -134,6 +137,24 @@ class RunFolder:
         return cast("RunSummary", _parse(file.read_text(encoding="utf-8"), str(file))) if file.is_file() else None
 
 
+@contextmanager
+def driven(run: RunFolder) -> Iterator[None]:
+    """Be the only driver of a run while the block lasts.
+
+    Raises:
+      AlreadyDriven: another process does.
+    """
+    with (run.path / _LOCK).open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise AlreadyDriven(
+                f"the run of {run.path} is being driven already: wait for it, or end its ServerApp first (Ctrl-C at `flwr run "
+                "--stream` ends the stream only; `flwr stop` ends the run)"
+            ) from None
+        yield
+
+
 def create(root: str | Path, name: str, run_id: int, config_yaml: str) -> RunFolder:
     """Create `root/<UTC time>-<name>/` with config.yaml, and the link by which `find` leads there.
 
@@ -161,9 +182,9 @@ def create(root: str | Path, name: str, run_id: int, config_yaml: str) -> RunFol
     return RunFolder(path=path)
 
 
-def unfinished(root: str | Path, name: str, contract: str) -> tuple[RunFolder, ...]:
-    """Folders of runs of this name on this contract that have not been completed, newest first."""
-    folders = sorted(_link(root, 0).parent.parent.glob(f"*-{name}"), reverse=True)
+def unfinished(root: str | Path, contract: str) -> tuple[RunFolder, ...]:
+    """Folders of runs on this contract that have not been completed, newest first."""
+    folders = sorted((path for path in _link(root, 0).parent.parent.glob("*") if path.is_dir()), reverse=True)
     runs = [RunFolder(path=path) for path in folders if _contract_of(path) == contract.lower()]
     return tuple(run for run in runs if (run.summary() or {"outcome": "failed"})["outcome"] != "completed")
 
@@ -176,10 +197,14 @@ def _contract_of(run: Path) -> str:
 def lead_to(run: RunFolder, root: str | Path, run_id: int) -> None:
     """Let `find` and `create` lead to a folder that is there: Flower gives a run that is continued another id.
 
+    Repeated, it changes nothing.
+
     Raises:
       RunFailed: the folder's root cannot be written.
     """
     link = _link(root, run_id)
+    if link.is_dir():
+        return
     try:
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(run.path.resolve(), target_is_directory=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from flwr.app import Context
 
 from bahefl_flwr import logs, run_folder
-from bahefl_flwr.errors import BaheflError
+from bahefl_flwr.errors import AlreadyDriven
 from bahefl_flwr.federation import Federation, open_federation, run_goes_on
 from bahefl_flwr.live import LiveView
 from bahefl_flwr.metrics import VARIABLE as METRICS
@@ -55,7 +55,7 @@ def secure_run(context: Context, settings: Settings, conduct: Conduct) -> None:
         rounds before, where this run goes on.
 
     Raises:
-      BaheflError: whatever ended the run early; the summary and the report are written before.
+      AlreadyDriven: another process drives this run. Else whatever ended it early; the summary and the report are written before.
     """
     with logs.belonging(run=str(context.run_id)):
         bare = logs.configure(os.environ.get(logs.VARIABLE, ""))
@@ -78,10 +78,12 @@ def _drive(context: Context, settings: Settings, conduct: Conduct, metrics: Driv
         live.round(line)
 
     try:
-        with live.attached(), open_federation(settings, folder.path) as federation:
+        with run_folder.driven(folder), live.attached(), open_federation(settings, folder.path) as federation:
             ending = conduct(federation, on_round, folder.metrics())
             summary = _summary(federation, ending, folder, time.monotonic() - started)
-    except BaheflError as error:
+    except AlreadyDriven:
+        raise
+    except Exception as error:
         # What was finalised stays told, whatever ended the run.
         seconds = time.monotonic() - started
         if logs.structured():  # else the command that started the run says so, or Flower
@@ -98,9 +100,8 @@ def _folder(settings: Settings, run_id: int) -> RunFolder:
     """The run's folder: a new one, or that of a run of this name that has not come to its end on this contract."""
     run = settings.run
     if settings.ledger.contract:
-        for begun in run_folder.unfinished(run.root, run.name, settings.ledger.contract):
-            # Without a summary it was cut off, be it in the last evaluations; with one it failed, perhaps for a passing reason.
-            if begun.summary() is None or run_goes_on(settings, begun.path):
+        for begun in run_folder.unfinished(run.root, settings.ledger.contract):
+            if run_goes_on(settings, begun):
                 run_folder.lead_to(begun, run.root, run_id)
                 break
     return run_folder.create(run.root, run.name, run_id, settings.yaml())

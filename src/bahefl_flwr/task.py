@@ -7,7 +7,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -24,6 +24,8 @@ from bahefl_flwr.site.state import task_params
 from bahefl_flwr.steps import Action
 
 _POLL_S = 0.2
+# How long a run that goes on waits for all of its sites: SuperNodes that were killed with it may need a minute (Flower's lease).
+_BACK_S = 90.0
 _TASK_FILE = "task.json"
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
@@ -90,32 +92,48 @@ def gather(federation: Federation, grid: Grid, wanted: int, rounds: int) -> dict
     Raises:
       RunFailed: too few sites answered or registered in time (says which nodes and why), or too many are connected.
     """
-    timeout_s = federation.settings.federation.hello_timeout_s
-    nodes = _wait_for_nodes(grid, wanted, timeout_s)
-    if len(nodes) > federation.settings.federation.sites:
+    s = federation.settings.federation
+    # Where the task goes on, a site that is away must not keep the others from its rounds.
+    least = s.min_sites if _goes_on(federation) else wanted
+    nodes = _wait_for_nodes(grid, wanted, least, s.hello_timeout_s)
+    if s.admission == "automatic" and len(nodes) > s.sites:
         raise RunFailed(
-            f"{len(nodes)} nodes are connected, but federation.sites={federation.settings.federation.sites}: the encryption's "
+            f"{len(nodes)} nodes are connected, but federation.sites={s.sites}: the encryption's "
             "noise is sized for that many; set federation.sites at the driver and at every site, or stop the extra SuperNodes"
         )
-    hellos, refused = _greet(federation.ledger, grid, nodes, timeout_s)
-    if federation.settings.federation.admission == "registrar":
-        hellos = _bound(federation.ledger, grid, hellos, refused)
-    elif strangers := [h for h in hellos if federation.ledger.status(h.address) is MemberStatus.NONE]:
-        _whitelist(federation, strangers)
-        hellos, refused = _greet(federation.ledger, grid, nodes, timeout_s)
+    hellos, refused = _admitted(federation, grid, nodes)
+    if s.admission == "automatic":
+        strangers = [h for h in hellos if federation.ledger.status(h.address) is MemberStatus.NONE]
+        if strangers:
+            _whitelist(federation, strangers)
+            hellos, refused = _admitted(federation, grid, nodes)
     members = _active(federation.ledger, hellos, refused)
     why = "; ".join(f"node {node}: {reason}" for node, reason in sorted(refused.items()))
-    if len(members) < wanted:
-        raise RunFailed(f"only {len(members)} of {wanted} sites registered. {why}")
+    if len(members) < least:
+        raise RunFailed(f"only {len(members)} of {least} sites registered. {why}")
     if refused:
         _log.warning("the run goes on without %s", why)
     _start(federation, members, rounds)
     return {m: hello.node for m, hello in members.items()}
 
 
+def _goes_on(federation: Federation) -> bool:
+    task = federation.ledger.view().task
+    return bool(task.number) and task.run_digest == federation.run_digest(task.number)
+
+
 def rounds_before(federation: Federation) -> int:
     """The number of the last round on the contract before this run's task, 0 if it is the first."""
     return int(json.loads((federation.folder / _TASK_FILE).read_text())["rounds_before"])
+
+
+def _admitted(federation: Federation, grid: Grid, nodes: Iterable[int]) -> tuple[list[Hello], dict[int, str]]:
+    """Ask all nodes who they are; who answers for an account of its own, and for every other node what is wrong."""
+    hellos, refused = _greet(federation.ledger, grid, nodes, federation.settings.federation.hello_timeout_s)
+    if federation.settings.federation.admission == "registrar":
+        # First, so that nobody shuts a site out by giving its address.
+        hellos = _bound(federation.ledger, grid, hellos, refused)
+    return _distinct(hellos, refused), refused
 
 
 def _greet(ledger: FederationLedger, grid: Grid, nodes: Iterable[int], timeout_s: float) -> tuple[list[Hello], dict[int, str]]:
@@ -129,13 +147,18 @@ def _greet(ledger: FederationLedger, grid: Grid, nodes: Iterable[int], timeout_s
             hellos.append(Hello.read(reply))
         except ValueError as error:
             refused[reply.node] = str(error)
+    return hellos, refused
+
+
+def _distinct(hellos: Sequence[Hello], refused: dict[int, str]) -> list[Hello]:
+    """Those whose address nobody else gives; the others join `refused`."""
     shared = {address for address, n in Counter(h.address for h in hellos).items() if n > 1}
     # Which of them holds the account's key cannot be told from here, so none of them takes part.
     for h in hellos:
         if h.address in shared:
             nodes_of = sorted(other.node for other in hellos if other.address == h.address)
             refused[h.node] = f"nodes {nodes_of} all say that their address is {h.address}; give each site an identity of its own"
-    return [h for h in hellos if h.address not in shared], refused
+    return [h for h in hellos if h.address not in shared]
 
 
 def _bound(ledger: FederationLedger, grid: Grid, hellos: Iterable[Hello], refused: dict[int, str]) -> list[Hello]:
@@ -165,11 +188,15 @@ def _active(ledger: FederationLedger, hellos: Iterable[Hello], refused: dict[int
     return members
 
 
-def _wait_for_nodes(grid: Grid, wanted: int, timeout_s: float) -> list[int]:
-    until = time.monotonic() + timeout_s
+def _wait_for_nodes(grid: Grid, wanted: int, least: int, timeout_s: float) -> list[int]:
+    """Ids of the connected nodes: `wanted` of them, or after a while `least`."""
+    started = time.monotonic()
     while len(nodes := list(grid.get_node_ids())) < wanted:
-        if time.monotonic() > until:
-            raise RunFailed(f"{len(nodes)} of {wanted} sites connected within {timeout_s:.0f} s; start the missing SuperNodes")
+        waited_s = time.monotonic() - started
+        if len(nodes) >= least and waited_s > _BACK_S:
+            break
+        if waited_s > timeout_s:
+            raise RunFailed(f"{len(nodes)} of {least} sites connected within {timeout_s:.0f} s; start the missing SuperNodes")
         time.sleep(_POLL_S)
     return nodes
 
@@ -191,7 +218,7 @@ def _start(federation: Federation, members: Mapping[int, Hello], rounds: int) ->
     """Paper step 1: the task goes on the ledger, with the model that all sites start from."""
     ledger, settings = federation.ledger, federation.settings
     view = ledger.view()
-    if view.task.number and view.task.run_digest == federation.run_digest(view.task.number):
+    if _goes_on(federation):
         _log.info("the ledger has this run's task: going on with it from round %d", view.round.number)
         return
     if view.task.open:

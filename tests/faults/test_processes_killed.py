@@ -122,7 +122,7 @@ def named(name: str) -> Callable[[Path, LedgerView], list[int]]:
     ],
 )
 def test_a_run_outlives_what_is_killed_in_it(tmp_path: Path, pids: Callable[[Path, LedgerView], list[int]]) -> None:
-    """Killed in each phase of a round, in four rounds: all rounds are finalised by all sites, each told once, and audited."""
+    """Killed in each phase of a round: all rounds are finalised, each told once, all sites have one model, the audit holds."""
     killer = Killer(tmp_path, pids)
     environment = {**ENVIRONMENT, "PORT": str(free_ports(6))}
     with killer.at_work():
@@ -135,4 +135,7 @@ def test_a_run_outlives_what_is_killed_in_it(tmp_path: Path, pids: Callable[[Pat
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     finalised = [line["round"] for line in lines if line["finalised"]]
     assert len(finalised) == len(set(finalised)) == ROUNDS
+    assert all(len(line["included"]) >= 2 for line in lines if line["finalised"])
+    models = [path.read_bytes() for path in tmp_path.glob("site-*/runs/*/model.safetensors")]
+    assert len(models) == 3 and len(set(models)) == 1
     assert "every check holds" in done.stdout

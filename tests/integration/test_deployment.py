@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from flwr.common.config import flatten_dict
 
 from bahefl_flwr import console
 from bahefl_flwr.errors import RunFailed, SettingsError
 from bahefl_flwr.ledger.node import NodeProcess
-from bahefl_flwr.settings import compose
+from bahefl_flwr.settings import compose, from_run_config
 from deployed_run import Deployed, DriverKilled, HomesGrid, deployed, public_key
 
 
@@ -49,7 +51,6 @@ def test_other_settings_do_not_go_on_with_a_run(federation: Deployed) -> None:
     with pytest.raises(DriverKilled):
         federation.run(HomesGrid(federation.settings, federation.homes), stop_after=1)
     (run,) = (federation.folder / "runs").glob("2*")
-    (run / "summary.json").write_text(json.dumps({"outcome": "failed"}))
     train = federation.settings.train.model_copy(update={"lr": 0.5})
     federation.settings = federation.settings.model_copy(update={"train": train})
     with pytest.raises(SettingsError, match=f"bahefl resume {run} --end"):
@@ -107,6 +108,14 @@ def test_a_second_task_follows_on_the_same_contract(federation: Deployed) -> Non
     old, new = sorted((federation.homes[0] / "runs").iterdir())
     assert (old / "model.safetensors").exists() and not (old / "epochs").exists()
     assert (new / "epochs").exists()
+
+
+def test_another_project_gets_the_same_settings(federation: Deployed) -> None:
+    """What stands in app-config.toml reads, beside the project's own keys, as the settings that the sites have agreed to."""
+    text = (federation.administrator / "app-config.toml").read_text()
+    config = flatten_dict(tomllib.loads(text)["tool"]["flwr"]["app"]["config"])
+    found = from_run_config({**config, "num-server-rounds": 3, "lr": 0.1})  # type: ignore[dict-item]
+    assert found == federation.settings
 
 
 def test_a_contract_is_deployed_once_in_a_home(federation: Deployed, capsys: pytest.CaptureFixture[str]) -> None:

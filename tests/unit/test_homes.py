@@ -20,6 +20,8 @@ from bahefl_flwr.homes import (
 )
 from bahefl_flwr.key_files import THROW_AWAY
 
+# YAML takes the last value of a key.
+GOOD = f"ledger-url: http://x\nchain-id: 7\ncontract: '0x{'ab' * 20}'\n"
 LEDGER = {"ledger-url": "http://127.0.0.1:8545", "chain-id": 7, "contract": "0x" + "ab" * 20}
 
 
@@ -51,12 +53,16 @@ def test_a_missing_home_says_what_makes_it(tmp_path: Path) -> None:
         ("ledger-url: [", "cannot read"),
         ("just text", "all of it"),
         ("", "all of it"),
-        ("ledger-url: ftp://x\nchain-id: 7\ncontract: ''", "ledger-url"),
-        ("ledger-url: http://x\nchain-id: 0\ncontract: ''", "chain-id"),
-        ("ledger-url: http://x\nchain-id: 7\ncontract: '0x12'", "contract"),
-        ("ledger-url: http://x\nchain-id: 7\ncontract: ''\nstore: here", "store: Extra inputs"),
-        ("ledger-url: http://x\nchain-id: 7\ncontract: ''\nmin-sites: 1", "min-sites"),
-        ("ledger-url: http://x\nchain-id: 7\ncontract: ''\npassphrase-file: here", "'here' is not absolute"),
+        (f"{GOOD}ledger-url: ftp://x", "ledger-url"),
+        (f"{GOOD}chain-id: 0", "chain-id"),
+        (f"{GOOD}contract: '0x12'", "contract"),
+        (f"{GOOD}contract: ''", "contract"),
+        (f"{GOOD}store: here", "store: Extra inputs"),
+        (f"{GOOD}min-sites: 1", "min-sites"),
+        (f"{GOOD}max-share: 1.5", "max-share"),
+        (f"{GOOD}priority-fee-gwei: 1", "priority-fee-gwei 1 exceeds max-fee-gwei 0"),
+        (f"{GOOD}passphrase-file: here", "passphrase-file 'here' is not absolute"),
+        (f"{GOOD}data-root: here", "data-root 'here' is not absolute"),
         ("!!python/object/apply:os.system ['true']", "cannot read"),
     ],
 )

@@ -15,8 +15,10 @@ from bahefl_flwr.settings import Settings, compose
 from bahefl_flwr.site.place import Place, expect_conditions, place_of
 
 CONTRACT = "0x" + "ab" * 20
-SERVED = ("store=http", "store.url=http://127.0.0.1:8790")
-HOME = parsed_site({"ledger-url": "http://127.0.0.1:8545", "chain-id": 7, "contract": CONTRACT})
+SERVED = ("store=http", "store.url=http://127.0.0.1:8790", "federation.admission=registrar")
+HOME = parsed_site(
+    {"ledger-url": "http://127.0.0.1:8545", "chain-id": 7, "contract": CONTRACT, "store-url": "http://10.0.0.1:8790"}
+)
 
 
 def at(folder: Path, settings: Settings) -> Place:
@@ -36,7 +38,9 @@ def task(number: int, *, open_: bool) -> Task:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (("he.threshold=1",), r"he\.threshold=1 lets every key holder"),
+        (("he.threshold=1",), r"he\.threshold=1 in a committee of 5 lets one or two"),
+        (("he.committee=2",), r"he\.threshold=0 in a committee of 2 lets one or two"),
+        (("federation.admission=automatic",), r"federation\.admission=automatic lets anybody in"),
         (("screening=off",), r"screening\.kind=off adds poisoned updates"),
         (("federation.min_sites=2",), r"federation\.min_sites=2 is below min-sites: 3"),
         (("attack=zero",), r"attack\.name=zero is for simulations only"),
@@ -66,11 +70,12 @@ def test_a_site_may_agree_to_one_set_of_settings(tmp_path: Path) -> None:
 
 def test_what_the_owner_decides_does_not_come_from_the_run(tmp_path: Path) -> None:
     """Ledger, store address and fees are the home's, whatever the run's settings say."""
-    own = {**HOME.model_dump(by_alias=True), "store-url": "http://10.0.0.1:8790", "max-fee-gwei": 2}
+    own = {**HOME.model_dump(by_alias=True), "max-fee-gwei": 2, "confirmations": 3}
     make_site(tmp_path / "home", parsed_site(own))
-    place = at(tmp_path / "home", compose([*SERVED, "ledger.max_fee_gwei=900"]))
+    place = at(tmp_path / "home", compose([*SERVED, "ledger.max_fee_gwei=900", "store.certificate=/theirs.pem"]))
     assert (place.ledger.url, place.ledger.chain_id, place.ledger.contract) == ("http://127.0.0.1:8545", 7, CONTRACT)
-    assert (place.store.url, place.policy.max_fee_gwei) == ("http://10.0.0.1:8790", 2)
+    assert (place.store.url, place.store.certificate) == ("http://10.0.0.1:8790", "")
+    assert (place.policy.max_fee_gwei, place.policy.confirmations) == (2, 3)
     assert len(place.binding) == 65
 
 

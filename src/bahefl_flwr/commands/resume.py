@@ -54,10 +54,12 @@ def resume(
 
 def _end(begun: Run) -> None:
     from bahefl_flwr.driver import end_task
-    from bahefl_flwr.federation import administer
+    from bahefl_flwr.federation import administer, run_goes_on
 
     if begun.settings.ledger.kind == "embedded":
         raise SettingsError(f"{begun.folder.path}: the ledger is the run's own and stopped with it; there is nothing to end")
+    if not run_goes_on(begun.settings, begun.folder):
+        raise RunFailed(f"{begun.folder.path}: its task is not the one that the contract has open; nothing was ended")
     end_task(administer(begun.folder.path), "ended by its administrator")
     typer.echo("ended")
 
@@ -73,5 +75,7 @@ def _deployed(begun: Run, superlink: str, project: Path) -> None:
     config.write_text(tomli_w.dumps(nested(begun.settings)))
     flwr = Path(sys.executable).with_name("flwr")
     done = subprocess.run([flwr, "run", str(project), superlink, "--stream", "--run-config", str(config)], check=False)
-    if done.returncode:
-        raise RunFailed(f"flwr run ended with exit code {done.returncode}")
+    # Flower's command ends with 0 even where the ServerApp failed.
+    summary = begun.folder.summary()
+    if done.returncode or summary is None or summary["outcome"] != "completed":
+        raise RunFailed(f"{begun.folder.path} was not completed (flwr run: exit code {done.returncode})")

@@ -35,6 +35,17 @@ def init(
     store_certificate: Annotated[
         Path | None, typer.Option("--store-certificate", metavar="FILE", help="PEM file of the authority that vouches for it.")
     ] = None,
+    settings_digest: Annotated[
+        str,
+        typer.Option(
+            "--settings-digest",
+            metavar="HEX",
+            help="Only runs with the settings of bahefl ledger deploy.",
+        ),
+    ] = "",
+    confirmations: Annotated[
+        int, typer.Option("--confirmations", metavar="N", show_default=False, help="Blocks on a block before it counts: 1.")
+    ] = 1,
     min_sites: Annotated[
         int, typer.Option("--min-sites", metavar="N", show_default=False, help="Fewest updates in any sum it helps to open: 3.")
     ] = 3,
@@ -59,6 +70,8 @@ def init(
             "store-certificate": str(store_certificate.absolute()) if store_certificate else "",
             "data-root": str(data.absolute()) if data else "",
             "min-sites": min_sites,
+            "settings-digest": settings_digest,
+            "confirmations": confirmations,
         }
     )
     identity = make_site(home, site)

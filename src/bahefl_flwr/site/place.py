@@ -10,7 +10,7 @@ from typing import Any
 
 from flwr.app import Context
 
-from bahefl_flwr.errors import SettingsError
+from bahefl_flwr.errors import KeysError, SettingsError
 from bahefl_flwr.federation import LedgerAddress, chain_policy, ledger_address
 from bahefl_flwr.homes import IDENTITY_FOLDER, NODE_KEY_FILE, SITE_HOME, SiteHome, load_site, protection
 from bahefl_flwr.identity import Identity
@@ -31,6 +31,7 @@ class Place:
       base: folder that a relative `store.path` starts from. store: the store, as this site reaches it.
       folder: from the ledger's present task, and the run that a message is about, to the folder of journal, keys and model.
       binding: its signature over its SuperNode's key; empty in a simulation.
+      home: what its owner decides; None in a simulation.
     """
 
     identity: Identity
@@ -40,6 +41,7 @@ class Place:
     store: StoreSettings
     folder: Callable[[Task, bytes], Path]
     binding: bytes = b""
+    home: SiteHome | None = None
 
 
 def place_of(context: Context, settings: Settings) -> Place:
@@ -69,7 +71,7 @@ def _in_run_folder(run: Path, node: Mapping[str, Any], settings: Settings) -> Pl
         ledger=LedgerAddress(url=str(node.get("ledger-url", where.url)), chain_id=where.chain_id, contract=where.contract),
         policy=chain_policy(settings),
         base=run,
-        store=_reached(settings.store, url=str(node.get("store-url", ""))),
+        store=settings.store.model_copy(update={"url": str(node.get("store-url", settings.store.url))}),
         folder=lambda *_: folder,
     )
 
@@ -79,15 +81,22 @@ def _at_home(folder: Path, settings: Settings) -> Place:
     expect_conditions(home, settings)
     identity = Identity.load(folder / IDENTITY_FOLDER, protection(home.passphrase_file))
     where = LedgerAddress(url=home.ledger_url, chain_id=home.chain_id, contract=home.contract)
-    node_key = (folder / f"{NODE_KEY_FILE}.pub").read_bytes()
     return Place(
         identity=identity,
         ledger=where,
-        policy=chain_policy(settings, max_fee_gwei=home.max_fee_gwei, priority_fee_gwei=home.priority_fee_gwei),
+        policy=chain_policy(settings, home),
         base=folder,
-        store=_reached(settings.store, url=home.store_url, certificate=home.store_certificate, path=home.store_path),
+        store=settings.store.model_copy(
+            update={
+                "url": home.store_url,
+                "certificate": home.store_certificate,
+                "endpoint": home.store_endpoint,
+                "path": home.store_path,
+            }
+        ),
         folder=lambda task, run: _task_folder(folder / "runs", where.contract, task, run),
-        binding=identity.sign_text(binding_text(node_key, where.chain_id, where.contract)),
+        binding=identity.sign_text(binding_text(_node_key(folder), where.chain_id, where.contract)),
+        home=home,
     )
 
 
@@ -100,8 +109,13 @@ def expect_conditions(home: SiteHome, settings: Settings) -> None:
     refused = []
     if settings.attack.name != "none":
         refused.append(f"attack.name={settings.attack.name} is for simulations only")
-    if settings.he.threshold == 1 and not home.single_key:
-        refused.append("he.threshold=1 lets every key holder open every update (single-key: true allows it)")
+    if (settings.he.threshold == 1 or settings.committee_size < 3) and not home.single_key:
+        refused.append(
+            f"he.threshold={settings.he.threshold} in a committee of {settings.committee_size} lets one or two key holders open "
+            "every update (single-key: true allows it)"
+        )
+    if settings.federation.admission != "registrar":
+        refused.append("federation.admission=automatic lets anybody in")
     if settings.screening.kind == "off" and not home.unscreened:
         refused.append("screening.kind=off adds poisoned updates (unscreened: true allows it)")
     if settings.federation.min_sites < home.min_sites:
@@ -109,14 +123,19 @@ def expect_conditions(home: SiteHome, settings: Settings) -> None:
     if home.settings_digest not in ("", settings.digest().hex()):
         refused.append(f"its settings have digest {settings.digest().hex()}, agreed was settings-digest: {home.settings_digest}")
     if settings.store.kind == "local" and not Path(home.store_path).is_absolute():
-        refused.append("store.kind=local needs store-path, the folder that all sites share (store=http and store=s3 need none)")
+        refused.append("store.kind=local needs store-path, the folder that all sites share")
+    if settings.store.kind != "local" and not home.store_url:
+        refused.append(f"store.kind={settings.store.kind} needs store-url: what a run says of it does not count")
     if refused:
         raise SettingsError(f"this site takes no part, by its site.yaml: {'; '.join(refused)}")
 
 
-def _reached(store: StoreSettings, **own: str) -> StoreSettings:
-    """The run's store, as this site calls it."""
-    return store.model_copy(update={name: value for name, value in own.items() if value})
+def _node_key(home: Path) -> bytes:
+    path = home / f"{NODE_KEY_FILE}.pub"
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise KeysError(f"cannot read {path}: {error}; `ssh-keygen -y -f {home / NODE_KEY_FILE}` prints what it held") from None
 
 
 def _task_folder(runs: Path, contract: str, task: Task, run: bytes) -> Path:
@@ -126,6 +145,7 @@ def _task_folder(runs: Path, contract: str, task: Task, run: bytes) -> Path:
     if not folder.is_dir():
         # What earlier tasks' keys opened has been opened; nobody needs them any more, and nobody shall find them.
         for old in runs.glob(f"{contract[2:10].lower()}-*/epochs"):
-            shutil.rmtree(old)
-        folder.mkdir(parents=True, mode=0o700)
+            # Another process of the site may be doing the same.
+            shutil.rmtree(old, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder

@@ -16,6 +16,7 @@ from flwr.app import Context
 from bahefl_flwr.errors import ProtocolError, SettingsError, WrongEpoch, WrongRound
 from bahefl_flwr.federation import contract_config
 from bahefl_flwr.he.params import SecurityParams
+from bahefl_flwr.homes import SiteHome
 from bahefl_flwr.identity import Identity
 from bahefl_flwr.journal import Journal
 from bahefl_flwr.ledger.connection import Connection
@@ -78,6 +79,7 @@ class Site:
 
     Attributes:
       binding: its signature over the key of its SuperNode (`node_binding`); empty in a simulation.
+      home: what its owner decides; None in a simulation.
     """
 
     folder: Path
@@ -87,6 +89,7 @@ class Site:
     journal: Journal
     settings: Settings
     binding: bytes = b""
+    home: SiteHome | None = None
 
     @property
     def address(self) -> str:
@@ -147,6 +150,7 @@ def open_site(context: Context, settings: Settings, request: Request) -> Iterato
             journal=journal,
             settings=settings,
             binding=place.binding,
+            home=place.home,
         )
 
 

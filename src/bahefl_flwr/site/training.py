@@ -22,6 +22,7 @@ from bahefl_flwr.errors import (
     LedgerUnreachable,
     ProtocolError,
     SealError,
+    SettingsError,
     ShareError,
     StoreError,
     StoreUnavailable,
@@ -29,7 +30,7 @@ from bahefl_flwr.errors import (
 )
 from bahefl_flwr.he.keys import PublicKey
 from bahefl_flwr.he.packing import pack, sketch_factor
-from bahefl_flwr.he.params import SecurityParams
+from bahefl_flwr.he.params import FIELDS, SecurityParams
 from bahefl_flwr.he.sampling import SecretSeed
 from bahefl_flwr.he.seal_format import BLOCKS_PER_PART, PartKind, encode_part
 from bahefl_flwr.he.update_proof import encrypt_with_proof
@@ -144,6 +145,7 @@ def _encrypt(
     params = security_params(site.settings, view.epoch)
     weight = min(examples, me.max_weight)
     share = weight / r.weight_total
+    _expect_hidden(site, r, share, update.size)
     if 2 * weight < me.max_weight:
         outcome.notes.append(
             f"round {r.number}: {examples} examples, though the registrar lets {me.max_weight} count: the update weighs "
@@ -192,6 +194,27 @@ def _note_range(r: RoundRecord, update: Array, share: float, params: SecurityPar
         outcome.notes.append(
             f"round {r.number}: the changes, of {math.sqrt(float(np.mean(np.square(update)))):.2g} on average, are rounded to "
             f"multiples of {unit:.2g}, which loses much of them; choose an he.update_range below {reach:g}"
+        )
+
+
+def _expect_hidden(site: Site, r: RoundRecord, share: float, parameters: int) -> None:
+    """What is opened of this round must not be this very update: neither a sum that is mostly it, nor sketches of a tiny model.
+
+    Raises:
+      SettingsError: the owner of the site's home does not allow as much.
+    """
+    home, screening = site.home, site.settings.screening
+    if home is None:
+        return
+    if share > home.max_share:
+        raise SettingsError(
+            f"round {r.number}: this update would have {share:.0%} of all weight, max-share in site.yaml is {home.max_share:.0%}"
+        )
+    sums = FIELDS * screening.groups
+    if screening.kind != "off" and parameters < home.sketch_parameters * sums:
+        raise SettingsError(
+            f"round {r.number}: {sums} numbers of a model of {parameters} parameters would be opened, nearly the update itself; "
+            f"site.yaml asks for sketch-parameters: {home.sketch_parameters} in each: agree on a smaller screening.groups"
         )
 
 
