@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bahefl_flwr.he.params import SecurityParams
+from bahefl_flwr.he.sampling import SecretSeed
 from bahefl_flwr.site import training
 from federation_run import Arrays, Update, known_update
 
@@ -31,8 +32,8 @@ def spoil_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     places = {float(MARK): range(24), float(LATER_MARK): range(30, 33)}
     pack = training.pack
 
-    def packed(update: NDArray[np.float32], share: float, params: SecurityParams) -> NDArray[np.int64]:
-        result = pack(update, share, params)
+    def packed(update: NDArray[np.float32], share: float, params: SecurityParams, seed: SecretSeed) -> NDArray[np.int64]:
+        result = pack(update, share, params, seed)
         for mark, coefficients in places.items():
             if np.isclose(update[-1], mark):
                 # Whichever weight clipping gives it, a third of them land in the last 1/32 of the highest field.

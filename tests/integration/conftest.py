@@ -6,6 +6,7 @@ Each test gets a chain of its own, or one put back to what was prepared once.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -44,6 +45,7 @@ class PreparedFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._addresses: dict[str, str] = {}
+        self._made_at: dict[str, float] = {}
 
     @contextmanager
     def at(self, stage: str, folder: Path) -> Iterator[Sites]:
@@ -52,8 +54,11 @@ class PreparedFiles:
         if stage not in self._addresses:
             with running_chain(original) as chain:
                 self._addresses[stage] = _prepared(chain, stage).admin.address
+            self._made_at[stage] = time.time()
         shutil.copy(original, folder / "chain.sqlite")
         with running_chain(folder / "chain.sqlite") as chain:
+            # Its deadlines are those of then, however long the tests before this one took.
+            chain.clock.advance(int(self._made_at[stage] - time.time()))
             yield federation(stage)(chain, self._addresses[stage])
 
 

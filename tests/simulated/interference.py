@@ -74,9 +74,9 @@ class _Interference:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def pack(self, update: Any, share: float, params: Any) -> Any:
+    def pack(self, update: Any, share: float, params: Any, seed: Any) -> Any:
         """Of one site, coefficients that no honest update has: they pass the sketch and spoil the sum."""
-        packed, site = _PACK(update, share, params), self._world.current
+        packed, site = _PACK(update, share, params, seed), self._world.current
         if site and site.index == self._world.plan.garbage:
             for coefficient in (4, 5):  # beyond the end of the model, where nobody else has anything
                 packed[0, coefficient] += (63 << (params.field_bits - 7)) // 8 << (2 * params.field_bits)

@@ -213,7 +213,8 @@ def test_check_14_finds_a_step_not_taken(audited: AuditedRun) -> None:
 
 def test_check_5_finds_a_lost_update(audited: AuditedRun) -> None:
     """The manifest or the bytes of an included update are gone: its round, its site and its CID are named first."""
-    cid = next(f.name for f in audited.objects() if f.name.startswith("bafyrei"))
+    # Manifests of sketches' answers are smaller: what an outsider cannot read, the audit does not ask for.
+    cid = next(f.name for f in audited.objects() if f.name.startswith("bafyrei") and f.stat().st_size > 180)
     audited.object(cid).unlink()
     code, report = audited.audit("--recompute")
     assert code == 10
