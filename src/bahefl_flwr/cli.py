@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "flower-simulation") 
     arguments = _parser(prog).parse_intermixed_args(argv)
     try:
         logs.configure(os.environ.get(logs.VARIABLE, ""))
-        with _terminable():
+        with terminable():
             return _carry_out(arguments)
     except BaheflError as error:
         if arguments.verbose:
@@ -105,7 +105,9 @@ class _Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
+    """Take SIGTERM as a Ctrl-C while the block lasts."""
+
     def stop(_signum: int, _frame: FrameType | None) -> None:
         raise _Terminated
 

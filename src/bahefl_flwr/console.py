@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
@@ -95,4 +96,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def bahefl() -> None:
     """Console script `bahefl`."""
-    sys.exit(main())
+    code = main()
+    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+        # A simulation that was stopped: Flower's threads may wait for replies that never come.
+        from bahefl_flwr.cli import leave
+
+        leave(code)
+    sys.exit(code)

@@ -200,6 +200,17 @@ def _address(ethereum: bytes) -> str:
     return f"0x{keccak(PublicKey.from_valid_secret(ethereum).format(compressed=False)[1:])[-20:].hex()}"
 
 
+def checksummed(address: str) -> str:
+    """An address with the upper and lower case that tells a mistyped one (EIP-55).
+
+    Args:
+      address: 0x and 40 hexadecimal digits.
+    """
+    digits = address[2:].lower()
+    nibbles = keccak(digits.encode()).hex()
+    return "0x" + "".join(d.upper() if int(n, 16) >= 8 else d for d, n in zip(digits, nibbles, strict=False))
+
+
 def _binding(address: str) -> Binding:
     return Binding(kind=SecretKind.IDENTITY, site=address)
 

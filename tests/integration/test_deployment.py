@@ -11,8 +11,9 @@ import pytest
 from flwr.common.config import flatten_dict
 
 from bahefl_flwr import console
-from bahefl_flwr.errors import RunFailed, SettingsError
+from bahefl_flwr.errors import AlreadyDriven, RunFailed, SettingsError
 from bahefl_flwr.ledger.node import NodeProcess
+from bahefl_flwr.run_folder import RunFolder, driven
 from bahefl_flwr.settings import compose, from_run_config
 from deployed_run import Deployed, DriverKilled, HomesGrid, deployed, public_key
 
@@ -142,6 +143,23 @@ def test_a_site_is_made_by_the_command(tmp_path: Path, capsys: pytest.CaptureFix
     assert before == {p: p.read_bytes() for p in (tmp_path / "site").rglob("*") if p.is_file()}
     secret.write_text("five other words are bad\n")
     assert console.main(["site", "show", home]) == 7
+
+
+def test_a_mistyped_address_is_not_whitelisted(federation: Deployed, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its capitals are a checksum."""
+    address = federation.addresses[0]
+    mistyped = address[:-1] + ("0" if address[-1] != "0" else "1")
+    assert console.main(["members", "add", str(federation.administrator), mistyped, "--weight", "1"]) == 2
+    assert "is mistyped" in capsys.readouterr().err
+
+
+def test_a_run_has_one_driver(tmp_path: Path) -> None:
+    """A second one is refused before it touches anything; after the first it may."""
+    run = RunFolder(path=tmp_path)
+    with driven(run), pytest.raises(AlreadyDriven, match="is being driven already"), driven(run):
+        raise AssertionError("two drivers")
+    with driven(run):
+        pass
 
 
 def test_hospitals_have_longer_windows_than_simulations() -> None:

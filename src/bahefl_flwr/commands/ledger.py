@@ -38,11 +38,11 @@ def serve(
     from bahefl_flwr.ledger.node import serve as answer
     from bahefl_flwr.run_folder import LEDGER_DATABASE
 
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         answer(folder / LEDGER_DATABASE, chain_id=chain_id, port=port, end=threading.Event())
     except OSError as error:
-        raise LedgerError(f"cannot serve {folder} on port {port}: {error}; give another --port") from error
+        raise LedgerError(f"cannot serve {folder} on port {port}: {error}; give another folder or --port") from error
 
 
 @app.command()

@@ -68,7 +68,7 @@ def add(
     model is its examples, N at most, of all sites' N: near the true numbers weighs by data, 1 for everybody weighs all alike.
     """
     if weight < 1:
-        raise click.UsageError("Missing option '--weight', of at least 1.")
+        raise click.UsageError("Option '--weight' is needed, and at least 1.")
     for address in addresses:
         _check(address)
     _ledger(home).whitelist(addresses, [weight] * len(addresses))
@@ -104,6 +104,10 @@ def reinstate(home: _Home, address: _Address) -> None:
 def _check(address: str) -> None:
     if _ADDRESS.fullmatch(address) is None:
         raise click.UsageError(f"{address!r} is no address: 0x and 40 hexadecimal digits.")
+    from bahefl_flwr.identity import checksummed
+
+    if address not in (address.lower(), checksummed(address)):
+        raise click.UsageError(f"{address} is mistyped: its upper and lower case do not fit its digits (EIP-55).")
 
 
 def _ledger(home: Path) -> FederationLedger:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,8 @@ def passphrase(file: Path | None, *, unencrypted: bool) -> str:
     if file is None:
         return ""
     if not file.exists():
+        if not sys.stdin.isatty():
+            raise click.UsageError(f"{file} is not there, and no terminal to ask for a passphrase: write the file first.")
         typed = typer.prompt("passphrase", hide_input=True, confirmation_prompt=True)
         Checked(typed)
         file.parent.mkdir(parents=True, exist_ok=True)

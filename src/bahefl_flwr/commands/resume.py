@@ -46,10 +46,12 @@ def resume(
     elif begun.settings.federation.admission == "registrar":
         _deployed(begun, superlink, project)
     else:
+        from bahefl_flwr.cli import terminable
         from bahefl_flwr.flower_project import read_project
         from bahefl_flwr.simulation import simulate
 
-        simulate(read_project(app_module), begun.settings, begun=begun.folder)
+        with terminable():
+            simulate(read_project(app_module), begun.settings, begun=begun.folder)
 
 
 def _end(begun: Run) -> None:

@@ -65,7 +65,7 @@ def init(
             "ledger-url": rpc,
             "chain-id": chain_id,
             "contract": contract,
-            "passphrase-file": passphrase(passphrase_file, unencrypted=unencrypted),
+            "passphrase-file": str(passphrase_file.absolute()) if passphrase_file else "",
             "store-url": store_url,
             "store-certificate": str(store_certificate.absolute()) if store_certificate else "",
             "data-root": str(data.absolute()) if data else "",
@@ -74,6 +74,7 @@ def init(
             "confirmations": confirmations,
         }
     )
+    passphrase(passphrase_file, unencrypted=unencrypted)
     identity = make_site(home, site)
     node_key = home.absolute() / NODE_KEY_FILE
     if format is Format.JSON:
