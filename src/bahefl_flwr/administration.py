@@ -22,7 +22,7 @@ from bahefl_flwr.homes import (
     protection,
     write_home,
 )
-from bahefl_flwr.identity import Identity, checksummed
+from bahefl_flwr.identity import Identity, is_mistyped
 from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.ledger.policy import ChainPolicy
@@ -120,7 +120,7 @@ def make_site(folder: Path, home: SiteHome) -> Identity:
     """
     if (folder / SITE_FILE).exists():
         raise SettingsError(f"{folder} is a site's home already; edit {folder / SITE_FILE}, or name a new folder")
-    if home.contract not in (home.contract.lower(), checksummed(home.contract)):
+    if is_mistyped(home.contract):
         raise SettingsError(f"contract {home.contract} is mistyped: its upper and lower case do not fit its digits (EIP-55)")
     if home.data_root and not Path(home.data_root).is_dir():
         raise SettingsError(f"data-root {home.data_root} is no folder; name that of this site's data, or none")

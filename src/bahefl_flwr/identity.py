@@ -200,15 +200,15 @@ def _address(ethereum: bytes) -> str:
     return f"0x{keccak(PublicKey.from_valid_secret(ethereum).format(compressed=False)[1:])[-20:].hex()}"
 
 
-def checksummed(address: str) -> str:
-    """An address with the upper and lower case that tells a mistyped one (EIP-55).
+def is_mistyped(address: str) -> bool:
+    """Whether an address's upper and lower case contradict its digits (EIP-55); in lower case alone nothing can be told.
 
     Args:
       address: 0x and 40 hexadecimal digits.
     """
-    digits = address[2:].lower()
-    nibbles = keccak(digits.encode()).hex()
-    return "0x" + "".join(d.upper() if int(n, 16) >= 8 else d for d, n in zip(digits, nibbles, strict=False))
+    from eth_utils.address import to_checksum_address  # 0.2 s to import, and no message needs it
+
+    return address not in (address.lower(), to_checksum_address(address))
 
 
 def _binding(address: str) -> Binding:

@@ -104,9 +104,9 @@ def reinstate(home: _Home, address: _Address) -> None:
 def _check(address: str) -> None:
     if _ADDRESS.fullmatch(address) is None:
         raise click.UsageError(f"{address!r} is no address: 0x and 40 hexadecimal digits.")
-    from bahefl_flwr.identity import checksummed
+    from bahefl_flwr.identity import is_mistyped
 
-    if address not in (address.lower(), checksummed(address)):
+    if is_mistyped(address):
         raise click.UsageError(f"{address} is mistyped: its upper and lower case do not fit its digits (EIP-55).")
 
 
