@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bahefl_flwr.commands.output import Format
+from bahefl_flwr.commands.output import Format, FormatOption
 from bahefl_flwr.errors import LedgerError
 
 if TYPE_CHECKING:
@@ -21,11 +21,10 @@ app = typer.Typer(
 
 # Hidden, because typer does not show what an argument is with the click of flwr's other dependencies; the texts below do.
 _Run = Annotated[Path, typer.Argument(metavar="RUN", hidden=True)]
-_Format = Annotated[Format, typer.Option("--format", show_default=False, help="text (the default) or json.")]
 
 
 @app.command()
-def show(run: _Run, format: _Format = Format.TEXT) -> None:
+def show(run: _Run, format: FormatOption = Format.TEXT) -> None:
     """List the key epochs: who holds the shares, how many open an aggregate, who was accused.
 
     RUN is the run's folder (of run.root); its ledger must be running.

@@ -9,15 +9,14 @@ from typing import Annotated, Any
 import click
 import typer
 
-from bahefl_flwr.commands.output import Format
+from bahefl_flwr.commands.output import ChainOption, Format, FormatOption
 from bahefl_flwr.commands.passphrase import Passphrase, Unencrypted, passphrase
+from bahefl_flwr.ledger.node import CHAIN_ID
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, add_completion=False,
     help="Set up a ledger of your own: a node for trials or a Besu network, and the contract on it.",
 )  # fmt: skip
-
-_Format = Annotated[Format, typer.Option("--format", show_default=False, help="text (the default) or json.")]
 
 
 @app.command()
@@ -26,7 +25,7 @@ def serve(
     port: Annotated[
         int, typer.Option("--port", metavar="PORT", show_default=False, help="8545 if not given, 0 for a free one.")
     ] = 8545,
-    chain_id: Annotated[int, typer.Option("--chain-id", metavar="ID", show_default=False, help="20260 if not given.")] = 20260,
+    chain_id: ChainOption = CHAIN_ID,
 ) -> None:
     """Serve a chain of one node, for trials on one machine, until SIGTERM or Ctrl-C; it listens on 127.0.0.1 only.
 
@@ -50,10 +49,10 @@ def deploy(
     home: Annotated[Path, typer.Argument(metavar="HOME", hidden=True)],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[key=value]...", hidden=True)] = None,
     rpc: Annotated[str, typer.Option("--rpc", metavar="URL", help="JSON-RPC endpoint of a node of the chain; needed.")] = "",
-    chain_id: Annotated[int, typer.Option("--chain-id", metavar="ID", show_default=False, help="20260 if not given.")] = 20260,
+    chain_id: ChainOption = CHAIN_ID,
     passphrase_file: Passphrase = None,
     unencrypted: Unencrypted = False,
-    format: _Format = Format.TEXT,
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Put a federation's contract on a chain, and make its administrator's home.
 
@@ -115,7 +114,7 @@ def genesis(
         str, typer.Option("--image", metavar="NAME", help="Container image of Besu, instead of the one this version names.")
     ] = "",
     lab: Annotated[bool, typer.Option("--lab", help="Allow fewer than 4 validators: no fault is tolerated.")] = False,
-    format: _Format = Format.TEXT,
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Write a Besu QBFT network with free gas: first block, node keys, permissions, compose files and the operators' page."""
     if output is None or not chain_id:

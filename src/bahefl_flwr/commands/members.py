@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 import typer
 
-from bahefl_flwr.commands.output import Format
+from bahefl_flwr.commands.output import Format, FormatOption
 
 if TYPE_CHECKING:
     from bahefl_flwr.ledger.contract import FederationLedger
@@ -22,12 +22,11 @@ app = typer.Typer(
 
 _Home = Annotated[Path, typer.Argument(metavar="HOME", hidden=True)]
 _Address = Annotated[str, typer.Argument(metavar="ADDRESS", hidden=True)]
-_Format = Annotated[Format, typer.Option("--format", show_default=False, help="text (the default) or json.")]
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 
 
 @app.command("list")
-def list_members(home: _Home, format: _Format = Format.TEXT) -> None:
+def list_members(home: _Home, format: FormatOption = Format.TEXT) -> None:
     """List the registered members: index, address, standing, cap of the weight, score, faults.
 
     HOME is the administrator's. Whoever is whitelisted and has not answered a run yet is not on the list.

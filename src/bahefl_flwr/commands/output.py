@@ -1,6 +1,11 @@
-"""How commands print what they found."""
+"""Options that several commands have, and how they print what they found."""
 
 from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from bahefl_flwr.ledger.node import CHAIN_ID
 
 
 class Format(StrEnum):
@@ -8,3 +13,9 @@ class Format(StrEnum):
 
     TEXT = "text"
     JSON = "json"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", show_default=False, help="text (the default) or json.")]
+ChainOption = Annotated[
+    int, typer.Option("--chain-id", metavar="ID", show_default=False, help=f"Of the ledger: {CHAIN_ID} if not given.")
+]

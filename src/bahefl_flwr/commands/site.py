@@ -9,15 +9,15 @@ from typing import Annotated
 import click
 import typer
 
-from bahefl_flwr.commands.output import Format
+from bahefl_flwr.commands.output import ChainOption, Format, FormatOption
 from bahefl_flwr.commands.passphrase import Passphrase, Unencrypted, passphrase
+from bahefl_flwr.ledger.node import CHAIN_ID
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, add_completion=False, help="A site's own keys and what it takes part in.",
 )  # fmt: skip
 
 _Home = Annotated[Path, typer.Argument(metavar="HOME", hidden=True)]
-_Format = Annotated[Format, typer.Option("--format", show_default=False, help="text (the default) or json.")]
 
 
 @app.command()
@@ -25,7 +25,7 @@ def init(
     home: _Home,
     rpc: Annotated[str, typer.Option("--rpc", metavar="URL", help="JSON-RPC endpoint of a ledger node you trust; needed.")] = "",
     contract: Annotated[str, typer.Option("--contract", metavar="0x...", help="The federation's contract; needed.")] = "",
-    chain_id: Annotated[int, typer.Option("--chain-id", metavar="ID", show_default=False, help="20260 if not given.")] = 20260,
+    chain_id: ChainOption = CHAIN_ID,
     passphrase_file: Passphrase = None,
     unencrypted: Unencrypted = False,
     data: Annotated[Path | None, typer.Option("--data", metavar="FOLDER", help="This site's data: frames/ and masks/.")] = None,
@@ -49,7 +49,7 @@ def init(
     min_sites: Annotated[
         int, typer.Option("--min-sites", metavar="N", show_default=False, help="Fewest updates in any sum it helps to open: 3.")
     ] = 3,
-    format: _Format = Format.TEXT,
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Make a site's keys and its site.yaml, and print what the others need to know.
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 import typer
 
-from bahefl_flwr.commands.output import Format
+from bahefl_flwr.commands.output import ChainOption, Format, FormatOption
 from bahefl_flwr.errors import SettingsError
+from bahefl_flwr.ledger.node import CHAIN_ID
 
 if TYPE_CHECKING:
     from bahefl_flwr.store.gc import Needed, Plan, Sweepable
@@ -27,11 +28,8 @@ app = typer.Typer(
 
 _GIB = 1 << 30
 _DEFAULT_PORT = 8790
-_DEFAULT_CHAIN = 20260
 
-_Format = Annotated[Format, typer.Option("--format", show_default=False, help="text (the default) or json.")]
 _Rpc = Annotated[str, typer.Option("--rpc", metavar="URL", help="JSON-RPC endpoint of the ledger.")]
-_Chain = Annotated[int, typer.Option("--chain-id", metavar="ID", show_default=False, help="Of the ledger: 20260 if not given.")]
 
 
 @app.command()
@@ -39,7 +37,7 @@ def serve(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", hidden=True)],
     rpc: _Rpc = "",
     contract: Annotated[str, typer.Option("--contract", metavar="0x...", help="Its active members may read and write.")] = "",
-    chain_id: _Chain = _DEFAULT_CHAIN,
+    chain_id: ChainOption = CHAIN_ID,
     accounts: Annotated[
         Path | None, typer.Option("--accounts", metavar="FILE", help="Or: a file with the addresses that may, one a line.")
     ] = None,
@@ -112,14 +110,14 @@ def gc(
     contract: Annotated[
         list[str] | None, typer.Option("--contract", metavar="0x...", help="A contract that uses the store; once for each.")
     ] = None,
-    chain_id: _Chain = _DEFAULT_CHAIN,
+    chain_id: ChainOption = CHAIN_ID,
     grace_hours: Annotated[
         float, typer.Option("--grace-hours", metavar="H", show_default=False, help="Younger objects stay: 24 hours if not given.")
     ] = 24.0,
     delete: Annotated[bool, typer.Option("--delete", help="Delete it; without this it is only told.")] = False,
     endpoint: Annotated[str, typer.Option("--endpoint", metavar="URL", help="Of an S3 service other than Amazon's.")] = "",
     region: Annotated[str, typer.Option("--region", metavar="NAME", show_default=False, help="Of S3: us-east-1.")] = "us-east-1",
-    format: _Format = Format.TEXT,
+    format: FormatOption = Format.TEXT,
 ) -> None:
     """Tell, and with --delete clear, what no ledger refers to. Everything that an audit needs stays.
 
