@@ -6,6 +6,7 @@ thread holds during a fork stays locked in the child for ever.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -92,6 +93,8 @@ class Zygote:
             pid = os.fork()
             if pid == 0:
                 self._detach(zygote)
+            else:
+                _own_group(pid)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return pid
@@ -102,8 +105,7 @@ class Zygote:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         for end in (self._signals, self._wake, self._ours, *([self._theirs] if self._manager_pid else [])):
             end.close()
-        # A Ctrl-C at a terminal reaches the whole group, and would reach the children a second time through us.
-        os.setpgid(0, 0)
+        _own_group(os.getpid())
         # Flower's --parent-pid would not do: a process that was killed and is not yet reaped still counts as there.
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != zygote:
@@ -188,6 +190,16 @@ class Zygote:
                 _log.warning("%s, process %d, did not end within %.0f s: killed", name, pid, self._grace_s)
             # A child that has ended is not reaped yet, so its number cannot be another process's.
             os.kill(pid, number)
+
+
+def _own_group(pid: int) -> None:
+    """A Ctrl-C at a terminal reaches the whole group, and would reach children a second time through us.
+
+    Said by both sides of the fork, so that it holds before either goes on.
+    """
+    # The child may already have ended, or have started another program.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.setpgid(pid, pid)
 
 
 def _told(code: int) -> str:
