@@ -57,10 +57,21 @@ def imports(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """pytest without the slow tests, on two cores; `nox -s tests -- -m ""` runs all."""
+    """pytest on two cores, without whole federations and the slow tests; `nox -s tests -- -m ""` runs all."""
+    _pytest(session, *session.posargs)
+
+
+@nox.session
+def federations(session: nox.Session) -> None:
+    """Whole federations: keys renewed, members silent or hostile, processes. Eight minutes; needs openssl and npm."""
+    session.run("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", "tests/nodes", external=True)
+    _pytest(session, "-m", "federation and not slow", *session.posargs)
+
+
+def _pytest(session: nox.Session, *arguments: str) -> None:
     _install(session, "pytest", "pytest-timeout", "pytest-xdist", "hypothesis", *_S3, *_METRICS, *_EXAMPLE)
     # File by file, so that what a file prepares once is prepared once.
-    session.run("pytest", "-n", "2", "--dist", "loadfile", *session.posargs)
+    session.run("pytest", "-n", "2", "--dist", "loadfile", *arguments)
 
 
 @nox.session

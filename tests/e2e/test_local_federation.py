@@ -17,6 +17,8 @@ from anvil_node import AnvilNode
 from bahefl_flwr.node_binding import new_node_key
 from federation_processes import ENVIRONMENT, ROOT, SCRIPT, free_ports
 
+pytestmark = pytest.mark.federation
+
 
 @pytest.mark.timeout(1200)
 def test_a_federation_of_processes_trains_and_passes_the_audit(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from bahefl_flwr.run_folder import RunFolder, driven
 from bahefl_flwr.settings import compose, from_run_config
 from deployed_run import Deployed, DriverKilled, HomesGrid, deployed, public_key
 
+pytestmark = pytest.mark.federation
+
 
 @pytest.fixture
 def federation(tmp_path: Path) -> Iterator[Deployed]:

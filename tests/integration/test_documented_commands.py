@@ -149,7 +149,7 @@ def test_a_run_on_a_folder_is_allowed(tmp_path: Path, command: str) -> None:
 
 
 def test_nox_alone_checks_what_ci_checks() -> None:
-    """The documented `nox` runs the sessions that `.ci/run` runs."""
+    """The documented `nox` runs what `.ci/run` runs, but for the whole federations."""
     (command,) = commands("nox")
     assert command == "pip install nox && nox"
     sessions = re.search(r"nox.options.sessions = \[(.*)\]", (ROOT / "noxfile.py").read_text())
@@ -158,7 +158,7 @@ def test_nox_alone_checks_what_ci_checks() -> None:
     names = re.findall(r'"(\w+)"', sessions[1])
     assert f"--sessions {' '.join(names[:-1])} ||" in ci
     assert names[-1] == "tests"
-    assert 'pytest -n 2 --dist loadfile "$@"' in ci
+    assert 'pytest -n 2 --dist loadfile -m "not slow" "$@"' in ci
 
 
 @pytest.mark.parametrize("command", commands("flwr"))

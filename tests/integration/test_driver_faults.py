@@ -21,6 +21,8 @@ from bahefl_flwr.steps import Advance, Step
 from federation_run import Run, federated_run
 from in_process_grid import Deliver, Tamper
 
+pytestmark = pytest.mark.federation
+
 WINDOWS = ("federation.rounds=1", "ledger.commit_window_s=60", "ledger.aggregate_window_s=15", "ledger.verify_window_s=15",
            "ledger.open_grace_s=3")  # fmt: skip
 

@@ -16,6 +16,8 @@ from bahefl_flwr.site import ceremony
 from federation_run import Run, federated_run
 from in_process_grid import Deliver, Tamper
 
+pytestmark = pytest.mark.federation
+
 ONE_ROUND = ("federation.rounds=1", "ledger.ceremony_window_s=8")
 
 

@@ -24,6 +24,8 @@ from hostile_updates import MARK, poisoned, spoil_marked
 from in_process_grid import Deliver, Tamper
 from seeded_run import seeded
 
+pytestmark = pytest.mark.federation
+
 HALVES = ("federation.sites=6", "federation.min_sites=3", "federation.rounds=1")
 BADLY = 2
 

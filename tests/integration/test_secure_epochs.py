@@ -17,6 +17,8 @@ from bahefl_flwr.store import part_cid
 from federation_run import Run, federated_run
 from in_process_grid import Deliver, Tamper
 
+pytestmark = pytest.mark.federation
+
 THREE = ("federation.sites=3", "federation.rounds=1", "ledger.ceremony_window_s=20")
 CULPRIT = 1
 

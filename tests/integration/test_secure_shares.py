@@ -19,6 +19,8 @@ from bahefl_flwr.store import part_cid
 from federation_run import Run, federated_run
 from in_process_grid import Deliver, Tamper
 
+pytestmark = pytest.mark.federation
+
 FIVE = ("federation.sites=5", "ledger.commit_window_s=30", "ledger.verify_window_s=20", "ledger.open_grace_s=3")
 CULPRIT = 1
 
