@@ -37,11 +37,7 @@ def init(
     ] = None,
     settings_digest: Annotated[
         str,
-        typer.Option(
-            "--settings-digest",
-            metavar="HEX",
-            help="Only runs with the settings of bahefl ledger deploy.",
-        ),
+        typer.Option("--settings-digest", metavar="HEX", help="Only runs with the settings of bahefl ledger deploy."),
     ] = "",
     confirmations: Annotated[
         int, typer.Option("--confirmations", metavar="N", show_default=False, help="Blocks on a block before it counts: 1.")
@@ -58,7 +54,7 @@ def init(
     if not rpc or not contract:
         raise click.UsageError(f"Missing option '{'--contract' if rpc else '--rpc'}'.")
     from bahefl_flwr.administration import make_site
-    from bahefl_flwr.homes import NODE_KEY_FILE, SITE_FILE, parsed_site
+    from bahefl_flwr.homes import parsed_site
 
     site = parsed_site(
         {
@@ -75,22 +71,27 @@ def init(
         }
     )
     passphrase(passphrase_file, unencrypted=unencrypted)
-    identity = make_site(home, site)
+    _tell(home, make_site(home, site).address, format)
+
+
+def _tell(home: Path, address: str, format: Format) -> None:
+    """What a new site's owner does with its address and keys."""
+    from bahefl_flwr.homes import NODE_KEY_FILE, SITE_FILE
+
     node_key = home.absolute() / NODE_KEY_FILE
     if format is Format.JSON:
-        typer.echo(
-            json.dumps({"home": str(home.absolute()), "address": identity.address, "node_key": f"{node_key}.pub"}, indent=2)
-        )
+        typer.echo(json.dumps({"home": str(home.absolute()), "address": address, "node_key": f"{node_key}.pub"}, indent=2))
         return
-    typer.echo(f"address {identity.address}")
-    typer.echo("tell the administrator, who whitelists it:")
-    typer.echo(f"  bahefl members add --weight N ADMINISTRATOR {identity.address}")
-    typer.echo("give the SuperLink's operator the public key of your SuperNode:")
-    typer.echo(f"  flwr supernode register {node_key}.pub NAME")
-    typer.echo(f"what this site takes part in, and where everything is, stands in {home / SITE_FILE}; start it with")
     typer.echo(
-        f"  bahefl-supernode --superlink HOST:PORT --root-certificates FILE --auth-supernode-private-key {node_key} "
-        f"--node-config 'site-home=\"{home.absolute()}\"'"
+        f"""\
+address {address}
+tell the administrator, who whitelists it:
+  bahefl members add --weight N ADMINISTRATOR {address}
+give the SuperLink's operator the public key of your SuperNode:
+  flwr supernode register {node_key}.pub NAME
+what this site takes part in, and where everything is, stands in {home / SITE_FILE}; start it with
+  bahefl-supernode --superlink HOST:PORT --root-certificates FILE --auth-supernode-private-key {node_key} \
+--node-config 'site-home="{home.absolute()}"'"""
     )
 
 
