@@ -90,6 +90,9 @@ class Account:
     def shares(self, number: int) -> tuple[ShareRecord, ...]:
         return self._chain.shares(number)
 
+    def former_shares(self, r: RoundRecord) -> tuple[ShareRecord, ...]:
+        return self._chain.former_shares(r.number)
+
     def sketches(self, number: int) -> tuple[ShareRecord, ...]:
         return self._chain.sketches(number)
 

@@ -278,6 +278,11 @@ class Chain:
         r = self.rounds[number]
         return _released(r.shares, r.attempt, self.named[number].shares)
 
+    def former_shares(self, number: int) -> tuple[ShareRecord, ...]:
+        """Decryption shares of all attempts, newest first."""
+        released = self.named[number].shares.items()
+        return tuple(ShareRecord(member=m, quorum=q, digest=digest) for (_, m, q), digest in reversed(released))
+
     def sketches(self, number: int) -> tuple[ShareRecord, ...]:
         """Parts of the openings of sketches."""
         r = self.rounds[number]

@@ -175,13 +175,10 @@ class Promises:
             _hold(not expected or r.phase is RoundPhase.FINALIZED, f"P4: round {number} failed without a fault: {r.abort_reason}")
 
     def _can_be_opened(self, number: int) -> bool:
-        """Whether its keys have a quorum of honest holders: as many as open it, whoever else refuses or lies.
-
-        After a spoiled sum one more: the ledger goes on once a majority has seen it, and who has not takes no further part.
-        """
+        """Whether its keys have a quorum of honest holders: as many as open it, whoever else refuses or lies."""
         epoch = self._chain.epoch(self._chain.named[number].epoch)
         honest = sum(1 for m in members_in(epoch.committee) if m in self._honest)
-        return honest >= epoch.threshold + (self._chain.rounds[number].spoils > 0)
+        return honest >= epoch.threshold
 
     def models(self, found: dict[int, str], *, all_of_them: bool) -> None:
         """What the sites open after the run: the model of the last finalised round, all of them or at least one."""
