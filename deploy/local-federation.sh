@@ -111,6 +111,8 @@ done
 # 7. Train; if the ServerApp was killed, go on. Check afterwards what the ledger and the store say of it.
 for _ in 1 2 3 4 5 6; do
   flwr run "$project" local --stream --run-config "$folder/administrator/run-config.toml" || true
+  # After a restart of the SuperLink its ServerApp goes on, though the stream has ended: it holds this lock.
+  for lock in "$folder"/runs/2*/driver.lock; do [ ! -e "$lock" ] || flock "$lock" true; done
   ls "$folder"/runs/2*/summary.json >/dev/null 2>&1 && break
 done
 grep -q '"outcome": "completed"' "$folder"/runs/2*/summary.json
