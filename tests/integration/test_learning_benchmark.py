@@ -49,7 +49,7 @@ def test_the_table_has_means_and_every_seed(learning: ModuleType) -> None:
 
     assert "| federated, plain FedAvg | 1, 2 | **0.820** (0.800, 0.840) |" in text
     assert "| federated, encrypted, with ledger | 1 | 0.801 |" in text
-    assert "Dice +0.0010, recall +0.0000" in text
+    assert "Dice +0.0010; recall +0.0000" in text
     assert "central" not in text
 
 
