@@ -39,8 +39,8 @@ from torch import Tensor
 
 ROUNDS = 25
 LATE = 6
-HELD_OUT = (21, 22, 23)
-CLEAN_SEEDS = tuple(range(21, 31))
+HELD_OUT = (41, 42, 43)
+CLEAN_SEEDS = tuple(range(41, 51))
 CLEAN_ALPHAS = (0.5, 0.3, 0.15)
 ALPHA = 0.5
 # (attackers, first attacked round)
