@@ -127,8 +127,9 @@ def start(node: Node, sites: int) -> Federation:
     for i, ledger in enumerate(ledgers):
         federation.gas.setdefault("register", []).append(ledger.register(_digest("key", i), federation.onions[i].pop()).gas_used)
     admin.start_task(
-        run_digest=_digest("run"), initial_model=_digest("model"), security_params=_digest("params"), threshold=0, rounds=10**6
-    )
+        run_digest=_digest("run"), initial_model=_digest("model"), security_params=_digest("params"), threshold=0, rounds=10**6,
+        screened=False,
+    )  # fmt: skip
     epoch = admin.view().epoch
     committee = members_in(epoch.committee)
     for step in (EpochPhase.COMMIT, EpochPhase.REVEAL, EpochPhase.PUBLISH, EpochPhase.CONFIRM):

@@ -60,8 +60,9 @@ contract FederationLedger is Openings {
 
     /// @notice Start a run of `rounds` finalised rounds; its first act is a key ceremony.
     /// @param threshold key holders needed to open an aggregate; 0 = majority of the committee, 1 = the single-key experiment.
+    /// @param screened whether updates are judged by their sketches.
     function startTask(
-        bytes32 runDigest, bytes32 initialModel, bytes32 securityParams, uint8 threshold, uint32 rounds
+        bytes32 runDigest, bytes32 initialModel, bytes32 securityParams, uint8 threshold, uint32 rounds, bool screened
     ) external onlyRole(DEFAULT_ADMIN_ROLE) {
         if (_task().open) revert TaskOpen(_currentTask);
         if (runDigest == 0 || initialModel == 0 || securityParams == 0) revert ZeroDigest();
@@ -72,7 +73,7 @@ contract FederationLedger is Openings {
         uint256 seats = active < _config.committeeMax ? active : _config.committeeMax;
         // Settled once: members that drop out later must not lower what it takes to open an aggregate.
         if (threshold == 0) threshold = uint8(seats / 2 + 1);
-        (task.number, task.open, task.threshold, task.rounds) = (uint32(_currentTask), true, threshold, rounds);
+        (task.number, task.open, task.threshold, task.rounds, task.screened) = (uint32(_currentTask), true, threshold, rounds, screened);
         (task.runDigest, task.initialModel, task.securityParams) = (runDigest, initialModel, securityParams);
         if (threshold > seats || _committeeSize(active) != seats) revert BadThreshold(threshold, seats);
         emit TaskStarted(_currentTask, runDigest);

@@ -32,7 +32,7 @@ abstract contract Rounds is KeyEpochs, Quorums {
 
     /// @notice Commit to an encrypted update before anybody can read it. `weight` is the site's own, up to its cap; `base`
     /// the digest of the model it started from, which has to be the model everybody starts from.
-    /// @dev The digest covers run, round and site, so one that was copied or replayed fits no update (DESIGN rule 3).
+    /// @dev The digest covers run, round and site, so one that was copied or replayed fits no update (protocol rule 3).
     function commitUpdate(uint256 round, bytes32 digest, uint64 size, uint32 weight, bytes32 base) external {
         (Round storage r, uint256 i) = _answer(round);
         if (digest == 0) revert ZeroDigest();
@@ -100,8 +100,9 @@ abstract contract Rounds is KeyEpochs, Quorums {
         Round storage r = _roundNow(round);
         if (r.phase != RoundPhase.AGGREGATE && r.phase != RoundPhase.VERIFY) revert WrongPhase(round, r.phase, RoundPhase.AGGREGATE);
         _onlyAfter(r.deadline);
-        // Without the key holders' parts of the sketches nobody can screen: then it is not the coordinator that was late.
-        if (r.phase == RoundPhase.VERIFY || r.screenSeed == 0 || r.sketched) _coordinatorFault(r);
+        // Layers, and parts of the sketches, are the others' to show. Until they have, nobody can screen, and it is not the coordinator
+        // that was late.
+        if (r.phase == RoundPhase.VERIFY || r.sketched || !_task().screened) _coordinatorFault(r);
         _replaceCoordinator(r);
     }
 

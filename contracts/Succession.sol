@@ -81,7 +81,7 @@ abstract contract Succession is Membership, Lottery {
 
     /// @dev Returns false, with the round aborted, if there can be no further attempt. An attempt that honest holders may
     /// have released shares of must be the last: a second aggregate of the same updates would give away their difference
-    /// (DESIGN rule 4).
+    /// (protocol rule 4).
     function _newAttempt(Round storage r) internal returns (bool) {
         if (r.released) { _abortRound("aggregate failed after shares of it were released"); return false; }
         // A spoiled sum uses up none: it convicts somebody, so there are no more of them than hostile sites.

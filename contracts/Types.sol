@@ -65,6 +65,7 @@ struct Task {
     uint32 number;            // 1 for the first task
     uint8 threshold;          // key holders needed to open an aggregate, settled when the task starts
     bool open;
+    bool screened;            // updates are judged by their sketches, so no coordinator can add before these are opened
     uint32 rounds;            // finalised rounds after which the task ends
     uint32 finalizedCount;
     uint32 lastFinalized;     // round number, 0 while there is none in this task

@@ -136,11 +136,11 @@ class Sites:
         for i, ledger in enumerate(self.ledgers):
             ledger.register(digest("sealing", i), onion(i)[-1])
 
-    def start(self, *, rounds: int = 2, threshold: int = 0) -> None:
+    def start(self, *, rounds: int = 2, threshold: int = 0, screened: bool = False) -> None:
         """Start a task."""
         self.admin.start_task(
             run_digest=digest("run"), initial_model=digest("model"), security_params=digest("params"),
-            threshold=threshold, rounds=rounds,
+            threshold=threshold, rounds=rounds, screened=screened,
         )  # fmt: skip
 
     def ceremony(self) -> None:

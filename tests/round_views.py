@@ -33,8 +33,8 @@ def round_(phase: RoundPhase, **changes: object) -> RoundRecord:
 
 def view(r: RoundRecord, e: EpochRecord | None = None, *, now: int = NOW, active: int = ALL, open_: bool = True) -> LedgerView:
     task = Task(
-        number=1, run_digest=ZERO, initial_model=ZERO, security_params=ZERO, rounds=9, open=open_, end_reason="",
-        excluded=0, absent=0,
+        number=1, run_digest=ZERO, initial_model=ZERO, security_params=ZERO, rounds=9, screened=True, open=open_,
+        end_reason="", excluded=0, absent=0,
     )  # fmt: skip
     return LedgerView(
         chain_time=now, block_number=7, task=task, epoch=e or epoch(), round=r, last_finalized=3, finalized_count=3,

@@ -163,7 +163,7 @@ abstract contract Federation {
         _try(address(this), abi.encodeCall(ledger.setConfig, (c)));
         uint8 threshold = uint8(seed / 648 % 5);
         uint32 rounds = uint32(1 + seed / 3240 % 4);
-        _try(address(this), abi.encodeCall(ledger.startTask, ("run", "first model", "params", threshold, rounds)));
+        _try(address(this), abi.encodeCall(ledger.startTask, ("run", "first model", "params", threshold, rounds, seed / 12960 % 4 != 0)));
     }
 
     function _join() internal {

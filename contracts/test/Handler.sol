@@ -254,7 +254,7 @@ contract Handler is Observer {
         moves[1] = abi.encodeCall(ledger.suspend, (sites[0], "off line"));
         moves[2] = abi.encodeCall(ledger.reinstate, (sites[0]));
         moves[3] = abi.encodeCall(ledger.setConfig, (_config(2, 3, 0, 3, 2)));
-        moves[4] = abi.encodeCall(ledger.startTask, ("run", "first model", "params", 0, 1));
+        moves[4] = abi.encodeCall(ledger.startTask, ("run", "first model", "params", 0, 1, true));
         moves[5] = abi.encodeCall(ledger.endTask, ("converged"));
         moves[6] = abi.encodeCall(ledger.selectSites, (s.round.number, s.round.selected));
         moves[7] = abi.encodeCall(ledger.renewKeys, ());

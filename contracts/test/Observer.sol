@@ -111,7 +111,7 @@ abstract contract Observer is Federation {
         if (phase == RoundPhase.ABORTED) ++aborted;
     }
 
-    /// @dev DESIGN rule 4: one aggregate of a round is opened, and another only after a majority found it out of its range.
+    /// @dev protocol rule 4: one aggregate of a round is opened, and another only after a majority found it out of its range.
     function _onlyOneVerified(Round memory r) private {
         bytes32 known = _verified[r.number][r.spoils];
         require(known == 0 || known == r.aggregate, "two verified aggregates in one round");

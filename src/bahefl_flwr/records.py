@@ -140,6 +140,7 @@ class Task:
       initial_model: SHA-256 of the canonical bytes of the model every site starts from.
       security_params: digest of `he.params.SecurityParams`.
       rounds: finalised rounds after which the task ends by itself.
+      screened: whether updates are judged by their sketches.
       open: whether rounds are still being run.
       end_reason: why the task ended before all rounds were finalised; empty otherwise.
       excluded: members whose fault was proved, or that a majority of a committee accused: in no later committee of this task.
@@ -151,6 +152,7 @@ class Task:
     initial_model: bytes
     security_params: bytes
     rounds: int
+    screened: bool
     open: bool
     end_reason: str
     excluded: int

@@ -245,4 +245,5 @@ def _start(federation: Federation, members: Mapping[int, Hello], rounds: int) ->
     ledger.start_task(
         run_digest=federation.run_digest(view.task.number + 1), initial_model=model,
         security_params=task_params(settings).digest(), threshold=task_params(settings).threshold, rounds=rounds,
+        screened=settings.screening.kind != "off",
     )  # fmt: skip

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +24,7 @@ STAGES: dict[str, tuple[Callable[[Sites], None], ...]] = {
     "round_open": (Sites.register, Sites.start, Sites.ceremony),
     "quorum_open": (Sites.register, Sites.start, Sites.ceremony, Sites.opened_round),
     "commits_closed": (Sites.register, Sites.start, Sites.ceremony, Sites.commit),
+    "screening": (Sites.register, partial(Sites.start, screened=True), Sites.ceremony, Sites.commit),
     "six_open": (Sites.register, Sites.start, Sites.ceremony),
 }
 
@@ -127,6 +129,13 @@ def sites(chains: Prepared, tmp_path: Path) -> Iterator[Sites]:
 def aggregating(chains: Prepared, tmp_path: Path) -> Iterator[Sites]:
     """As `sites`; all five have committed, so that commits are closed."""
     with chains.at("commits_closed", tmp_path) as sites:
+        yield sites
+
+
+@pytest.fixture
+def screening(chains: Prepared, tmp_path: Path) -> Iterator[Sites]:
+    """As `aggregating`, in a task whose updates are screened."""
+    with chains.at("screening", tmp_path) as sites:
         yield sites
 
 

@@ -25,13 +25,13 @@ ALL, SECOND = 0b111111, 0b111000
 
 @pytest.fixture(scope="module")
 def evidence(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evidence]:
-    """What the ledger says of five screened rounds of six sites."""
+    """What the ledger says of six screened rounds of six sites."""
     with running_chain(tmp_path_factory.mktemp("screened") / "chain.sqlite") as chain:
         sites = SixSites.deployed(chain, CONFIG)
         sites.register()
-        sites.start(rounds=6)
+        sites.start(rounds=7, screened=True)
         sites.ceremony()
-        for play in (choose_a_half, spoil_one, keep_the_model, withhold_sketches, leave_out_by_screening):
+        for play in (choose_a_half, spoil_one, keep_the_model, withhold_sketches, leave_out_by_screening, withhold_layers):
             play(sites)
         yield read_evidence(History(Connection(sites.chain.url, CHAIN_ID), sites.admin.address), CHAIN_ID)
 
@@ -127,6 +127,21 @@ def leave_out_by_screening(sites: SixSites) -> None:
     sites.stranger.finalize(sites.round().number)
 
 
+def withhold_layers(sites: SixSites) -> None:
+    """The coordinator's window ends without layers, its successor's with too few of them."""
+    sites.commit()
+    number = sites.round().number
+    for layers in ((), (0, 1)):
+        for i in layers:
+            sites.reveal_layers(i)
+        sites.pass_deadline()
+        sites.stranger.replace_coordinator(number)
+    sites.reveal_layers(*sites.others(0, 1))
+    sites.sketch(*sites.committee()[:2])
+    verify(sites)
+    settle(sites)
+
+
 # ---- the claims
 
 
@@ -139,9 +154,9 @@ def findings(evidence: Evidence, folder: Path) -> dict[int, list[str]]:
 def test_a_screened_history_is_recomputed_exactly(evidence: Evidence, tmp_path: Path) -> None:
     """Early and late layers, seeds, halves, ballots, a spoiled sum, a struck quorum: the same coordinators, seeds and scores."""
     assert findings(evidence, tmp_path) == {}
-    assert [r.record.phase for r in evidence.rounds[:5]] == [RoundPhase.FINALIZED] * 5
+    assert [r.record.phase for r in evidence.rounds[:6]] == [RoundPhase.FINALIZED] * 6
     assert [r.record.outcome for r in evidence.rounds[:3]] == [RoundOutcome.FIRST, RoundOutcome.WHOLE, RoundOutcome.NONE]
-    assert evidence.rounds[3].record.attempt == 2
+    assert [r.record.attempt for r in evidence.rounds[3:6]] == [2, 0, 2]
     assert len({m.score for m in evidence.members}) > 2
 
 

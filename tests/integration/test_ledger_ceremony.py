@@ -187,12 +187,14 @@ def test_a_task_needs_digests_members_and_no_other_task(registered: Sites) -> No
     """startTask is the administrator's, once at a time, and never with empty digests."""
     with refused("AccessControlUnauthorizedAccount"):
         registered.ledgers[0].start_task(
-            run_digest=digest(1), initial_model=digest(2), security_params=digest(3), threshold=0, rounds=1
-        )
+            run_digest=digest(1), initial_model=digest(2), security_params=digest(3), threshold=0, rounds=1,
+            screened=False,
+        )  # fmt: skip
     with refused("ZeroDigest"):
         registered.admin.start_task(
-            run_digest=bytes(32), initial_model=digest(2), security_params=digest(3), threshold=0, rounds=1
-        )
+            run_digest=bytes(32), initial_model=digest(2), security_params=digest(3), threshold=0, rounds=1,
+            screened=False,
+        )  # fmt: skip
     registered.start()
     with refused("TaskOpen"):
         registered.start()

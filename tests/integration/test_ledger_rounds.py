@@ -27,7 +27,7 @@ def test_a_task_runs_its_rounds_and_ends(sites: Sites) -> None:
     """Two whole rounds: the second builds on the first, every record is what was sent, and the task is over."""
     task = Task(
         number=1, run_digest=digest("run"), initial_model=digest("model"), security_params=digest("params"), rounds=2,
-        open=True, end_reason="", excluded=0, absent=0,
+        screened=False, open=True, end_reason="", excluded=0, absent=0,
     )  # fmt: skip
     assert sites.view().task == task
     first = sites.round()

@@ -152,10 +152,10 @@ def test_an_onion_is_not_exchanged_once_early_layers_show(aggregating: Sites) ->
 
 
 @pytest.fixture
-def seeded(aggregating: Sites) -> Sites:
+def seeded(screening: Sites) -> Sites:
     """All five have committed and revealed: the seed is fixed."""
-    aggregating.reveal_layers()
-    return aggregating
+    screening.reveal_layers()
+    return screening
 
 
 def test_sketches_are_read_back_by_quorum(seeded: Sites) -> None:
@@ -236,6 +236,28 @@ def test_a_coordinator_without_sketches_loses_its_office_only(seeded: Sites) -> 
     seeded.stranger.replace_coordinator(1)
     assert seeded.round().coordinator != former
     assert (seeded.member(former).score, seeded.member(former).coordinator_faults) == (START, 0)
+
+
+@pytest.mark.parametrize("revealed", [(), (0, 1), (0, 1, 2)])
+def test_a_coordinator_without_a_seed_loses_its_office_only(screening: Sites, revealed: tuple[int, ...]) -> None:
+    """The layers are the others' to reveal, and with a majority of them it is anybody's to draw: no fault of the coordinator."""
+    former = screening.round().coordinator
+    for i in revealed:
+        screening.reveal_layers(i)
+    screening.pass_deadline()
+    screening.stranger.replace_coordinator(1)
+    assert (screening.round().screen_seed, screening.round().coordinator != former) == (ZERO, True)
+    assert (screening.member(former).score, screening.member(former).coordinator_faults) == (START, 0)
+
+
+@pytest.mark.parametrize("revealed", [1, N])
+def test_layers_excuse_nobody_where_nothing_is_screened(aggregating: Sites, revealed: int) -> None:
+    """Without screening a coordinator needs none, so neither its own layer nor a seed drawn with accomplices is an excuse."""
+    former = aggregating.round().coordinator
+    aggregating.reveal_layers(*(former, *aggregating.others(former))[:revealed])
+    aggregating.pass_deadline()
+    aggregating.stranger.replace_coordinator(1)
+    assert (aggregating.member(former).score, aggregating.member(former).coordinator_faults) == (START // 2, 1)
 
 
 def test_a_coordinator_with_all_it_needs_is_at_fault(seeded: Sites) -> None:

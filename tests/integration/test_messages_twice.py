@@ -1,4 +1,4 @@
-"""Every message of a run is executed twice at once, and once more when it is late: nothing changes (DESIGN rule 9).
+"""Every message of a run is executed twice at once, and once more when it is late: nothing changes (protocol rule 9).
 
 Real ledger, store, encryption and apps. Transactions that fail once, before or after they took effect, are tried here too.
 """

@@ -271,12 +271,15 @@ def test_sound_update_that_is_left_out_costs_the_coordinator_its_office(tmp_path
     assert (run.rounds[1].phase, run.rounds[1].attempt, run.rounds[1].included) == (RoundPhase.FINALIZED, 1, 0b1111)
 
 
-def test_sites_refuse_a_key_that_fewer_holders_can_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A driver that starts the task with a lower threshold than the sites' settings gets no keys and no updates."""
+@pytest.mark.parametrize("other", [{"threshold": 1}, {"screened": False}])
+def test_sites_refuse_keys_of_another_task_than_their_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, object]
+) -> None:  # fmt: skip
+    """A driver that starts the task with a lower threshold than the sites' settings, or unscreened, gets no keys, no updates."""
     honest = FederationLedger.start_task
 
     def lowered(self: FederationLedger, **task: object) -> object:
-        return honest(self, **{**task, "threshold": 1})  # type: ignore[arg-type]
+        return honest(self, **{**task, **other})  # type: ignore[arg-type]
 
     monkeypatch.setattr(FederationLedger, "start_task", lowered)
     with pytest.raises(RunFailed):

@@ -224,7 +224,7 @@ class Chain:
         t = self.model.task
         return Task(
             number=t.number, run_digest=self.run, initial_model=self.initial, security_params=self.params, rounds=t.rounds,
-            open=t.open, end_reason=t.end_reason, excluded=t.excluded, absent=t.absent,
+            screened=True, open=t.open, end_reason=t.end_reason, excluded=t.excluded, absent=t.absent,
         )  # fmt: skip
 
     def epoch(self, number: int) -> EpochRecord:

@@ -1,4 +1,4 @@
-"""What must hold in every schedule: promises P1 to P4 (DESIGN section 3), checked from outside the code that is to keep them."""
+"""What must hold in every schedule: promises P1 to P4 (docs/protocol.md), checked from outside the code that is to keep them."""
 
 from __future__ import annotations
 

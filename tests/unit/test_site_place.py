@@ -31,7 +31,7 @@ def task(number: int, *, open_: bool) -> Task:
     """The ledger's present task."""
     return Task(
         number=number, run_digest=bytes([number]) * 32, initial_model=bytes(32), security_params=bytes(32), rounds=3,
-        open=open_, end_reason="", excluded=0, absent=0,
+        screened=True, open=open_, end_reason="", excluded=0, absent=0,
     )  # fmt: skip
 
 

@@ -163,7 +163,7 @@ CHECKS: tuple[Check, ...] = (
         meaning="an update was left out, weighed or preferred against the rules, and the sites that voted for it did not notice",
         remedy="do not use models from this round on; the coordinator and the sites that voted for it are at fault",
         run=decisions,
-        skipped=lambda case: "" if any(any(r.record.screen_seed) for r in case.rounds()) else _NOT_SCREENED,
+        skipped=lambda case: "" if any(case.evidence.task_of(r.task).screened for r in case.rounds()) else _NOT_SCREENED,
         incomplete=not_judged,
     ),
 )

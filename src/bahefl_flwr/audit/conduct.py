@@ -47,12 +47,14 @@ class Course:
 
     Attributes:
       digests: of the committed updates, by member. voted: on the present aggregate.
+      screened: whether the task's updates are judged by their sketches.
       seed: of the screening, zero before it is drawn. sketches: for each quorum (a mask) the members that named their part.
     """
 
     number: int
     coordinator: int
     selected: int
+    screened: bool = False
     beacon: bytes = _ZERO
     phase: Stage = Stage.COMMIT
     committed: int = 0
@@ -71,9 +73,9 @@ class Course:
 
     @property
     def unscreened(self) -> bool:
-        """Whether the coordinator waits for parts of sketches: no quorum has named all of them yet."""
+        """Whether the coordinator waits for the others: no quorum has named all parts of the sketches yet."""
         whole = any(quorum == released for quorum, released in self.sketches.items())
-        return not self.included and self.seed != _ZERO and not whole
+        return self.screened and not self.included and not whole
 
 
 def settle(r: Course, m: Standing, reason: int) -> None:

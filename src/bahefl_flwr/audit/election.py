@@ -124,8 +124,9 @@ class Recount:
         seed = last.beacon + last.entropy.to_bytes(32, "big") + self._key + word(number)
         coordinator = self._evidence.index_of(event.values["coordinator"])
         r = Course(
-            number=number, coordinator=-1 if coordinator is None else coordinator, selected=self._active, beacon=keccak(seed)
-        )
+            number=number, coordinator=-1 if coordinator is None else coordinator, selected=self._active,
+            screened=self._evidence.task_of(self._evidence.rounds[number - 1].task).screened, beacon=keccak(seed),
+        )  # fmt: skip
         self._rounds[number] = r
         pool = _prefer(self._active, ~last.failed)
         expected = first_ranked(last.ranking, pool)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import reduce
 from operator import or_
 
@@ -32,12 +32,11 @@ def decisions(case: Case) -> Iterator[Finding]:
       5. whom it convicts of garbage was in a sum that a majority found spoiled, and each such sum convicted somebody;
       6. no round was left unscreened.
     """
-    screened = list(_screened(case))
-    records = {r.record.number: _record(case, r) for r in screened}
+    records = {r.record.number: _record(case, r) for r in _screened(case)}
     for r in case.rounds():
         record = records.get(r.record.number)
-        if record is None and _skipped(r, screened):  # 6
-            yield _about(r, "no seed was drawn for its sketches: its updates were not screened, those of other rounds were")
+        if record is None and _skipped(case, r):  # 6
+            yield _about(r, "no seed was drawn for its sketches: its updates were not screened, though the task's are")
         elif isinstance(record, str):  # 1
             yield _about(r, record)
         elif isinstance(record, Record):  # else check 5 tells, and `not_judged`
@@ -66,8 +65,8 @@ def _screened(case: Case) -> Iterator[RoundEvidence]:
     return (r for r in final if any(r.record.screen_seed))
 
 
-def _skipped(r: RoundEvidence, screened: Iterable[RoundEvidence]) -> bool:
-    return r.record.phase is RoundPhase.FINALIZED and any(r.task == other.task for other in screened)
+def _skipped(case: Case, r: RoundEvidence) -> bool:
+    return r.record.phase is RoundPhase.FINALIZED and case.evidence.task_of(r.task).screened
 
 
 def _record(case: Case, r: RoundEvidence) -> _Read:

@@ -236,15 +236,16 @@ class FederationLedger:
         return self._send("setConfig", config.as_tuple())
 
     def start_task(
-        self, *, run_digest: bytes, initial_model: bytes, security_params: bytes, threshold: int, rounds: int
+        self, *, run_digest: bytes, initial_model: bytes, security_params: bytes, threshold: int, rounds: int, screened: bool
     ) -> Receipt:
         """Administrator: start a run of `rounds` finalised rounds; its key ceremony opens at once.
 
         Args:
           run_digest: 32 bytes, as `initial_model` and `security_params`; see records.Task.
           threshold: key holders that open an aggregate; 0 = majority of the committee, 1 = the single-key experiment.
+          screened: whether updates are judged by their sketches: no coordinator is at fault before these can be opened.
         """
-        return self._send("startTask", run_digest, initial_model, security_params, threshold, rounds)
+        return self._send("startTask", run_digest, initial_model, security_params, threshold, rounds, screened)
 
     def end_task(self, reason: str) -> Receipt:
         """Administrator: stop the run; the open round is aborted with the reason. Not while sites may be opening it."""

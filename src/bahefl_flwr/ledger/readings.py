@@ -58,6 +58,7 @@ def task_of(reading: Reading) -> Task:
         initial_model=reading["initialModel"],
         security_params=reading["securityParams"],
         rounds=reading["rounds"],
+        screened=reading["screened"],
         open=reading["open"],
         end_reason=reading["endReason"],
         excluded=reading["excluded"],

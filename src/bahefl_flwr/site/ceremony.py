@@ -43,7 +43,8 @@ def commit_seeds(site: Site, request: Request) -> Outcome:
     """Step 1: commit to this member's seed contributions, and name the X25519 key that this epoch's seeds are sealed to.
 
     Raises:
-      CeremonyError: the task's security parameters on the ledger are not those of this site's settings.
+      CeremonyError: the task on the ledger has other security parameters than this site's settings give, or differs in whether
+        it is screened.
       SettingsError: the contract was deployed with other windows, quorum or minimum than this site's settings name.
     """
     view, mine = _expect(site, request, EpochPhase.COMMIT, "committed")
@@ -52,6 +53,11 @@ def commit_seeds(site: Site, request: Request) -> Outcome:
         raise CeremonyError(
             f"the task was started with security parameters {view.task.security_params.hex()[:16]}, this site's settings give "
             f"{own.hex()[:16]}: update_range, weight_bits, threshold or committee differ; this site makes no keys for it"
+        )
+    if view.task.screened is (site.settings.screening.kind == "off"):
+        raise CeremonyError(
+            f"the task was started with screened={view.task.screened}, this site's settings have "
+            f"screening.kind={site.settings.screening.kind}; this site makes no keys for it"
         )
     expect_config(site)
     outcome = Outcome()

@@ -280,7 +280,7 @@ def upload(site: Site, request: Request) -> Outcome:
 def _may_be_read(site: Site, number: int, name: str) -> bool:
     """Whether this site may show an object that it keeps.
 
-    An update or a share only if the ledger names it: it is kept before its transaction, which may have failed (DESIGN rule 2).
+    An update or a share only if the ledger names it: it is kept before its transaction, which may have failed (protocol rule 2).
     """
     if name.startswith(EVIDENCE_NAME.format("")):
         return False  # a secret key, which only a dispute may show
