@@ -153,6 +153,7 @@ class Chain:
         self.accusations: dict[int, list[AccusationRecord]] = {}
         self.finalized: list[int] = []
         self.run = self.initial = self.params = ZERO
+        self.screened = False
         self.transactions = 0
         self.on_change: list[Callable[[], None]] = []
 
@@ -224,7 +225,7 @@ class Chain:
         t = self.model.task
         return Task(
             number=t.number, run_digest=self.run, initial_model=self.initial, security_params=self.params, rounds=t.rounds,
-            screened=True, open=t.open, end_reason=t.end_reason, excluded=t.excluded, absent=t.absent,
+            screened=self.screened, open=t.open, end_reason=t.end_reason, excluded=t.excluded, absent=t.absent,
         )  # fmt: skip
 
     def epoch(self, number: int) -> EpochRecord:

@@ -130,6 +130,7 @@ class World:
         chain = self.chain
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
         chain.run, chain.params = bytes(31) + b"\1", state.task_params(self.settings).digest()
+        chain.screened = self.plan.screened
         for site in self.sites:
             reply = site.execute(self._message(Action.HELLO, site))
             chain.initial = bytes.fromhex(str(reply.content["status"]["model"]))

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from audited_run import AuditedRun, topic
+from bahefl_flwr.audit.case import Case
 from bahefl_flwr.audit.subject import open_subject
 from bahefl_flwr.site.model import load_model, save_model
+from bahefl_flwr.store.manifest import manifest_cid
 
 STRANGER = "0x000000000000000000000000000000000000dEaD"
 
@@ -213,13 +215,22 @@ def test_check_14_finds_a_step_not_taken(audited: AuditedRun) -> None:
 
 def test_check_5_finds_a_lost_update(audited: AuditedRun) -> None:
     """The manifest or the bytes of an included update are gone: its round, its site and its CID are named first."""
-    # Manifests of sketches' answers are smaller: what an outsider cannot read, the audit does not ask for.
+    # Manifests of sealed objects, which have one part, are smaller.
     cid = next(f.name for f in audited.objects() if f.name.startswith("bafyrei") and f.stat().st_size > 180)
     audited.object(cid).unlink()
     code, report = audited.audit("--recompute")
     assert code == 10
     assert report["first_failure"]["object"] == cid
     assert report["first_failure"]["address"].startswith("0x")
+
+
+def test_check_5_finds_a_lost_answer_about_sketches(case: Case, audited: AuditedRun) -> None:
+    """A key holder's part of the openings by which a round's updates were judged is gone; nobody outside could read it anyway."""
+    part = case.evidence.rounds[1].sketches[0][0]
+    audited.object(manifest_cid(part.digest)).unlink()
+    (finding,) = audited.failed()[5]
+    assert (finding["round"], finding["site"], finding["object"]) == (2, part.member, manifest_cid(part.digest))
+    assert finding["message"].startswith("sketch: ")
 
 
 # ---- 13: the models

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 from bahefl_flwr.audit.evidence import EpochEvidence, Evidence, RoundEvidence
-from bahefl_flwr.records import ObjectKind, RoundPhase
-from bahefl_flwr.store.manifest import manifest_cid
+from bahefl_flwr.errors import StoreError
+from bahefl_flwr.records import ObjectKind, RoundPhase, ShareRecord, mask_of
+from bahefl_flwr.store.manifest import Manifest, manifest_cid
 from bahefl_flwr.store.reading import VerifiedReads
 
 _NO_ROUND = 0
@@ -77,7 +80,8 @@ class NamedObject:
 
     Attributes:
       member: who named it. owner: address its manifest names. size_bytes: on the ledger, None where it is not.
-      needed: whether the outcome rests on it: it was added up, or opened a finalised round, or made a key in use.
+      needed: whether the outcome rests on it: it was added up, or opened a finalised round or its sketches, or made a
+        key in use.
     """
 
     kind: ObjectKind
@@ -95,6 +99,14 @@ class NamedObject:
         """CID of its manifest."""
         return manifest_cid(self.digest)
 
+    def misnamed(self, manifest: Manifest) -> Mapping[str, tuple[object, object]]:
+        """Every field in which its manifest differs from the ledger: what the manifest says, what the ledger says."""
+        wanted = {"run": self.run, "round": self.round, "site": self.owner, "epoch": self.epoch, "kind": self.kind}
+        if self.size_bytes is not None:
+            wanted["size_bytes"] = self.size_bytes
+        pairs = {field: (getattr(manifest, field), value) for field, value in wanted.items()}
+        return {field: (found, value) for field, (found, value) in pairs.items() if found != value}
+
 
 def named_objects(case: Case) -> Iterator[NamedObject]:
     """Every object that the ledger names in the rounds and epochs to judge."""
@@ -106,7 +118,34 @@ def named_objects(case: Case) -> Iterator[NamedObject]:
 
 def needed_objects(case: Case) -> Iterator[NamedObject]:
     """Those of them on which the outcome rests."""
-    return (each for each in named_objects(case) if each.needed)
+    yield from (each for each in named_objects(case) if each.needed)
+    for r in case.rounds():
+        if r.record.phase is RoundPhase.FINALIZED:
+            yield from _judged_by(case, r)
+
+
+def _judged_by(case: Case, r: RoundEvidence) -> Iterator[NamedObject]:
+    """The parts of the sketches' openings that a round was judged by: to each question those of one quorum, all of them.
+
+    By which of several quorums the ledger does not say: one whose objects are as they should be, or else the last.
+    """
+    for question in r.sketches:
+        parts: defaultdict[int, dict[int, NamedObject]] = defaultdict(dict)
+        for s in question:
+            parts[s.quorum][s.member] = _sketch_object(case.evidence, r, s, needed=True)
+        *others, last = [list(of.values()) for quorum, of in parts.items() if mask_of(of) == quorum] or [[]]
+        yield from next((quorum for quorum in others if all(is_sound(case, each) for each in quorum)), last)
+
+
+def is_sound(case: Case, each: NamedObject) -> bool:
+    """Whether an object is in the store byte for byte, and is what the ledger names it as."""
+    try:
+        manifest = case.store.manifest(each.digest)
+        for _ in case.store.parts(manifest):
+            pass
+    except StoreError:
+        return False
+    return not each.misnamed(manifest)
 
 
 def _ceremony_objects(evidence: Evidence, epoch: EpochEvidence) -> Iterator[NamedObject]:
@@ -151,6 +190,13 @@ def _round_objects(evidence: Evidence, r: RoundEvidence) -> Iterator[NamedObject
     for s in r.shares:
         needed = final and s.quorum == record.open_quorum
         yield named(ObjectKind.SHARE, s.digest, s.member, evidence.address_of(s.member), None, needed=needed)
-    for s in r.sketches:
-        # What they opened to is in the aggregate's record, which a majority attested.
-        yield named(ObjectKind.SKETCH, s.digest, s.member, evidence.address_of(s.member), None, needed=False)
+    for s in chain.from_iterable(r.sketches):
+        # Which of them are needed is not on the ledger: `needed_objects` looks into the store.
+        yield _sketch_object(evidence, r, s, needed=False)
+
+
+def _sketch_object(evidence: Evidence, r: RoundEvidence, s: ShareRecord, *, needed: bool) -> NamedObject:
+    return NamedObject(
+        kind=ObjectKind.SKETCH, digest=s.digest, run=evidence.task_of(r.task).run_digest, round=r.record.number, member=s.member,
+        owner=evidence.address_of(s.member), epoch=r.record.epoch, size_bytes=None, needed=needed,
+    )  # fmt: skip

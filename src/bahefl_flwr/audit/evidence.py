@@ -49,8 +49,8 @@ class RoundEvidence:
 
     Attributes:
       task: number of the task it belongs to. parent_round: the finalised round it builds on, 0 = the initial model.
-      shares: those of the last attempt, in order of release. sketches: the parts of their openings, likewise; after a spoiled
-        aggregate, those asked for since. ballots: by member index.
+      shares: those of the last attempt, in order of release. sketches: the parts of the sketches' openings, likewise, for each
+        question: the first, and one more after every spoiled aggregate. ballots: by member index.
     """
 
     record: RoundRecord
@@ -61,7 +61,7 @@ class RoundEvidence:
     ranking: int
     updates: tuple[UpdateRecord, ...]
     shares: tuple[ShareRecord, ...]
-    sketches: tuple[ShareRecord, ...]
+    sketches: tuple[tuple[ShareRecord, ...], ...]
     ballots: tuple[BallotRecord, ...]
 
 
@@ -130,16 +130,17 @@ def read_evidence(history: History, chain_id: int) -> Evidence:
     events = history.events()
     rounds, epochs = _tasks_of(events, "RoundOpened", "round"), _tasks_of(events, "EpochOpened", "epoch")
     tasks = [e.values["task"] for e in events if e.name == "TaskStarted"]
+    members = tuple(map(member_of, history.readings("getMembers")))
     return Evidence(
         chain_id=chain_id,
         contract=history.address,
         head=history.head(),
         events=events,
         rules=tuple(_rules(history, events)),
-        members=tuple(map(member_of, history.readings("getMembers"))),
+        members=members,
         tasks=tuple(task_of(history.reading("getTask", number)) for number in tasks),
         epochs=tuple(_epoch(history, number, task) for number, task in epochs),
-        rounds=tuple(_round(history, number, task) for number, task in rounds),
+        rounds=tuple(_round(history, number, task, _sketches(events, number, members)) for number, task in rounds),
     )
 
 
@@ -172,7 +173,21 @@ def _epoch(history: History, number: int, task: int) -> EpochEvidence:
     )
 
 
-def _round(history: History, number: int, task: int) -> RoundEvidence:
+def _sketches(events: Iterable[Event], number: int, members: Iterable[Member]) -> tuple[tuple[ShareRecord, ...], ...]:
+    """By question. The contract's own reading forgets those that were answered before a spoiled aggregate."""
+    index = {m.address: m.index for m in members}
+    questions: list[list[ShareRecord]] = [[]]
+    for event in events:
+        if event.values.get("round") != number:
+            continue
+        if event.name == "RoundSpoiled":
+            questions.append([])
+        elif event.name == "SketchReleased" and (member := index.get(event.values["member"])) is not None:  # else check 3 tells
+            questions[-1].append(ShareRecord(member=member, quorum=event.values["quorum"], digest=event.values["digest"]))
+    return tuple(map(tuple, questions))
+
+
+def _round(history: History, number: int, task: int, sketches: tuple[tuple[ShareRecord, ...], ...]) -> RoundEvidence:
     reading: Reading = history.reading("getRound", number)
     return RoundEvidence(
         record=round_of(reading),
@@ -183,7 +198,7 @@ def _round(history: History, number: int, task: int) -> RoundEvidence:
         ranking=reading["ranking"],
         updates=tuple(map(update_of, history.readings("getUpdates", number))),
         shares=tuple(map(share_of, history.readings("getShares", number))),
-        sketches=tuple(map(share_of, history.readings("getSketches", number))),
+        sketches=sketches,
         ballots=tuple(map(ballot_of, history.readings("getBallots", number))),
     )
 

@@ -43,13 +43,8 @@ def bound_manifests(case: Case) -> Iterator[Finding]:
             manifest = case.store.manifest(each.digest)
         except StoreError:
             continue  # check 5 tells
-        wanted = {"run": each.run, "round": each.round, "site": each.owner, "epoch": each.epoch, "kind": each.kind}
-        if each.size_bytes is not None:
-            wanted["size_bytes"] = each.size_bytes
-        for field, value in wanted.items():
-            found = getattr(manifest, field)
-            if found != value:
-                yield _about(each, f"the manifest names {field} {_shown(found)}, the ledger {_shown(value)}")
+        for field, (found, value) in each.misnamed(manifest).items():
+            yield _about(each, f"the manifest names {field} {_shown(found)}, the ledger {_shown(value)}")
 
 
 def exact_sums(case: Case) -> Iterator[Finding]:
