@@ -43,7 +43,7 @@ examples:
 experiments: {experiments}
 
 exit codes:
-  0    every round asked for was finalised, or patience ended the run
+  0    the run ended with a model; its last lines say if fewer rounds gave one than were asked for, and why
   1    an error of this package without a code of its own, or a bug (with traceback)
   2    a setting or option is misspelt, out of range, or contradicts another
   3    the data folder is missing, unreadable, mispaired, or cannot be split as asked

@@ -15,7 +15,7 @@ from rich.status import Status
 from rich.text import Text
 
 from bahefl_flwr.lesion.metrics import collapse
-from bahefl_flwr.run_folder import RoundLine, RunSummary, attack_told, best_told
+from bahefl_flwr.run_folder import RoundLine, RunSummary, attack_told, best_told, outcome_told
 
 # Heading and width; rows are printed one by one, so that a log file and a terminal show the same columns.
 _COLUMNS = (
@@ -157,10 +157,9 @@ def _number(value: float | None, *, digits: int = 4) -> str:
 
 
 def _result_rows(summary: RunSummary, folder: Path, report: Path | None) -> list[tuple[str, str]]:
-    rounds = f"{summary['outcome']}: {summary['rounds']} rounds in {summary['seconds']:.1f} s"
     # Why a run failed is the error that ends the command: said once, there.
-    early = summary["reason"] if summary["outcome"] == "completed" else ""
-    rows = [("run", f"{rounds}; {early}" if early else rounds)]
+    reason = summary["reason"] if summary["outcome"] == "completed" else ""
+    rows = [("run", outcome_told({**summary, "reason": reason}))]
     if (best := summary["best"]) is not None:
         rows.append(("best", f"round {best['round']}: {best_told(best)} (validation)"))
     if test := summary["test"]:

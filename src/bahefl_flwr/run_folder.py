@@ -81,7 +81,11 @@ class Chosen(TypedDict):
 
 
 class RunSummary(TypedDict):
-    """`summary.json`. `reason` says why the run ended early, "" if it did not; `test` is the chosen model's on the test parts."""
+    """`summary.json`. A run with one finalised round at least is completed, early or not.
+
+    `rounds` counts the finalised rounds, `abandoned` those that gave no model; `asked` is how many had to be finalised (not there if an
+    error ended the run). `reason` says why the run ended early, "" if it did not; `test` is the chosen model's on the test parts.
+    """
 
     experiment: str
     outcome: Literal["completed", "failed"]
@@ -91,6 +95,7 @@ class RunSummary(TypedDict):
     best: Best | None
     test: Mapping[str, float]
     seconds: float
+    asked: NotRequired[int]
     chosen: NotRequired[Chosen]
     ledger: NotRequired[LedgerFacts]
     attack: NotRequired[AttackFacts]
@@ -279,6 +284,19 @@ def round_told(line: RoundLine) -> str:
         return f"round {line['round']} was abandoned: {line['abandoned']}"
     left_out = "".join(f"; site {member} left out: {reason}" for member, reason in line["excluded"].items())
     return f"round {line['round']} finalised: {len(line['included'])} of {len(line['committed'])} updates{left_out}"
+
+
+def rounds_told(summary: RunSummary) -> str:
+    """How many rounds gave a model, `7 of 10` where fewer did than were asked for."""
+    rounds = summary["rounds"]
+    return f"{rounds} of {asked}" if (asked := summary.get("asked", rounds)) > rounds else str(rounds)
+
+
+def outcome_told(summary: RunSummary) -> str:
+    """One line for people on how a run ended: how many of the rounds asked for gave a model, and why the others did not."""
+    lost = f", {summary['abandoned']} abandoned" if summary["abandoned"] else ""
+    why = f"; {summary['reason']}" if summary["reason"] else ""
+    return f"{summary['outcome']}: {rounds_told(summary)} rounds in {summary['seconds']:.1f} s{lost}{why}"
 
 
 def best_told(best: Best) -> str:

@@ -115,6 +115,8 @@ def _finish(summary: RunSummary, folder: RunFolder, live: LiveView) -> None:
     from bahefl_flwr import report
 
     folder.write_summary(summary)
+    if logs.structured() and summary["outcome"] == "completed":
+        _log.info("the run %s", run_folder.outcome_told(summary))
     live.finish(summary, folder.path, report.write(folder))
 
 
@@ -134,6 +136,7 @@ def _summary(federation: Federation, ending: Ending, folder: RunFolder, seconds:
     )
     if federation.settings.attack.name != "none":
         summary["attack"] = _attack(federation, lines)
+    summary["asked"] = view.task.rounds
     summary["chosen"] = {"round": ending.best_round or view.last_finalized, "model_digest": ending.chosen_model}
     summary["ledger"] = {
         "contract": federation.ledger.address,

@@ -10,11 +10,11 @@ from pathlib import Path
 from bahefl_flwr.composition import expand_sweep
 from bahefl_flwr.errors import BaheflError
 from bahefl_flwr.flower_project import FlowerProject
-from bahefl_flwr.run_folder import RunFolder, RunSummary
+from bahefl_flwr.run_folder import RunFolder, RunSummary, rounds_told
 from bahefl_flwr.settings import Settings, check_data_folder, compose
 from bahefl_flwr.simulation import simulate
 
-_RESULT = ("outcome", "rounds", "score", "dice", "recall", "test_dice", "seconds", "folder", "error")
+_RESULT = ("outcome", "rounds", "abandoned", "score", "dice", "recall", "test_dice", "seconds", "folder", "error")
 # Only where a job attacks: the best round may lie before the attack, and who was left out says what screening is worth.
 _ATTACK = ("attackers_out", "honest_out")
 # Only where a job plants one: Dice does not show it.
@@ -26,7 +26,8 @@ def run_sweep(app: FlowerProject, overrides: Sequence[str], *, verbose: bool = F
 
     All combinations are checked before the first one starts; a job that fails is noted and the next one runs. Results are
     appended to `<run.root>/<UTC time>-sweep.csv` job by job, so that stopping the sweep keeps them. `score`, `dice` and `recall`
-    are the best round's on the validation parts, `test_dice` is the final model's on the test parts.
+    are the best round's on the validation parts, `test_dice` is the final model's on the test parts. `rounds` gave a model
+    (`7 of 10` where fewer did than were asked for), `abandoned` did not.
 
     Raises:
       SettingsError: a combination is not allowed. DataError: its data folder is missing.
@@ -89,7 +90,8 @@ def _result(summary: RunSummary | None, folder: Path | None) -> dict[str, str]:
     row = {"outcome": "completed", "folder": str(folder or "")}
     if summary is None:
         return row
-    row |= {"outcome": summary["outcome"], "rounds": str(summary["rounds"]), "seconds": f"{summary['seconds']:.1f}"}
+    row |= {"outcome": summary["outcome"], "rounds": rounds_told(summary), "abandoned": str(summary["abandoned"])}
+    row["seconds"] = f"{summary['seconds']:.1f}"
     if (best := summary["best"]) is not None:
         row |= {name: f"{value:.4f}" for name, value in best.items() if name != "round"}
     if "dice" in summary["test"]:

@@ -89,6 +89,23 @@ def test_the_end_names_result_and_files() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("lines", "reason", "told"),
+    [
+        ([line(1), line(2)], "", "completed: 2 rounds in 9.0 s"),
+        ([line(1), line(2, abandoned="late"), line(3)], "", "completed: 2 rounds in 9.0 s, 1 abandoned"),
+        ([line(1), line(2, abandoned="late")], "given up", "completed: 1 of 2 rounds in 9.0 s, 1 abandoned; given up"),
+        ([line(1)], "early stopping", "completed: 1 of 2 rounds in 9.0 s; early stopping"),
+    ],
+)
+def test_the_end_tells_how_many_rounds_gave_a_model(lines: list[dict[str, object]], reason: str, told: str) -> None:
+    """Two were asked for; whoever reads `completed` must see that fewer were."""
+    file = io.StringIO()
+    summary = summarise(lines, experiment="x", seconds=9.0, reason=reason)
+    LiveView(Console(file=file)).finish({**summary, "asked": 2}, Path("/runs/x"), None)
+    assert file.getvalue().splitlines()[0] == f"run      {told}"
+
+
 def test_why_a_run_failed_is_left_to_the_error_that_ends_the_command() -> None:
     """Told once, there; early stopping has no error, and is told here."""
     file = io.StringIO()

@@ -133,6 +133,13 @@ def test_a_poor_run_still_has_a_report(tmp_path: Path, lines: list[dict[str, Any
     assert "&lt;x&gt;" in written(ended(tmp_path, lines))
 
 
+def test_a_run_that_ended_early_says_how_many_rounds_gave_a_model(tmp_path: Path) -> None:
+    """In its first lines, with the reason."""
+    folder = ended(tmp_path, lines := [line(1), line(2, abandoned="late"), line(3)])
+    folder.write_summary({**summarise(lines, experiment="x", seconds=2.0, reason="given up"), "asked": 10})
+    assert "<td>completed: 2 of 10 rounds in 2.0 s, 1 abandoned; given up</td>" in written(folder)
+
+
 def test_a_run_that_goes_on_has_a_report(tmp_path: Path) -> None:
     """Before there is a summary: the rounds so far, and that it has not ended."""
     folder = create(tmp_path, "x", 1, "")

@@ -22,6 +22,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         folder: RunFolder = create(tmp_path, settings.run.name, run_id, settings.yaml())
         lines = [line(1, score=0.9), line(2, excluded={"0": "conflict", "2": "conflict"}), line(3)]
         summary = summarise(lines, experiment="smoke", seconds=1.0, test={"dice": 0.25})
+        summary["asked"] = 4
         if settings.attack.name != "none":
             summary["attack"] = attack_facts(lines, settings.attack.name, [2] if settings.attack.fraction else [], 2)
         folder.write_summary(summary)
@@ -53,6 +54,12 @@ def test_the_final_model_stands_beside_the_best_one(simulated: Path) -> None:
     table = rows(simulated)
     assert [(row["dice"], row["test_dice"]) for row in table] == [("0.9000", "0.2500")] * 2
     assert [row["attackers_out"] for row in table] == ["", "0.50"]
+
+
+def test_a_sweep_shows_where_rounds_are_missing(simulated: Path) -> None:
+    """Four were asked for, three gave a model: the outcome alone is `completed` all the same."""
+    sweep.run_sweep("app", ["experiment=smoke", f"run.root={simulated}", "train.lr=1e-3,2e-3"])
+    assert [(row["outcome"], row["rounds"], row["abandoned"]) for row in rows(simulated)] == [("completed", "3 of 4", "0")] * 2
 
 
 def test_a_sweep_without_attacks_has_no_columns_for_them(simulated: Path) -> None:

@@ -20,7 +20,7 @@ from bahefl_flwr.report.screening import (
 )
 from bahefl_flwr.report.style import DPI
 from bahefl_flwr.report.tables import SITES_HEAD, TABLE_1_HEAD, Row, counts_of, site_rows, table_1
-from bahefl_flwr.run_folder import RoundLine, attack_told, best_told
+from bahefl_flwr.run_folder import RoundLine, attack_told, best_told, outcome_told
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a }
@@ -68,7 +68,7 @@ def _facts(facts: Facts) -> list[Row]:
         wanted = f" of {settings.federation.rounds}" if settings else ""
         rows.append(("outcome", f"not ended: {finalised}{wanted} rounds finalised so far"))
     else:
-        rows.append(("outcome", f"{summary['outcome']} {summary['reason']}".strip()))
+        rows.append(("outcome", outcome_told(summary)))
     rows.append(("rounds finalised / abandoned", f"{finalised} / {len(lines) - finalised}"))
     if summary:
         rows.append(("wall time", f"{summary['seconds']:.1f} s"))
