@@ -83,8 +83,9 @@ class Chosen(TypedDict):
 class RunSummary(TypedDict):
     """`summary.json`. A run with one finalised round at least is completed, early or not.
 
-    `rounds` counts the finalised rounds, `abandoned` those that gave no model; `asked` is how many had to be finalised (not there if an
-    error ended the run). `reason` says why the run ended early, "" if it did not; `test` is the chosen model's on the test parts.
+    `rounds` counts the finalised rounds, `abandoned` those that gave no model; `asked` is how many had to be finalised (not there
+    if an error ended the run). `reason` says why the run ended early, "" if it did not; `test` is the chosen model's on the
+    test parts.
     """
 
     experiment: str

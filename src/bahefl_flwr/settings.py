@@ -211,15 +211,30 @@ def check_data_folder(data: DataSettings) -> None:
 
 
 def cautions(settings: Settings) -> tuple[str, ...]:
-    """What is allowed, but worth a second thought before a run starts."""
-    federation = settings.federation
-    if federation.min_sites < federation.sites:
-        return ()
-    spare = (
-        f"federation.min_sites={federation.min_sites} of federation.sites={federation.sites}: no site may fail, every round that "
-        "one of them misses is abandoned; lower federation.min_sites (docs/security.md says to what), or add sites"
+    """What is allowed, but worth a second thought before a run starts: what is the matter, and after "; " what to do."""
+    federation, holders = settings.federation, settings.committee_size
+    majority = holders // 2 + 1
+    found = []
+    if federation.min_sites >= federation.sites:
+        found.append(
+            f"federation.min_sites={federation.min_sites} of federation.sites={federation.sites}: no site may fail, every round "
+            "that one of them misses is abandoned; lower federation.min_sites (docs/security.md says to what), or add sites"
+        )
+    if needed := no_holder_to_spare(settings.he.threshold or majority, holders):
+        spare = holders - majority
+        advice = f"set he.threshold={majority}, and {spare} may fail" if spare else "let more sites hold the key"
+        found.append(f"he.threshold={settings.he.threshold}: {needed}; {advice} (docs/protocol.md)")
+    return tuple(found)
+
+
+def no_holder_to_spare(threshold: int, committee: int) -> str:
+    """What follows if every member of a committee is needed to open; "" where one may be missing, or each opens alone."""
+    if threshold == 1 or threshold < committee:
+        return ""
+    return (
+        f"all {committee} of {committee} key holders must open together, so a single one that is silent or releases a broken "
+        "share stops every round while it holds the key, and nobody can check a share that only seems right"
     )
-    return (spare,)
 
 
 def _nested(flat: Mapping[str, Scalar]) -> dict[str, Any]:

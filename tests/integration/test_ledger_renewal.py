@@ -291,6 +291,23 @@ def test_nobody_else_could_hold_the_keys(registered: Sites) -> None:
     assert (registered.round().number, registered.round().epoch) == (2, 1)
 
 
+def test_one_key_holder_stops_the_run_where_all_are_needed(registered: Sites) -> None:
+    """Silent, no round gives a model, and the keys stay; excluded, the others are too few to make new ones."""
+    registered.admin.set_config(replace(CONFIG, committee_max=5))
+    registered.start(threshold=5)
+    registered.ceremony()
+    for number in (1, 2):
+        registered.verified_round()
+        registered.release(0, 1, 2, 3, quorum=ALL)
+        registered.pass_deadline()
+        registered.stranger.abandon(number, "too few shares")
+    assert (registered.round().number, registered.round().epoch) == (3, 1)
+    for accuser in (0, 1, 2):
+        registered.accuse(accuser, 4)
+    registered.admin.abandon(3, "to go on without it")
+    assert registered.view().task.end_reason == "too few members left for a key committee"
+
+
 def test_an_administrators_abandonment_leaves_the_keys(sites: Sites) -> None:
     """Before verification nobody was asked for a share."""
     sites.admin.abandon(1, "scanner software was updated")

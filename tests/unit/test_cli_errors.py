@@ -104,6 +104,26 @@ def test_a_federation_that_can_spare_no_site_is_warned(
     assert not capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["he.threshold=3"], "warning: he.threshold=3: all 3 of 3 key holders must open together"),
+        (["he.committee=2"], "warning: he.threshold=0: all 2 of 2 key holders must open together"),
+        (["he.threshold=2"], ""),
+        (["he=single_key"], ""),
+    ],
+)
+def test_a_committee_that_can_spare_no_key_holder_is_warned_of(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, overrides: list[str], told: str
+) -> None:
+    """One silent or lying holder would stop the run; with one to spare, or one that is enough, nothing is said."""
+    monkeypatch.setattr("bahefl_flwr.cli.simulate", lambda *_, **__: None)
+    assert main(["federation.sites=3", "federation.min_sites=2", *overrides]) == 0
+    warned = capsys.readouterr().err
+    assert warned.startswith(told)
+    assert bool(warned) is bool(told)
+
+
 def test_a_ray_that_does_not_start_is_one_message(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

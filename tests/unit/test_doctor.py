@@ -15,7 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from bahefl_flwr import console
-from bahefl_flwr.doctor import machine, prediction, protection, services
+from bahefl_flwr.doctor import examination, machine, prediction, protection, services
 from bahefl_flwr.doctor.examination import reality
 from bahefl_flwr.doctor.finding import Level
 from bahefl_flwr.identity import FILE_NAME, Identity
@@ -23,6 +23,7 @@ from bahefl_flwr.key_files import Passphrase
 from bahefl_flwr.records import ObjectKind
 from bahefl_flwr.settings import compose
 from bahefl_flwr.site.state import task_params
+from round_views import epoch
 from run_lines import line
 
 PASSPHRASE = "correct horse battery staple"
@@ -115,6 +116,22 @@ def test_a_single_key_is_said_loudly() -> None:
     assert protection.key_mode(3, 5, "the settings").level is Level.OK
     single = protection.key_mode(1, 5, "the settings")
     assert (single.level, single.got.startswith("SINGLE KEY: each of 5")) == (Level.WARNING, True)
+
+
+@pytest.mark.parametrize(("committee", "levels"), [(0b11111, [Level.OK]), (0b111, [Level.OK, Level.WARNING])])
+def test_a_ledger_whose_key_holders_are_all_needed_is_warned_of(committee: int, levels: list[Level]) -> None:
+    """Whatever the settings were: members that left or were excluded leave the threshold as it is."""
+    found = list(protection.key_mode_on_ledger(epoch(committee=committee), 3))
+    assert [f.level for f in found] == levels
+    assert all("all 3 of 3 key holders must open together" in f.got for f in found[1:])
+
+
+def test_settings_without_a_key_holder_to_spare_are_warned_of() -> None:
+    """With the numbers, and the threshold that would let one fail."""
+    tight = compose(["federation.sites=3", "federation.min_sites=2", "he.threshold=3"])
+    (warned,) = [f for f in examination._settings(tight) if f.level is Level.WARNING]
+    assert "all 3 of 3 key holders" in warned.got
+    assert warned.advice == "set he.threshold=2, and 1 may fail (docs/protocol.md)"
 
 
 def test_the_security_level_is_at_least_128_bits() -> None:

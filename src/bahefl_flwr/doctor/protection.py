@@ -12,6 +12,7 @@ from bahefl_flwr.homes import protection
 from bahefl_flwr.identity import FILE_NAME, Identity
 from bahefl_flwr.key_files import THROW_AWAY, Protection, stated_site
 from bahefl_flwr.records import EpochRecord
+from bahefl_flwr.settings import no_holder_to_spare
 
 _LEAST_BITS = 128
 
@@ -45,6 +46,9 @@ def key_mode_on_ledger(epoch: EpochRecord, wanted: int) -> Iterator[Finding]:
         )
     else:
         yield key_mode(epoch.threshold, holders, source)
+    if needed := no_holder_to_spare(epoch.threshold, holders):
+        advice = "a task's threshold is fixed: let more members join, or those that left come back (docs/protocol.md)"
+        yield warning("key mode", f"{source}: {needed}", advice)
 
 
 def security_level() -> Finding:
