@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from flwr.app import Context
 
 from bahefl_flwr import logs, run_folder
-from bahefl_flwr.errors import AlreadyDriven
+from bahefl_flwr.errors import AlreadyDriven, LedgerUnreachable
 from bahefl_flwr.federation import Federation, open_federation, run_goes_on
 from bahefl_flwr.live import LiveView
 from bahefl_flwr.metrics import VARIABLE as METRICS
@@ -92,6 +92,8 @@ def _drive(context: Context, settings: Settings, conduct: Conduct, metrics: Driv
             folder.metrics(), experiment=settings.experiment, seconds=seconds, reason=str(error), failed=True
         )
         _finish(summary, folder, live)
+        if isinstance(error, LedgerUnreachable):
+            live.say(f"once the ledger answers, `bahefl resume {folder.path}` goes on with this run")
         raise
     _finish(summary, folder, live)
 
