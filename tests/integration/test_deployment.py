@@ -97,6 +97,30 @@ def test_the_registrar_adds_suspends_and_reinstates(federation: Deployed, capsys
     assert "suspended" not in capsys.readouterr().out
 
 
+def test_who_is_whitelisted_only_is_listed_and_cannot_be_suspended(
+    federation: Deployed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The list has it with its weight and says what can be done; suspending it, or a stranger, is refused in plain words."""
+    home, address = str(federation.administrator), federation.addresses[0]
+    assert console.main(["members", "add", home, address, "--weight", "50"]) == 0
+    assert console.main(["members", "add", home, address, "--weight", "1"]) == 0
+    capsys.readouterr()
+    assert console.main(["members", "list", home, "--format", "json"]) == 0
+    told = {"site": None, "address": address, "standing": "whitelisted", "max_weight": 1}
+    assert json.loads(capsys.readouterr().out) == [told]
+    assert console.main(["members", "list", home]) == 0
+    said = capsys.readouterr().out
+    assert f"{address}  whitelisted, not registered yet, at most 1 examples count" in said
+    assert "takes no whitelisting back" in said
+    assert console.main(["members", "suspend", home, address]) == 4
+    assert f"{address} is whitelisted and has not registered yet" in capsys.readouterr().err
+    for act in ("suspend", "reinstate"):
+        assert console.main(["members", act, home, federation.addresses[1]]) == 4
+        said = capsys.readouterr().err
+        assert f"{federation.addresses[1]} is unknown to the ledger: `bahefl members list`" in said
+        assert "NotMember" not in said
+
+
 def test_a_second_task_follows_on_the_same_contract(federation: Deployed) -> None:
     """The same sites with the same keys; its folder is another one, and the first task's key shares are gone."""
     federation.whitelist(0, 1, 2)
