@@ -150,7 +150,8 @@ class FederationLedger:
         from bahefl_flwr.ledger.history import History
 
         members = {m.address for m in self.members()}
-        whitelisted = dict.fromkeys(e.values["member"] for e in History(self._connection, self.address).events(name="Whitelisted"))
+        events = History(self._connection, self.address).events(name="Whitelisted")
+        whitelisted = dict.fromkeys(e.values["member"] for e in events)
         return {a: int(cap) for a in whitelisted if a not in members and (cap := self._call("allowance", a))}
 
     def status(self, address: str) -> MemberStatus:
