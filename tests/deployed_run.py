@@ -72,11 +72,13 @@ class Deployed:
         """The administrator admits these sites."""
         administration(self.administrator).whitelist([self.addresses[i] for i in sites], [100] * len(sites))
 
-    def run(self, grid: HomesGrid, *, stop_after: int = 0) -> tuple[BaheflStrategy, RunFolder]:
-        """One driver, as the ServerApp runs it; with `stop_after` it dies when the line of that round is written."""
+    def run(self, grid: HomesGrid, *, stop_after: int = 0, stop_before: int = 0) -> tuple[BaheflStrategy, RunFolder]:
+        """One driver, as the ServerApp runs it; it dies once the line of round `stop_after` is written, or `stop_before` is."""
         folder = secure_run._folder(self.settings, grid.run_id)
 
         def on_round(line: RoundLine) -> None:
+            if line["round"] == stop_before:
+                raise DriverKilled
             folder.append_metrics(line)
             if line["round"] == stop_after:
                 raise DriverKilled

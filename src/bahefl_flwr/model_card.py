@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bahefl_flwr.run_folder import RoundLine
+from bahefl_flwr.run_folder import RoundLine, of_sites
 from bahefl_flwr.setting_groups import DataSettings, ModelSettings, TrainSettings
 from bahefl_flwr.settings import Settings
 from bahefl_flwr.trained import Trained
@@ -152,7 +152,8 @@ def _figures(trained: Trained) -> list[str]:
         ("spurious", "num-spurious"),
     ]
     rows += [(name, str(test[key])) for name, key in counted if key in test]
-    return ["On the sites' own test parts, counts summed over the sites:", "", *_table(("figure", "value"), rows)]
+    whose = of_sites(summary.get("tested")) or "the sites"
+    return [f"On the sites' own test parts, counts summed over {whose}:", "", *_table(("figure", "value"), rows)]
 
 
 def _split(data: DataSettings) -> str:

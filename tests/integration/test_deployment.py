@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from flwr.app import Error, Message
 from flwr.common.config import flatten_dict
 
 from bahefl_flwr import console
@@ -16,6 +17,7 @@ from bahefl_flwr.ledger.node import NodeProcess
 from bahefl_flwr.run_folder import RunFolder, driven
 from bahefl_flwr.settings import compose, from_run_config
 from deployed_run import Deployed, DriverKilled, HomesGrid, deployed, public_key
+from in_process_grid import Deliver
 
 pytestmark = pytest.mark.federation
 
@@ -46,6 +48,26 @@ def task_folder(home: Path) -> str:
     """The only task that a site has taken part in."""
     (folder,) = (home / "runs").iterdir()
     return folder.name
+
+
+def test_figures_that_went_with_a_driver_are_missed_in_words(federation: Deployed) -> None:
+    """Two of three sites told the killed driver how they trained, and what the model is worth: the lines are of the third."""
+    federation.whitelist(0, 1, 2)
+    short = federation.settings.federation.model_copy(update={"rounds": 2})
+    federation.settings = federation.settings.model_copy(update={"federation": short})
+
+    def away(site: int, message: Message, deliver: Deliver) -> Message:
+        asked = message.metadata.message_type == "train" and message.content["config"]["bahefl-number"] == 2
+        return Message(Error(2, "away"), reply_to=message) if asked and site == 2 else deliver(message)
+
+    with pytest.raises(DriverKilled):
+        federation.run(HomesGrid(federation.settings, federation.homes, tamper=away), stop_before=1)
+    strategy, folder = federation.run(HomesGrid(federation.settings, federation.homes))
+    first, second = folder.metrics()
+    assert first["pooled_over"] == {"validation": {"sites": 1, "of": 3}}
+    assert second["pooled_over"] == {"train": {"sites": 1, "of": 3}, "validation": {"sites": 3, "of": 3}}
+    assert (first["restarted"], second["restarted"]) == (True, True)
+    assert strategy.test_metrics
 
 
 def test_other_settings_do_not_go_on_with_a_run(federation: Deployed) -> None:
