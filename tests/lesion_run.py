@@ -93,15 +93,16 @@ def tiny_site(tmp_path: Path, *, data_root: str = "", bias: float = 9.0, tested:
     home = tmp_path / "home"
     folder = home / "runs" / "11111111-0001"
     folder.mkdir(parents=True)
-    entries = {"ledger-url": "http://127.0.0.1:9", "chain-id": 20260, "contract": "0x" + "11" * 20, "data-root": data_root}
+    entries = {"ledger-url": "http://127.0.0.1:9", "chain-id": 7, "contract": "0x" + "22" * 20, "data-root": data_root}
     write_home(home, parsed_site(entries))
     settings = tiny_settings()
     own = {"kind": "folder", "root": data_root} if data_root else {}
     own["cache"] = str(tmp_path / "phantoms")
     keep_settings(folder, settings.model_copy(update={"data": settings.data.model_copy(update=own)}))
     site: Any = SimpleNamespace(
-        journal=Journal(folder / JOURNAL_FILE), addresses=lambda: dict.fromkeys(range(4), "0x" + "aa" * 20)
-    )
+        journal=Journal(folder / JOURNAL_FILE), addresses=lambda: dict.fromkeys(range(4), "0x" + "aa" * 20),
+        ledger=SimpleNamespace(address="0x" + "11" * 20, chain_id=20260),
+    )  # fmt: skip
     view: Any = SimpleNamespace(task=SimpleNamespace(run_digest=RUN_DIGEST))
     models = {1: tiny_model(-9.0, 1), 2: tiny_model(bias, 2)}
     for number, model in models.items():

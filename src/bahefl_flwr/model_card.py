@@ -13,8 +13,9 @@ from bahefl_flwr.lesion.metrics import pooled
 from bahefl_flwr.run_folder import RoundLine, of_sites
 from bahefl_flwr.setting_groups import DataSettings, ModelSettings, TrainSettings
 from bahefl_flwr.settings import Settings
+from bahefl_flwr.site.lineage import Lineage
 from bahefl_flwr.site.state import task_params
-from bahefl_flwr.trained import Run, Trained, Witness
+from bahefl_flwr.trained import Run, Trained
 
 _LIMITS = """\
 ## Intended use
@@ -76,7 +77,7 @@ def card(trained: Trained, file_name: str) -> str:
             *_table(("round", "sites added", "aggregate (CID digest)", "coordinator"), _rounds(trained.run.lines)),
             "",
             f"Whoever has the run folder or its audit bundle can check all of this: `bahefl audit RUN --model {file_name}`.",
-            *([_UNKNOWN] if trained.run.witness else []),
+            *([_UNKNOWN] if trained.run.lineage else []),
             "",
             *_section("Training", _table(("setting", "value"), _told(settings))),
             *_section("Figures", _figures(trained)),
@@ -112,8 +113,8 @@ def _use(model: ModelSettings, file_name: str) -> list[str]:
 
 def _lineage(trained: Trained, digest: str) -> list[tuple[str, str]]:
     run, summary = trained.run, trained.run.summary
-    if run.witness:
-        return _witnessed(trained, run.witness, digest)
+    if run.lineage:
+        return _witnessed(trained, run.lineage, digest)
     ended = f"{summary['outcome']} {summary['reason']}".strip() if summary else "still going on when this was written"
     rows = [
         ("run", f"{run.name}, experiment {run.settings.experiment}: {ended}"),
@@ -129,19 +130,17 @@ def _lineage(trained: Trained, digest: str) -> list[tuple[str, str]]:
     return rows
 
 
-def _witnessed(trained: Trained, witness: Witness, digest: str) -> list[tuple[str, str]]:
+def _witnessed(trained: Trained, lineage: Lineage, digest: str) -> list[tuple[str, str]]:
     """What one site knows for sure: it opened every one of these models itself, and the ledger named the same."""
-    settings, home = trained.run.settings, witness.home
+    settings = trained.run.settings
     params = task_params(settings)
-    state = (
-        "tested by this site as the model that the run chose" if witness.lineage.tested else "its newest; nothing was tested yet"
-    )
+    state = "tested by this site as the model that the run chose" if lineage.tested else "its newest; nothing was tested yet"
     return [
-        ("run", f"`{witness.lineage.run}` (digest), experiment {settings.experiment}: {state}"),
+        ("run", f"`{lineage.run}` (digest), experiment {settings.experiment}: {state}"),
         ("model after round", str(trained.model.round)),
         ("model, SHA-256 of its arrays", f"`{digest}`, as this site opened it and the ledger names it"),
         ("rounds finalised / abandoned", f"{len(trained.run.lines)} / not known to a site"),
-        ("contract", f"`{home.contract}` on chain {home.chain_id}"),
+        ("contract", f"`{lineage.contract}` on chain {lineage.chain_id}"),
         ("keys", f"threshold {params.threshold} of {params.committee} or more; accounts: keys in the sites' own homes"),
     ]
 
@@ -183,8 +182,8 @@ def _figures(trained: Trained) -> list[str]:
 
 def _test(run: Run) -> tuple[Mapping[str, Any], str]:
     """Figures on test parts, and whose they are; none where nothing was measured."""
-    if run.witness:
-        reported = run.witness.lineage.tested[2] if run.witness.lineage.tested else {}
+    if run.lineage:
+        reported = run.lineage.tested[2] if run.lineage.tested else {}
         figures = pooled([reported], "num-examples") if "tp" in reported else {}
         return {k: v for k, v in figures.items() if math.isfinite(v)}, "On the test part of the one site that wrote this:"
     if run.summary is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bahefl_flwr.errors import SettingsError, StoreError
-from bahefl_flwr.homes import SITE_FILE, SiteHome, load_site
+from bahefl_flwr.homes import SITE_FILE
 from bahefl_flwr.run_folder import RoundLine, RunFolder, RunSummary
 from bahefl_flwr.settings import Settings, from_yaml
 from bahefl_flwr.site.lineage import Lineage, read_lineage
@@ -26,27 +26,19 @@ _CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Witness:
-    """What a site's folder of a task says of the run, instead of lines and a summary."""
-
-    lineage: Lineage
-    home: SiteHome
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """A run folder, or a site's folder of its task, read.
 
     Attributes:
       summary: None while the run has not ended, and at a site, which knows no other site's figures.
-      witness: a site's; None in a run folder.
+      lineage: what a site noted instead of lines and summary; None in a run folder.
     """
 
     folder: RunFolder
     settings: Settings
     lines: tuple[RoundLine, ...]
     summary: RunSummary | None
-    witness: Witness | None = None
+    lineage: Lineage | None = None
 
     @property
     def name(self) -> str:
@@ -150,17 +142,18 @@ def _named(run: Run, files: Sequence[Path], digest: str) -> Trained:
 
 def _of_a_home(path: Path) -> str:
     """What a site's folder looks like; the ones there are, if the path is a home."""
-    tasks = ", ".join(sorted(str(task) for task in (path / "runs").glob("*"))) if (path / SITE_FILE).is_file() else ""
     looks = f"of a task (HOME/runs/..., with {SETTINGS_FILE} and {JOURNAL_FILE})"
-    return f"{looks}; this is a home, name one of {tasks or 'its tasks, when it has taken part in one'}" if tasks else looks
+    if not (path / SITE_FILE).is_file():
+        return looks
+    tasks = ", ".join(str(task) for task in sorted((path / "runs").glob("*")))
+    return f"{looks}; this is a home{f', name one of {tasks}' if tasks else ', which has taken part in no task yet'}"
 
 
 def _of_site(folder: Path) -> Trained:
     """The model that the site tested as the run's, or else the newest one; each only if it is the one that the site opened."""
     lineage = read_lineage(folder)
     settings = from_yaml((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-    witness = Witness(lineage=lineage, home=load_site(folder.resolve().parent.parent))
-    run = Run(folder=RunFolder(path=folder), settings=settings, lines=_lines(lineage), summary=None, witness=witness)
+    run = Run(folder=RunFolder(path=folder), settings=settings, lines=_lines(lineage), summary=None, lineage=lineage)
     files = [file for name in (MODEL_FILE, BEST_FILE) if (file := folder / name).is_file()]
     if not files:
         raise StoreError(f"{folder}: there is no {MODEL_FILE}; the same model is at every other site")

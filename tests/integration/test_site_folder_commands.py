@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,9 @@ def test_a_folder_of_neither_kind_is_told_what_both_look_like(tmp_path: Path, ca
     assert f"this is a home, name one of {folder}" in capsys.readouterr().err
     assert console.main(["report", str(folder)]) == 2
     assert "evaluate, predict and export read it" in capsys.readouterr().err
+    shutil.rmtree(folder)
+    assert console.main(["export", str(folder.parent.parent), "z.safetensors"]) == 2
+    assert "this is a home, which has taken part in no task yet" in capsys.readouterr().err
 
 
 @pytest.mark.federation

@@ -25,13 +25,15 @@ class Lineage:
     """The notes of one task, read.
 
     Attributes:
-      run: digest of the run, hexadecimal; every manifest and the ledger's task name it.
+      run: digest of the run, hexadecimal; every manifest and the ledger's task name it. contract, chain_id: the ledger's.
       rounds: what was noted of every finalised round, by number.
       tested: round, digest (hexadecimal) and figures of the model that the site tested last, on its own test part: the one that
         the run chose. None before.
     """
 
     run: str
+    contract: str
+    chain_id: int
     rounds: Mapping[int, Mapping[str, Any]]
     tested: tuple[int, str, Mapping[str, Any]] | None
 
@@ -55,6 +57,8 @@ class Lineage:
 def note_opened(site: Site, view: LedgerView, r: RoundRecord, model: Model) -> None:
     """Note a finalised round and the model after it, which is the one that the ledger names."""
     note = {
+        "contract": site.ledger.address,
+        "chain_id": site.ledger.chain_id,
         "model": model.digest().hex(),
         "aggregate": r.aggregate.hex(),
         "included": list(members_in(members_of(r, r.outcome))),
@@ -74,15 +78,17 @@ def read_lineage(folder: Path) -> Lineage:
     """The notes in a site's folder of a task.
 
     Raises:
-      JournalError: the journal is damaged. StoreError: it has no notes.
+      JournalError: the journal is damaged. StoreError: it has no notes of rounds.
     """
     journal = Journal(folder / JOURNAL_FILE)
     opened, tested = journal.recorded(_OPENED), journal.recorded(_TESTED)
-    runs = {run for run, _, _ in (*opened, *tested)}
-    if len(runs) != 1:
+    if not opened:
         raise StoreError(f"{folder}: the site has opened no round of this task yet, so it has no model but the first weights")
+    (run, _, _), newest = next(reversed(opened.items()))
     return Lineage(
-        run=runs.pop(),
+        run=run,
+        contract=newest["contract"],
+        chain_id=newest["chain_id"],
         rounds={number: note for (_, number, _), note in sorted(opened.items())},
         tested=[(number, note["model"], note["figures"]) for (_, number, _), note in tested.items()][-1] if tested else None,
     )
