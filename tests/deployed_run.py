@@ -23,6 +23,7 @@ from bahefl_flwr.homes import NODE_KEY_FILE, load_administrator, parsed_site
 from bahefl_flwr.run_folder import RoundLine, RunFolder
 from bahefl_flwr.settings import Settings
 from bahefl_flwr.site import secure_client_app
+from bahefl_flwr.site.client_app import ClientFn
 from bahefl_flwr.strategy import BaheflStrategy
 from federation_run import KnownClient, well_behaved
 from in_process_grid import InProcessGrid, Tamper, plain_delivery
@@ -33,8 +34,10 @@ PASSPHRASE = "five random words are good"
 class HomesGrid(InProcessGrid):
     """Nodes with a home each, that are known by their SuperNodes' keys."""
 
-    def __init__(self, settings: Settings, homes: Sequence[Path], *, tamper: Tamper = plain_delivery) -> None:
-        client_app = secure_client_app(client_fn)
+    def __init__(
+        self, settings: Settings, homes: Sequence[Path], *, tamper: Tamper = plain_delivery, client_fn: ClientFn | None = None
+    ) -> None:
+        client_app = secure_client_app(client_fn or known_client)
         super().__init__(client_app, len(homes), dict(settings.flat()), tamper=tamper)
         self.keys = {1000 + i: public_key(home) for i, home in enumerate(homes)}
         for context, home in zip(self._sites.values(), homes, strict=True):
@@ -44,7 +47,7 @@ class HomesGrid(InProcessGrid):
         return [SimpleNamespace(node_id=node, public_key=self.keys[node]) for node in self.get_node_ids()]
 
 
-def client_fn(context: Context) -> NumPyClient:
+def known_client(context: Context) -> NumPyClient:
     """As in federation_run.py; whose update it makes is told by the partition."""
     return KnownClient(int(context.node_config["partition-id"]), well_behaved)
 
@@ -72,11 +75,18 @@ class Deployed:
         """The administrator admits these sites."""
         administration(self.administrator).whitelist([self.addresses[i] for i in sites], [100] * len(sites))
 
-    def run(self, grid: HomesGrid, *, stop_after: int = 0) -> tuple[BaheflStrategy, RunFolder]:
-        """One driver, as the ServerApp runs it; with `stop_after` it dies when the line of that round is written."""
+    def shorten(self, rounds: int) -> None:
+        """Runs from now on are of so many rounds."""
+        shorter = self.settings.federation.model_copy(update={"rounds": rounds})
+        self.settings = self.settings.model_copy(update={"federation": shorter})
+
+    def run(self, grid: HomesGrid, *, stop_after: int = 0, stop_before: int = 0) -> tuple[BaheflStrategy, RunFolder]:
+        """One driver, as the ServerApp runs it; it dies once the line of round `stop_after` is written, or `stop_before` is."""
         folder = secure_run._folder(self.settings, grid.run_id)
 
         def on_round(line: RoundLine) -> None:
+            if line["round"] == stop_before:
+                raise DriverKilled
             folder.append_metrics(line)
             if line["round"] == stop_after:
                 raise DriverKilled
@@ -91,8 +101,14 @@ class DriverKilled(BaseException):
     """Ends a driver where it stands."""
 
 
-def deployed(folder: Path, ledger_url: str, *overrides: str, sites: int = 3) -> Deployed:
-    """A contract, a store in a folder that all sites share, and homes; nobody is whitelisted yet."""
+def deployed(
+    folder: Path, ledger_url: str, *overrides: str, sites: int = 3, data_roots: Sequence[Path] | None = None
+) -> Deployed:
+    """A contract, a store in a folder that all sites share, and homes; nobody is whitelisted yet.
+
+    Args:
+      data_roots: folder of each site's own slices.
+    """
     secret = folder / "passphrase"
     secret.write_text(PASSPHRASE)
     secret.chmod(0o600)
@@ -107,7 +123,10 @@ def deployed(folder: Path, ledger_url: str, *overrides: str, sites: int = 3) -> 
     homes = [folder / f"site-{i}" for i in range(sites)]
     entries = {"ledger-url": ledger_url, "chain-id": 20260, "contract": found.contract, "passphrase-file": str(secret),
                "store-path": str(folder / "store"), "confirmations": 0, "sketch-parameters": 1}  # fmt: skip
-    addresses = [make_site(home, parsed_site(entries)).address for home in homes]
+    roots = [str(root) for root in data_roots or ()] or [""] * sites
+    addresses = [
+        make_site(home, parsed_site({**entries, "data-root": root})).address for home, root in zip(homes, roots, strict=True)
+    ]
     return Deployed(folder=folder, homes=homes, addresses=addresses, settings=run_settings(administrator))
 
 

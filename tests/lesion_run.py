@@ -1,25 +1,38 @@
-"""A run folder as a tiny run of the lesion application leaves it, written by hand: no ledger, no training."""
+"""A run folder as a tiny run of the lesion application leaves it, and a site's: written by hand, no ledger, no training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 
+from bahefl_flwr.homes import parsed_site, write_home
+from bahefl_flwr.journal import Journal
 from bahefl_flwr.lesion import model as lesion_model
+from bahefl_flwr.lesion.metrics import Evaluation, PixelCounts, to_metrics
+from bahefl_flwr.records import RoundPhase
 from bahefl_flwr.run_folder import RunFolder, create, summarise
 from bahefl_flwr.settings import Settings, compose
-from bahefl_flwr.site.model import Model, save_model
+from bahefl_flwr.site.lineage import note_opened, note_tested
+from bahefl_flwr.site.model import BEST_FILE, MODEL_FILE, Model, save_model
+from bahefl_flwr.site.state import JOURNAL_FILE, keep_settings
+from round_views import round_
 from run_lines import line
 
 TINY = (
     "experiment=smoke", "federation.sites=3", "data.image_size_px=32", "model.depth=3", "model.width=4", "data.slices=60",
     "train.device=cpu",
 )  # fmt: skip
+RUN_DIGEST = b"\xee" * 32
+_PIXELS = PixelCounts(tp=30, fp=10, fn=10, tn=974)
+SITE_TEST: Any = {
+    **to_metrics(Evaluation(pixels=_PIXELS, slices=1, positive_slices=1, dice_sum=0.75)), "loss": 0.5, "num-examples": 1,
+}  # fmt: skip
 TEST = {"tp": 300, "fp": 100, "fn": 50, "tn": 9790, "dice": 0.8, "precision": 0.75, "recall": 0.857, "mean-hd95-px": 4.5}
 
 
@@ -68,6 +81,37 @@ def tiny_run(
             "model_digest": model.digest().hex(), "key_mode": "threshold 2 of 3", "account_keys": "throw-away keys",
         }  # fmt: skip
         folder.write_summary(summary)
+    return folder
+
+
+def tiny_site(tmp_path: Path, *, data_root: str = "", bias: float = 9.0, tested: int = 2) -> Path:
+    """What a site keeps of a task of two rounds in its home; it took part with `tiny_settings`.
+
+    Args:
+      tested: round of the model that the site tested as the run's: 2, or 1, whose model finds nothing; 0 before the end.
+    """
+    home = tmp_path / "home"
+    folder = home / "runs" / "11111111-0001"
+    folder.mkdir(parents=True)
+    entries = {"ledger-url": "http://127.0.0.1:9", "chain-id": 7, "contract": "0x" + "22" * 20, "data-root": data_root}
+    write_home(home, parsed_site(entries))
+    settings = tiny_settings()
+    own = {"kind": "folder", "root": data_root} if data_root else {}
+    own["cache"] = str(tmp_path / "phantoms")
+    keep_settings(folder, settings.model_copy(update={"data": settings.data.model_copy(update=own)}))
+    site: Any = SimpleNamespace(
+        journal=Journal(folder / JOURNAL_FILE), addresses=lambda: dict.fromkeys(range(4), "0x" + "aa" * 20),
+        ledger=SimpleNamespace(address="0x" + "11" * 20, chain_id=20260),
+    )  # fmt: skip
+    view: Any = SimpleNamespace(task=SimpleNamespace(run_digest=RUN_DIGEST))
+    models = {1: tiny_model(-9.0, 1), 2: tiny_model(bias, 2)}
+    for number, model in models.items():
+        ended = round_(RoundPhase.FINALIZED, number=number, included=0b111, aggregate=b"\xcd" * 32)
+        note_opened(site, view, ended, model)
+    save_model(models[2], folder / MODEL_FILE)
+    save_model(models[1], folder / BEST_FILE)
+    if tested:
+        note_tested(site, RUN_DIGEST, models[tested], SITE_TEST)
     return folder
 
 

@@ -5,10 +5,6 @@ Plain assignments, because Flower reads this file's syntax tree; heavy imports w
 
 from __future__ import annotations
 
-import operator
-from functools import reduce
-from typing import Any
-
 from flwr.app import Context, MetricRecord, RecordDict
 from flwr.client import Client, NumPyClient
 from flwr.serverapp import Grid, ServerApp
@@ -44,17 +40,6 @@ def main(grid: Grid, context: Context) -> None:
 
 def pooled_evaluation(records: list[RecordDict], weighted_by_key: str) -> MetricRecord:
     """Sum the sites' exact pixel counts and compute the figures from the sums (docs/lesion.md); the loss is per example."""
-    from bahefl_flwr.lesion.metrics import from_metrics, to_metrics
+    from bahefl_flwr.lesion.metrics import pooled
 
-    sites: list[dict[str, Any]] = [dict(record["metrics"].items()) for record in records]
-    total = reduce(operator.add, (from_metrics(site) for site in sites))
-    examples = sum(int(site[weighted_by_key]) for site in sites)
-    loss = sum(float(site["loss"]) * int(site[weighted_by_key]) for site in sites) / examples
-    ratios = {name: getattr(total.pixels, name) for name in ("dice", "precision", "recall", "score")}
-    means = {
-        "mean-dice-of-positive-slices": total.mean_dice_of_positive_slices,
-        "mean-hd95-px": total.mean_hd95_px,
-        "mean-penalised-hd95-px": total.mean_penalised_hd95_px,
-    }
-    sums: dict[str, Any] = to_metrics(total)
-    return MetricRecord({**sums, **ratios, **means, "loss": loss, weighted_by_key: examples})
+    return MetricRecord(pooled([dict(record["metrics"].items()) for record in records], weighted_by_key))

@@ -5,7 +5,7 @@ What an operator decides stands there and nowhere else: nothing of it comes thro
     HOME/site.yaml | administrator.yaml     this file's subject
     HOME/identity/                          keys of the ledger account (`identity.py`)
     HOME/supernode.key, supernode.key.pub   a site's: what its SuperNode authenticates with
-    HOME/runs/                              a site's: journal, key shares and models of each task
+    HOME/runs/                              a site's: settings, journal, key shares and models of each task
 """
 
 from __future__ import annotations

@@ -71,6 +71,15 @@ class Journal:
         text = self._texts.get(key)
         return None if text is None else _result_of(text)
 
+    def recorded(self, action: str) -> dict[Key, dict[str, Any]]:
+        """Every record of an action, of whatever run and round, in the order in which they were made.
+
+        Raises:
+          JournalError: the file is damaged.
+        """
+        self._catch_up()
+        return {key: _result_of(text) for key, text in self._texts.items() if key[2] == action}
+
     def put(self, key: Key, result: Mapping[str, Any]) -> None:
         """Record `result`; when this returns, it survives a crash. Recording the same result again does nothing.
 

@@ -15,7 +15,7 @@ from rich.status import Status
 from rich.text import Text
 
 from bahefl_flwr.lesion.metrics import collapse
-from bahefl_flwr.run_folder import RoundLine, RunSummary, attack_told, best_told, outcome_told
+from bahefl_flwr.run_folder import RoundLine, RunSummary, attack_told, best_told, fewer_told, of_sites, outcome_told
 
 # Heading and width; rows are printed one by one, so that a log file and a terminal show the same columns.
 _COLUMNS = (
@@ -86,6 +86,8 @@ class LiveView:
             self._print(Text(f"       abandoned: {line['abandoned']}", style="red"))
         for index, reason in line["excluded"].items():
             self._print(Text(f"       site {index} left out: {reason}", style="yellow"))
+        for fewer in fewer_told(line):
+            self._print(Text(f"       {fewer}", style="yellow"))
         if answer := collapse(line["validation"]):
             advice = "if the next rounds do so too, lower train.lr or train.dice_early"
             self._print(Text(f"       collapsed: the model answers {answer} for every pixel; {advice}", style="red"))
@@ -166,7 +168,8 @@ def _result_rows(summary: RunSummary, folder: Path, report: Path | None) -> list
         names = [name for name in ("dice", "precision", "recall", "loss") if name in test]
         if "dice" not in test:
             names = ["loss", *(name for name in test if name not in _NO_FIGURES)] if "loss" in test else []
-        rows.append(("test", ", ".join(f"{name} {test[name]:.4f}" for name in names)))
+        fewer = of_sites(summary.get("tested"))
+        rows.append(("test", ", ".join([*(f"{name} {test[name]:.4f}" for name in names), *([f"of {fewer}"] if fewer else [])])))
     if attack := summary.get("attack"):
         rows.append(("attack", attack_told(attack)))
     if ledger := summary.get("ledger"):

@@ -1,17 +1,21 @@
 """The card that goes with an exported model: where it comes from, what it can do, and what it must not be used for.
 
-Says only what the run folder says. Nothing is measured here.
+Says only what the folder says, a run's or a site's, and what a site's does not say. Nothing is measured here.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bahefl_flwr.run_folder import RoundLine
+from bahefl_flwr.lesion.metrics import pooled
+from bahefl_flwr.run_folder import RoundLine, of_sites
 from bahefl_flwr.setting_groups import DataSettings, ModelSettings, TrainSettings
 from bahefl_flwr.settings import Settings
-from bahefl_flwr.trained import Trained
+from bahefl_flwr.site.lineage import Lineage
+from bahefl_flwr.site.state import task_params
+from bahefl_flwr.trained import Run, Trained
 
 _LIMITS = """\
 ## Intended use
@@ -26,6 +30,10 @@ Research on federated learning, and on the segmentation of COVID-19 lesions in a
 - It judges slices one by one and does not know the volume around them, other diseases, or when it should abstain.
 - A model can reveal something about the slices it learned from. Encryption protected the updates on their way, not this file.
 """
+_UNKNOWN = (
+    "This card was written from the folder of one site. Not known there: rounds that were abandoned, how the run ended, the "
+    "ledger's block, and what the model is worth at the other sites; the run folder has all of it."
+)
 _PHANTOM = (
     "**It was trained on generated phantoms, not on patients**: it shows that the system works and is of no use on real CT."
 )
@@ -69,6 +77,7 @@ def card(trained: Trained, file_name: str) -> str:
             *_table(("round", "sites added", "aggregate (CID digest)", "coordinator"), _rounds(trained.run.lines)),
             "",
             f"Whoever has the run folder or its audit bundle can check all of this: `bahefl audit RUN --model {file_name}`.",
+            *([_UNKNOWN] if trained.run.lineage else []),
             "",
             *_section("Training", _table(("setting", "value"), _told(settings))),
             *_section("Figures", _figures(trained)),
@@ -104,6 +113,8 @@ def _use(model: ModelSettings, file_name: str) -> list[str]:
 
 def _lineage(trained: Trained, digest: str) -> list[tuple[str, str]]:
     run, summary = trained.run, trained.run.summary
+    if run.lineage:
+        return _witnessed(trained, run.lineage, digest)
     ended = f"{summary['outcome']} {summary['reason']}".strip() if summary else "still going on when this was written"
     rows = [
         ("run", f"{run.name}, experiment {run.settings.experiment}: {ended}"),
@@ -119,6 +130,21 @@ def _lineage(trained: Trained, digest: str) -> list[tuple[str, str]]:
     return rows
 
 
+def _witnessed(trained: Trained, lineage: Lineage, digest: str) -> list[tuple[str, str]]:
+    """What one site knows for sure: it opened every one of these models itself, and the ledger named the same."""
+    settings = trained.run.settings
+    params = task_params(settings)
+    state = "tested by this site as the model that the run chose" if lineage.tested else "its newest; nothing was tested yet"
+    return [
+        ("run", f"`{lineage.run}` (digest), experiment {settings.experiment}: {state}"),
+        ("model after round", str(trained.model.round)),
+        ("model, SHA-256 of its arrays", f"`{digest}`, as this site opened it and the ledger names it"),
+        ("rounds finalised / abandoned", f"{len(trained.run.lines)} / not known to a site"),
+        ("contract", f"`{lineage.contract}` on chain {lineage.chain_id}"),
+        ("keys", f"threshold {params.threshold} of {params.committee} or more; accounts: keys in the sites' own homes"),
+    ]
+
+
 def _count(lines: Iterable[RoundLine], finalised: bool) -> int:
     return sum(bool(line["finalised"]) is finalised for line in lines)
 
@@ -132,10 +158,9 @@ def _rounds(lines: Sequence[RoundLine]) -> list[tuple[str, ...]]:
 
 
 def _figures(trained: Trained) -> list[str]:
-    summary = trained.run.summary
-    if summary is None or not summary["test"]:
+    test, whose = _test(trained.run)
+    if not test:
         return ["No test figures: the run had not ended, or no site could measure."]
-    test = summary["test"]
     named = [
         ("pooled Dice (F1 over all pixels)", "dice"),
         ("pooled precision", "precision"),
@@ -152,7 +177,19 @@ def _figures(trained: Trained) -> list[str]:
         ("spurious", "num-spurious"),
     ]
     rows += [(name, str(test[key])) for name, key in counted if key in test]
-    return ["On the sites' own test parts, counts summed over the sites:", "", *_table(("figure", "value"), rows)]
+    return [whose, "", *_table(("figure", "value"), rows)]
+
+
+def _test(run: Run) -> tuple[Mapping[str, Any], str]:
+    """Figures on test parts, and whose they are; none where nothing was measured."""
+    if run.lineage:
+        reported = run.lineage.tested[2] if run.lineage.tested else {}
+        figures = pooled([reported], "num-examples") if "tp" in reported else {}
+        return {k: v for k, v in figures.items() if math.isfinite(v)}, "On the test part of the one site that wrote this:"
+    if run.summary is None:
+        return {}, ""
+    whose = of_sites(run.summary.get("tested")) or "the sites"
+    return run.summary["test"], f"On the sites' own test parts, counts summed over {whose}:"
 
 
 def _split(data: DataSettings) -> str:

@@ -22,6 +22,7 @@ from bahefl_flwr.records import (
     members_of,
 )
 from bahefl_flwr.replies import Numbers, Reply
+from bahefl_flwr.run_folder import Pooled
 from bahefl_flwr.untrusted_json import read_json
 
 _TRAIN_PHASES = ("open", "evaluate", "train", "encrypt", "commit")
@@ -34,7 +35,7 @@ class RoundFigures:
 
     Attributes:
       trained: each site's own training metrics; a round may ask for them more than once.
-      train: their aggregate.
+      train: their aggregate. pooled: of how many of them.
       screening: what the last coordinator that judged says it saw and decided (screening/summary.py). Of an aggregate its digest
         covers it; of one that could not be made, nobody has checked it.
     """
@@ -44,6 +45,7 @@ class RoundFigures:
     gas: int = 0
     trained: dict[int, Numbers] = field(default_factory=dict)
     train: dict[str, float] = field(default_factory=dict)
+    pooled: int = 0
     screening: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -97,12 +99,18 @@ def round_line(
     figures: RoundFigures,
     evaluation: Mapping[str, float | int],
     by_site: Mapping[int, Mapping[str, float | int]],
+    validated: Pooled | None = None,
+    *,
+    restarted: bool = False,
 ) -> dict[str, Any]:
     """The line of `metrics.jsonl` for a round that has ended.
 
     Args:
-      evaluation: figures of the opened model over all sites. by_site: the same per member index.
+      evaluation: figures of the opened model over all sites. by_site: the same per member index. validated: over how many.
+      restarted: `figures` begin within the round.
     """
+    committed = len(members_in(ended.round.committed))
+    trained: Pooled | None = {"sites": figures.pooled, "of": max(committed, figures.pooled)} if figures.train else None
     return {
         **_who(ended),
         **_what_became(ended.round, figures),
@@ -112,6 +120,8 @@ def round_line(
         "train_loss": figures.train.get("loss"),
         "validation": dict(evaluation),
         "sites": {str(member): dict(figures) for member, figures in sorted(by_site.items())},
+        "pooled_over": {phase: p for phase, p in (("train", trained), ("validation", validated)) if p},
+        "restarted": restarted,
         **_digests(ended),
         "notes": figures.notes,
     }

@@ -32,8 +32,16 @@ _PUBLIC = 0o644
 # One line of `metrics.jsonl`: a round that ended, as `round_log.round_line` builds it. Used here and by the views:
 # round, finalised, abandoned (reason or ""), attempt, coordinator {index, address}, committed and included (member indices),
 # excluded {index: reason}, train_loss, validation {loss, dice, recall, score, ...} (empty where not measured),
-# seconds {phase, total}, bytes {kind}, gas {total}.
+# pooled_over {train, validation: Pooled}, seconds {phase, total}, bytes {kind}, gas {total}; restarted: a driver began within the
+# round, and knows of seconds, bytes, gas and training only what came after; elapsed: seconds that drivers of the run took so far.
 RoundLine = Mapping[str, Any]
+
+
+class Pooled(TypedDict):
+    """Of how many sites figures are, and of how many they would be had all answered that were to."""
+
+    sites: int
+    of: int
 
 
 class Best(TypedDict):
@@ -43,6 +51,7 @@ class Best(TypedDict):
     score: float
     dice: NotRequired[float]
     recall: NotRequired[float]
+    pooled_over: NotRequired[Pooled]
 
 
 class LedgerFacts(TypedDict):
@@ -81,11 +90,12 @@ class Chosen(TypedDict):
 
 
 class RunSummary(TypedDict):
-    """`summary.json`. A run with one finalised round at least is completed, early or not.
+    """`summary.json`, of the whole run, however many drivers it took.
 
-    `rounds` counts the finalised rounds, `abandoned` those that gave no model; `asked` is how many had to be finalised (not there
-    if an error ended the run). `reason` says why the run ended early, "" if it did not; `test` is the chosen model's on the
-    test parts.
+    With one finalised round at least it is completed, early or not. `rounds` counts the finalised rounds, `abandoned` those that
+    gave no model; `asked` is how many had to be finalised (not there if an error ended the run). `reason` says why the run ended
+    early, "" if it did not; `test` is the chosen model's on the test parts of `tested` sites. `seconds` are all drivers'; of one
+    that was killed, up to the last line that it wrote.
     """
 
     experiment: str
@@ -97,6 +107,7 @@ class RunSummary(TypedDict):
     test: Mapping[str, float]
     seconds: float
     asked: NotRequired[int]
+    tested: NotRequired[Pooled]
     chosen: NotRequired[Chosen]
     ledger: NotRequired[LedgerFacts]
     attack: NotRequired[AttackFacts]
@@ -284,7 +295,21 @@ def round_told(line: RoundLine) -> str:
     if not line["finalised"]:
         return f"round {line['round']} was abandoned: {line['abandoned']}"
     left_out = "".join(f"; site {member} left out: {reason}" for member, reason in line["excluded"].items())
-    return f"round {line['round']} finalised: {len(line['included'])} of {len(line['committed'])} updates{left_out}"
+    fewer = "".join(f"; {text}" for text in fewer_told(line))
+    return f"round {line['round']} finalised: {len(line['included'])} of {len(line['committed'])} updates{left_out}{fewer}"
+
+
+def fewer_told(line: RoundLine) -> tuple[str, ...]:
+    """What figures of a round are of fewer sites than they should be, each as a phrase; and that a driver began within it."""
+    pooled = {phase: of_sites(p) for phase, p in line.get("pooled_over", {}).items()}
+    told = tuple(f"{phase} figures of {fewer}" for phase, fewer in pooled.items() if fewer)
+    restarted = ("seconds, bytes and gas since a driver was restarted",) if line.get("restarted") else ()
+    return told + restarted
+
+
+def of_sites(pooled: Pooled | None) -> str:
+    """`2 of 3 sites` where figures are of fewer than they should be, else nothing."""
+    return f"{pooled['sites']} of {pooled['of']} sites" if pooled and pooled["sites"] < pooled["of"] else ""
 
 
 def rounds_told(summary: RunSummary) -> str:
@@ -305,6 +330,8 @@ def best_told(best: Best) -> str:
     figures = [f"score {best['score']:.4f}"]
     if "dice" in best and "recall" in best:
         figures += [f"pooled Dice {best['dice']:.4f}", f"recall {best['recall']:.4f}"]
+    if fewer := of_sites(best.get("pooled_over")):
+        figures.append(f"of {fewer}")
     return ", ".join(figures)
 
 
@@ -313,6 +340,8 @@ def _best(line: RoundLine) -> Best:
     best: Best = {"round": line["round"], "score": validation["score"]}
     if "dice" in validation and "recall" in validation:
         best |= {"dice": validation["dice"], "recall": validation["recall"]}
+    if pooled := line.get("pooled_over", {}).get("validation"):
+        best["pooled_over"] = pooled
     return best
 
 

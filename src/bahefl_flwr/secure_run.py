@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from flwr.app import Context
 
 from bahefl_flwr import logs, run_folder
-from bahefl_flwr.errors import AlreadyDriven
+from bahefl_flwr.errors import AlreadyDriven, LedgerUnreachable
 from bahefl_flwr.federation import Federation, open_federation, run_goes_on
 from bahefl_flwr.live import LiveView
 from bahefl_flwr.metrics import VARIABLE as METRICS
 from bahefl_flwr.metrics import DriverMetrics
-from bahefl_flwr.run_folder import AttackFacts, RoundLine, RunFolder, RunSummary
+from bahefl_flwr.run_folder import AttackFacts, Pooled, RoundLine, RunFolder, RunSummary
 from bahefl_flwr.settings import Settings
 
 _ACCOUNT_KEYS = {"automatic": "throw-away keys of a simulation", "registrar": "keys in the sites' own homes"}
@@ -34,11 +34,12 @@ class Ending:
     """What a task came to.
 
     Attributes:
-      test: figures of the chosen model on the sites' test parts.
+      test: figures of the chosen model on the sites' test parts. tested: of how many sites they are.
       final_model, chosen_model: digests in hexadecimal, "" if no site named one. best_round: 0 where no round had a score.
     """
 
     test: Mapping[str, float | int]
+    tested: Pooled
     final_model: str
     chosen_model: str
     best_round: int
@@ -66,20 +67,23 @@ def secure_run(context: Context, settings: Settings, conduct: Conduct) -> None:
 
 def _drive(context: Context, settings: Settings, conduct: Conduct, metrics: DriverMetrics, *, quiet: bool) -> None:
     """The run itself. `quiet`: nothing is printed, because the log is what is read."""
-    started = time.monotonic()
     folder = _folder(settings, context.run_id)
+    started = time.monotonic() - _spent_s(folder)
     live = LiveView(quiet=quiet)
     live.say(f"run folder {folder.path}")
 
     def on_round(line: RoundLine) -> None:
-        folder.append_metrics(line)
+        folder.append_metrics({**line, "elapsed": round(time.monotonic() - started, 1)})
         metrics.round(line)
         _log.info(run_folder.round_told(line), extra=_figures(line))
         live.round(line)
 
     try:
         with run_folder.driven(folder), live.attached(), open_federation(settings, folder.path) as federation:
-            ending = conduct(federation, on_round, folder.metrics())
+            before = folder.metrics()
+            for line in before:
+                live.round(line)
+            ending = conduct(federation, on_round, before)
             summary = _summary(federation, ending, folder, time.monotonic() - started)
     except AlreadyDriven:
         raise
@@ -92,6 +96,8 @@ def _drive(context: Context, settings: Settings, conduct: Conduct, metrics: Driv
             folder.metrics(), experiment=settings.experiment, seconds=seconds, reason=str(error), failed=True
         )
         _finish(summary, folder, live)
+        if isinstance(error, LedgerUnreachable):
+            live.say(f"once the ledger answers, `bahefl resume {folder.path}` goes on with this run")
         raise
     _finish(summary, folder, live)
 
@@ -105,6 +111,12 @@ def _folder(settings: Settings, run_id: int) -> RunFolder:
                 run_folder.lead_to(begun, run.root, run_id)
                 break
     return run_folder.create(run.root, run.name, run_id, settings.yaml())
+
+
+def _spent_s(folder: RunFolder) -> float:
+    """Seconds that earlier drivers of this run took, as far as they told."""
+    ended, lines = folder.summary(), folder.metrics()
+    return max(ended["seconds"] if ended else 0.0, float(lines[-1].get("elapsed", 0.0)) if lines else 0.0)
 
 
 def _figures(line: RoundLine) -> dict[str, float]:
@@ -134,6 +146,8 @@ def _summary(federation: Federation, ending: Ending, folder: RunFolder, seconds:
         test=ending.test,
         reason=view.task.end_reason,
     )
+    if ending.test:
+        summary["tested"] = ending.tested
     if federation.settings.attack.name != "none":
         summary["attack"] = _attack(federation, lines)
     summary["asked"] = view.task.rounds

@@ -12,6 +12,7 @@ from flwr.app import MetricRecord, RecordDict
 
 from bahefl_flwr._flwr_deployment import aggregate_metricrecords
 from bahefl_flwr.replies import Numbers
+from bahefl_flwr.run_folder import Pooled
 
 MetricsAggregation = Callable[[list[RecordDict], str], MetricRecord]
 EXAMPLES = "num-examples"
@@ -26,7 +27,8 @@ def weighted_mean(records: list[RecordDict], weighted_by_key: str) -> MetricReco
 
 def aggregated(phase: str, aggregate: MetricsAggregation, by_site: Mapping[int, Numbers]) -> Numbers:
     """Aggregate over the sites whose metrics can be: a figure that cannot never ends a run that trains well."""
-    records = _comparable(phase, by_site)
+    _warn(phase, by_site)
+    records = [RecordDict({"metrics": MetricRecord(dict(by_site[m]))}) for m in comparable(by_site)]
     if not records:
         return {}
     try:
@@ -36,19 +38,30 @@ def aggregated(phase: str, aggregate: MetricsAggregation, by_site: Mapping[int, 
         return {}
 
 
-def _comparable(phase: str, by_site: Mapping[int, Numbers]) -> list[RecordDict]:
-    """What most sites report the same keys of, from at least one example; other sites are left out, with a warning."""
-    weightless = [m for m, n in by_site.items() if n and n.get(EXAMPLES, 1) < 1]
+def comparable(by_site: Mapping[int, Numbers]) -> tuple[int, ...]:
+    """The sites that are pooled: their keys are those of most, with the number of examples, at least one, among them."""
+    weighed = {m: frozenset(numbers) for m, numbers in by_site.items() if numbers and not _weightless(numbers)}
+    shapes = list(weighed.values())
+    usual = max(set(shapes), key=shapes.count, default=frozenset[str]())
+    return tuple(m for m, shape in weighed.items() if shape == usual) if EXAMPLES in usual else ()
+
+
+def pooled(by_site: Mapping[int, Numbers], asked: int = 0) -> Pooled:
+    """Of how many sites an aggregate is, where `asked` were to report."""
+    sites = len(comparable(by_site))
+    return {"sites": sites, "of": max(asked, sites)}
+
+
+def _weightless(numbers: Numbers) -> bool:
+    return bool(numbers) and numbers.get(EXAMPLES, 1) < 1
+
+
+def _warn(phase: str, by_site: Mapping[int, Numbers]) -> None:
+    """Name the sites that are left out."""
+    weightless = [m for m, numbers in by_site.items() if _weightless(numbers)]
     if weightless:
         _log.warning("%s metrics of sites %s claim to come from less than one example and are left out", phase, weightless)
-    by_site = {m: numbers for m, numbers in by_site.items() if m not in weightless}
-    shapes = [frozenset(numbers) for numbers in by_site.values() if numbers]
-    if not shapes:
-        return []
-    usual = max(set(shapes), key=shapes.count)
-    odd = [m for m, numbers in by_site.items() if numbers and frozenset(numbers) != usual]
-    if odd:
+    pooled = comparable(by_site)
+    odd = [m for m, numbers in by_site.items() if numbers and m not in (*pooled, *weightless)]
+    if pooled and odd:
         _log.warning("%s metrics of sites %s have other keys than the rest and are left out", phase, odd)
-    if EXAMPLES not in usual:
-        return []
-    return [RecordDict({"metrics": MetricRecord(dict(n))}) for n in by_site.values() if frozenset(n) == usual]

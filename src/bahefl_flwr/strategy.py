@@ -22,11 +22,11 @@ from bahefl_flwr.federation import Federation
 from bahefl_flwr.records import LedgerView, RoundPhase, RoundRecord, members_in
 from bahefl_flwr.replies import Config, Numbers, Reply, ask, request_config
 from bahefl_flwr.round_log import Ended, RoundFigures, round_line, why_abandoned
-from bahefl_flwr.run_folder import RoundLine
+from bahefl_flwr.run_folder import Pooled, RoundLine
 from bahefl_flwr.secure_run import Ending, OnRound, secure_run
 from bahefl_flwr.settings import Scalar, from_run_config
 from bahefl_flwr.site.selection import BEST_ROUND
-from bahefl_flwr.site_metrics import EXAMPLES, MetricsAggregation, aggregated, weighted_mean
+from bahefl_flwr.site_metrics import EXAMPLES, MetricsAggregation, aggregated, pooled, weighted_mean
 from bahefl_flwr.steps import EVALUATE, EVALUATION, Action, Ask
 from bahefl_flwr.strategy_options import client_config, least, refuse_what_cannot_be, share
 from bahefl_flwr.task import gather, rounds_before
@@ -113,6 +113,8 @@ class BaheflStrategy(Strategy):
         self._best: tuple[float, int] = (float("-inf"), 0)
         self._worse_in_a_row = 0
         self._reported = 0
+        self._open_before = 0
+        self._tested = pooled({}, 0)
         self._refusals: dict[int, str] = {}
         self._told: set[str] = set()
         self._remember(rounds_before)
@@ -204,6 +206,7 @@ class BaheflStrategy(Strategy):
 
     def _conduct(self, federation: Federation, grid: Grid, timeout_s: float) -> Ending:
         self.summary()
+        self._open_before = federation.ledger.view().round.number
         self._nodes = gather(federation, grid, self.min_available_nodes, self._rounds)
         Driver(
             federation.ledger, grid, self._nodes, client_config=self._client_config, on_replies=self._on_replies,
@@ -213,8 +216,9 @@ class BaheflStrategy(Strategy):
         self._evaluate_final(grid, timeout_s)
         self._write_unevaluated()
         return Ending(
-            test=self.test_metrics, final_model=self.final_model, chosen_model=self.chosen_model, best_round=self.best_round
-        )
+            test=self.test_metrics, tested=self._tested, final_model=self.final_model, chosen_model=self.chosen_model,
+            best_round=self.best_round,
+        )  # fmt: skip
 
     def _client_config(self, view: LedgerView, action: Action, member: int) -> Mapping[str, Scalar]:
         when = {"server-round": view.finalized_count + 1, "rounds": view.task.rounds}
@@ -247,9 +251,10 @@ class BaheflStrategy(Strategy):
         if command.action is Action.TRAIN:
             metrics = aggregated("train", self.train_metrics_aggr_fn, figures.trained)
             figures.train.update(metrics)
+            figures.pooled = pooled(figures.trained)["sites"]
             self.result.train_metrics_clientapp[view.finalized_count + 1] = MetricRecord(dict(metrics))
             self._refusals |= {m: reply.error for m, reply in replies.items() if not reply.ok}
-            self._on_evaluation(replies)
+            self._on_evaluation(replies, len(self._evaluators(view, members_in(view.round.selected))))
 
     def _tell(self, replies: Mapping[int, Reply]) -> None:
         """What sites note is shown once: the next round's differs in its figures only."""
@@ -274,8 +279,8 @@ class BaheflStrategy(Strategy):
             r, self._unevaluated = self._unevaluated, None
             self._write_line(r, {}, {})
 
-    def _on_evaluation(self, replies: Mapping[int, Reply]) -> None:
-        """Sites evaluated the newest finalised model; with that, the line of its round is complete."""
+    def _on_evaluation(self, replies: Mapping[int, Reply], asked: int) -> None:
+        """Sites evaluated the newest finalised model, `asked` were to; with that, the line of its round is complete."""
         r = self._unevaluated
         number = r.number if r else 0
         fresh = {m: reply for m, reply in replies.items() if reply.ok and reply.evaluation.get("model-round") == number}
@@ -289,7 +294,7 @@ class BaheflStrategy(Strategy):
             by_site = {
                 m: aggregated("evaluation", self.evaluate_metrics_aggr_fn, {m: figures}) for m, figures in evaluations.items()
             }
-            self._write_line(r, metrics, by_site)
+            self._write_line(r, metrics, by_site, pooled(evaluations, asked))
             self._stop_early(number, metrics.get("score"))
 
     def _compare(self, number: int, score: object) -> None:
@@ -306,10 +311,13 @@ class BaheflStrategy(Strategy):
             reason = f"early stopping: no better score than round {self._best[1]}'s in {patience} evaluated rounds"
             end_task(self.federation.ledger, reason)
 
-    def _write_line(self, r: RoundRecord, evaluation: Numbers, by_site: Mapping[int, Numbers]) -> None:
+    def _write_line(
+        self, r: RoundRecord, evaluation: Numbers, by_site: Mapping[int, Numbers], validated: Pooled | None = None
+    ) -> None:
         figures = self._figures.pop(r.number, RoundFigures())
         if self.on_round:
-            self.on_round(round_line(self._ended(r), figures, evaluation, by_site))
+            begun = r.number <= self._open_before
+            self.on_round(round_line(self._ended(r), figures, evaluation, by_site, validated, restarted=begun))
 
     def _ended(self, r: RoundRecord) -> Ended:
         ledger = self.federation.ledger
@@ -332,11 +340,13 @@ class BaheflStrategy(Strategy):
         if not self.final_model:
             why = "; ".join(f"site {m}: {r.error or 'named no model'}" for m, r in sorted(replies.items()))
             raise RunFailed(f"no site could open and evaluate the final model, of round {view.last_finalized}. {why}")
-        self._on_evaluation(replies)
+        asked = len(self._evaluators(view, members_in(view.active)))
+        self._on_evaluation(replies, asked)
         replies = self._evaluate_part(grid, view, "test", timeout_s)
         self.chosen_model = _named_model(replies)
         evaluations = {m: r.evaluation for m, r in replies.items() if r.ok}
         self.test_metrics = dict(aggregated("test", self.evaluate_metrics_aggr_fn, evaluations))
+        self._tested = pooled(evaluations, asked)
 
     def _evaluate_part(self, grid: Grid, view: LedgerView, part: str, timeout_s: float) -> dict[int, Reply]:
         told: dict[str, Scalar | bytes] = {

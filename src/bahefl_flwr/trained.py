@@ -1,6 +1,7 @@
 """A run and the model it chose, opened from its folder: what `bahefl evaluate`, `predict`, `export` and `report` work on.
 
-Reads the files of a simulation's run folder. No torch at the top: the network is built when somebody asks for it.
+Reads the files of a simulation's run folder, or those that a site keeps of a task in its home: between hospitals only sites have
+the model. No torch at the top: the network is built when somebody asks for it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bahefl_flwr.errors import SettingsError, StoreError
+from bahefl_flwr.homes import SITE_FILE
 from bahefl_flwr.run_folder import RoundLine, RunFolder, RunSummary
 from bahefl_flwr.settings import Settings, from_yaml
+from bahefl_flwr.site.lineage import Lineage, read_lineage
 from bahefl_flwr.site.model import BEST_FILE, MODEL_FILE, Model, load_model
+from bahefl_flwr.site.state import JOURNAL_FILE, SETTINGS_FILE
 
 if TYPE_CHECKING:
     from bahefl_flwr.lesion.model import LightUNet
@@ -23,16 +27,18 @@ _CONFIG = "config.yaml"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A run folder, read.
+    """A run folder, or a site's folder of its task, read.
 
     Attributes:
-      summary: None while the run has not ended.
+      summary: None while the run has not ended, and at a site, which knows no other site's figures.
+      lineage: what a site noted instead of lines and summary; None in a run folder.
     """
 
     folder: RunFolder
     settings: Settings
     lines: tuple[RoundLine, ...]
     summary: RunSummary | None
+    lineage: Lineage | None = None
 
     @property
     def name(self) -> str:
@@ -67,9 +73,18 @@ def open_folder(path: Path) -> RunFolder:
       SettingsError: it is none.
     """
     path = path.expanduser()
+    if _is_sites(path):
+        raise SettingsError(
+            f"{path} is a site's folder, which knows its own models and no figures of others: evaluate, predict and export read "
+            f"it; name the run's folder (with {_CONFIG}, in run.root where the ServerApp ran)"
+        )
     if not (path / _CONFIG).is_file():
         raise SettingsError(f"{path} is no run folder (a folder with {_CONFIG}, as in run.root)")
     return RunFolder(path=path)
+
+
+def _is_sites(path: Path) -> bool:
+    return (path / SETTINGS_FILE).is_file() and (path / JOURNAL_FILE).is_file()
 
 
 def open_run(path: Path) -> Run:
@@ -84,16 +99,23 @@ def open_run(path: Path) -> Run:
 
 
 def open_trained(path: Path) -> Trained:
-    """Read a run folder and the model that it chose; of a run that has not ended, the newest model that a site has.
+    """Read a run folder, or a site's of a task, and the model that was chosen; before the end, the newest model that is there.
 
     Raises:
-      SettingsError: it is no run folder. StoreError: no site has the model that the summary names, or any at all.
+      SettingsError: it is neither. StoreError: no site has the model that the summary names, or any at all; a site's file is
+      another model than the site opened. JournalError: the site's journal is damaged.
     """
+    path = path.expanduser()
+    if _is_sites(path):
+        return _of_site(path)
+    if not (path / _CONFIG).is_file():
+        raise SettingsError(f"{path} is neither a run's folder (with {_CONFIG}, as in run.root) nor a site's {_of_a_home(path)}")
     run = open_run(path)
     files, best = (sorted(run.folder.path.glob(f"sites/*/{name}")) for name in (MODEL_FILE, BEST_FILE))
     if not files:
         raise StoreError(
-            f"{path}: no site keeps a {MODEL_FILE} here; the run has not started to train, or its sites run elsewhere"
+            f"{path}: no site keeps a {MODEL_FILE} here; the run has not started to train, or its sites run elsewhere: there, "
+            "name the folder that a site keeps of the task, HOME/runs/..."
         )
     chosen = (run.summary.get("chosen") or run.summary.get("ledger")) if run.summary else None
     if chosen and chosen["model_digest"]:
@@ -116,3 +138,42 @@ def _named(run: Run, files: Sequence[Path], digest: str) -> Trained:
             return Trained(run=run, model=model, file=file)
         reasons.append(f"{file} is model {model.digest().hex()[:16]} of round {model.round}")
     raise StoreError(f"no site has the model {digest[:16]} that was chosen in {run.folder.path}: " + "; ".join(reasons))
+
+
+def _of_a_home(path: Path) -> str:
+    """What a site's folder looks like; the ones there are, if the path is a home."""
+    looks = f"of a task (HOME/runs/..., with {SETTINGS_FILE} and {JOURNAL_FILE})"
+    if not (path / SITE_FILE).is_file():
+        return looks
+    tasks = ", ".join(str(task) for task in sorted((path / "runs").glob("*")))
+    return f"{looks}; this is a home{f', name one of {tasks}' if tasks else ', which has taken part in no task yet'}"
+
+
+def _of_site(folder: Path) -> Trained:
+    """The model that the site tested as the run's, or else the newest one; each only if it is the one that the site opened."""
+    lineage = read_lineage(folder)
+    settings = from_yaml((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+    run = Run(folder=RunFolder(path=folder), settings=settings, lines=_lines(lineage), summary=None, lineage=lineage)
+    files = [file for name in (MODEL_FILE, BEST_FILE) if (file := folder / name).is_file()]
+    if not files:
+        raise StoreError(f"{folder}: there is no {MODEL_FILE}; the same model is at every other site")
+    if lineage.tested:
+        trained = _named(run, files, lineage.tested[1])
+    else:
+        trained = Trained(run=run, model=load_model(files[0]), file=files[0])
+    lineage.expect(trained.model, trained.file)
+    return trained
+
+
+def _lines(lineage: Lineage) -> tuple[RoundLine, ...]:
+    """What a site knows of the finalised rounds; abandoned ones leave no trace there."""
+    return tuple(
+        {
+            "round": number,
+            "finalised": True,
+            "included": note["included"],
+            "aggregate_digest": note["aggregate"],
+            "coordinator": {"address": note["coordinator"]},
+        }
+        for number, note in lineage.rounds.items()
+    )

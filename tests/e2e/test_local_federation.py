@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from anvil_node import AnvilNode
+from bahefl_flwr import console
 from bahefl_flwr.node_binding import new_node_key
+from bahefl_flwr.site.model import load_model
 from federation_processes import ENVIRONMENT, ROOT, SCRIPT, free_ports
 
 pytestmark = pytest.mark.federation
@@ -22,7 +24,10 @@ pytestmark = pytest.mark.federation
 
 @pytest.mark.timeout(1200)
 def test_a_federation_of_processes_trains_and_passes_the_audit(tmp_path: Path) -> None:
-    """TLS, authenticated SuperNodes, three sites with keys of their own, anvil, a store over HTTP, two rounds, `bahefl audit`."""
+    """TLS, authenticated SuperNodes, three sites with keys of their own, anvil, a store over HTTP, two rounds, `bahefl audit`.
+
+    And a site hands on the model that the run chose, from its own home alone.
+    """
     with AnvilNode() as anvil:
         environment = {**ENVIRONMENT, "PORT": str(free_ports(6)), "LEDGER_URL": anvil.url}
         command = [SCRIPT, tmp_path, "experiment=smoke", "train.local_epochs=1"]
@@ -35,6 +40,11 @@ def test_a_federation_of_processes_trains_and_passes_the_audit(tmp_path: Path) -
     models = {p.read_bytes() for p in tmp_path.glob("site-*/runs/*/model.safetensors")}
     assert len(models) == 1 and len(list(tmp_path.glob("site-*/runs/*/model.safetensors"))) == 3
     assert "every check holds" in done.stdout
+    (task,) = (tmp_path / "site-1" / "runs").iterdir()
+    assert console.main(["export", str(task), str(tmp_path / "lesions.safetensors")]) == 0
+    chosen = json.loads((run / "summary.json").read_text())["chosen"]["model_digest"]
+    assert load_model(tmp_path / "lesions.safetensors").digest().hex() == chosen
+    assert chosen in (tmp_path / "lesions.md").read_text()
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.settings import compose, from_run_config
 from ledger_sites import ADMIN, CHAIN_ID, CONFIG, running_chain
-from lesion_run import slice_folder, tiny_run
+from lesion_run import slice_folder, tiny_run, tiny_site
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")] + sorted(
@@ -29,9 +29,10 @@ DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.
 # store: with a real ledger as URL and CONTRACT; a server must say where it listens, then end on SIGTERM.
 # deployment: tests/e2e holds it against deploy/local-federation.sh, which it runs.
 # project: as it stands, in the example's folder. example: one after the other, by test_example.py.
+# site: as ended, on what a small site keeps of a task as HOME/runs/TASK.
 # nox: its default sessions are what `.ci/run` checks. ended: in this process, with a small ended run as RUN and slices as FOLDER.
 MARKS = {
-    "run", "show", "slow", "ci", "flwr", "fresh", "folder", "nox", "ended", "store", "deployment", "project", "example",
+    "run", "show", "slow", "ci", "flwr", "fresh", "folder", "nox", "ended", "store", "deployment", "project", "example", "site",
 }  # fmt: skip
 REAL_SLICES = ROOT.parent / "shared" / "data" / "ct-slices"
 
@@ -92,6 +93,19 @@ def test_a_command_on_an_ended_run_works(
 ) -> None:
     """Exit code 0, and something to read."""
     names = {"RUN": str(tiny_run(tmp_path).path), "FOLDER": str(slice_folder(tmp_path / "slices", count=60))}
+    monkeypatch.chdir(tmp_path)
+    program, *words = shlex.split(command)
+    assert program == "bahefl"
+    assert console.main([names.get(word, word) for word in words]) == 0
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", commands("site"))
+def test_a_command_on_a_sites_folder_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Exit code 0, and something to read."""
+    names = {"HOME/runs/TASK": str(tiny_site(tmp_path)), "FOLDER": str(slice_folder(tmp_path / "slices"))}
     monkeypatch.chdir(tmp_path)
     program, *words = shlex.split(command)
     assert program == "bahefl"

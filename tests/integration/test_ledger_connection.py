@@ -34,8 +34,9 @@ def test_an_endpoint_that_does_not_answer_is_unreachable() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        with pytest.raises(LedgerUnreachable, match=r"in 0.8 s, 4 attempts .*is the ledger node running\? Start it"):
+        with pytest.raises(LedgerUnreachable, match=r"in 0.8 s, 4 attempts .*is the ledger node running\? Start it") as caught:
             Connection(url, CHAIN_ID, policy=ChainPolicy(patience_s=0.8)).check()
+    assert "new run" not in str(caught.value), "members, doctor and audit start none"
 
 
 def test_a_short_absence_is_bridged(tmp_path: Path) -> None:

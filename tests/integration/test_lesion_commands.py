@@ -219,7 +219,7 @@ def test_a_run_that_goes_on_has_its_newest_model(tmp_path: Path, capsys: Said) -
 @pytest.mark.parametrize(
     ("argv", "code", "message"),
     [
-        (["evaluate", "/nowhere", "--data", "/nowhere"], 2, "/nowhere is no run folder"),
+        (["evaluate", "/nowhere", "--data", "/nowhere"], 2, "/nowhere is neither a run's folder"),
         (["evaluate", "RUN", "--data", "/nowhere"], 3, "is not a folder"),
         (["predict", "RUN", "--data", "/nowhere", "--out", "out"], 3, "is not a folder"),
         (["export", "RUN"], 2, "give FILE.safetensors, --onnx FILE.onnx, or both"),

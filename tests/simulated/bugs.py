@@ -183,7 +183,7 @@ BUGS: dict[str, Bug] = {
     "the driver forgets a round that ended": Bug(
         breaks=("P1",), within=10, changes=((Driver, "_report_ended", forgets_the_last(Driver._report_ended)),)
     ),
-    "the driver never abandons": Bug(breaks=("P4",), within=30, changes=((driver, "next_step", never(Step.ABANDON)),)),
+    "the driver never abandons": Bug(breaks=("P4",), within=45, changes=((driver, "next_step", never(Step.ABANDON)),)),
     "the driver never closes commits": Bug(
         breaks=("P4",), within=25, changes=((driver, "next_step", never(Step.CLOSE_COMMITS)),)
     ),

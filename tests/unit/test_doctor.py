@@ -16,13 +16,15 @@ from packaging.requirements import Requirement
 
 from bahefl_flwr import console
 from bahefl_flwr.doctor import examination, machine, prediction, protection, services
-from bahefl_flwr.doctor.examination import reality
-from bahefl_flwr.doctor.finding import Level
+from bahefl_flwr.doctor.examination import Place, examine, reality
+from bahefl_flwr.doctor.finding import Finding, Level
+from bahefl_flwr.homes import parsed_site
 from bahefl_flwr.identity import FILE_NAME, Identity
 from bahefl_flwr.key_files import Passphrase
 from bahefl_flwr.records import ObjectKind
 from bahefl_flwr.settings import compose
 from bahefl_flwr.site.state import task_params
+from lesion_run import slice_folder
 from round_views import epoch
 from run_lines import line
 
@@ -61,6 +63,42 @@ def test_a_disk_that_is_too_small_is_a_failure(tmp_path: Path) -> None:
     assert machine.disk(wanted, 1, "a run").level is Level.OK
     assert machine.disk(wanted, 10**18, "a run").level is Level.FAILURE
     assert not list(tmp_path.iterdir())
+
+
+def test_data_that_training_would_refuse_are_a_failure(tmp_path: Path) -> None:
+    """Missing, empty, unpaired or unreadable, each in its own words; with nothing wrong, what there is."""
+    whole, empty, broken = (tmp_path / name for name in ("whole", "empty", "broken"))
+    for folder, count in ((whole, 6), (empty, 0), (broken, 6)):
+        slice_folder(folder, count=count)
+    (broken / "frames" / "scan0_0.png").write_bytes(b"torn")
+    (broken / "masks" / "scan0_1.png").unlink()
+    told = [examined(f"data.root={folder}") for folder in (whole, empty, broken, tmp_path / "nowhere")]
+    assert [f.level for f in told] == [Level.OK, *[Level.FAILURE] * 3]
+    assert told[0].got == f"{whole}: 6 slices, 3 with lesion"
+    assert told[1].got == f"{empty}: frames/ and masks/ hold no images"
+    assert told[2].got.endswith("scan0_1.png: no masks/scan0_1.png, and 1 more")
+    assert "frames is not a folder" in told[3].got
+
+
+def examined(*overrides: str) -> Finding:
+    """What the doctor finds of the data that settings name."""
+    place = Place(settings=compose(["data=folder", *overrides]), folder=Path("/nowhere"), ledger=None)
+    (found,) = [f for f in examine(place, None) if f.check == "data"]
+    return found
+
+
+def test_a_homes_own_folder_is_looked_at_and_nobody_elses(tmp_path: Path) -> None:
+    """The folder in site.yaml counts, whatever a run says; phantoms, and the other sites of a deployment, have none here."""
+    home = parsed_site(
+        {"ledger-url": "http://h:1", "chain-id": 1, "contract": "0x" + "ab" * 20, "data-root": str(tmp_path / "gone")}
+    )
+    phantoms = compose(["data=phantom"])
+    (found,) = [f for f in examine(Place(settings=phantoms, folder=tmp_path, ledger=None, home=home), None) if f.check == "data"]
+    assert found.level is Level.FAILURE and str(tmp_path / "gone") in found.got
+    deployed = ("ledger=rpc", "ledger.url=http://h:1", "federation.admission=registrar")
+    elsewhere = compose(["data=folder", "data.root=/nowhere", *deployed])
+    for settings in (phantoms, elsewhere):
+        assert "data" not in {f.check for f in examine(Place(settings=settings, folder=tmp_path, ledger=None), None)}
 
 
 @pytest.mark.parametrize(

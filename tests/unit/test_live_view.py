@@ -54,6 +54,29 @@ def test_a_collapsed_round_is_said(counts: dict[str, int], answer: str) -> None:
     assert len(output) == 4
 
 
+def test_figures_of_fewer_sites_say_so() -> None:
+    """Below the row, of what and of how many; with all sites nothing is said."""
+    whole = {"train": {"sites": 4, "of": 4}, "validation": {"sites": 4, "of": 4}}
+    output = printed(
+        line(1, pooled_over={**whole, "validation": {"sites": 1, "of": 4}}, restarted=True), line(2, pooled_over=whole)
+    )
+    assert [text.strip() for text in output[2:4]] == [
+        "validation figures of 1 of 4 sites", "seconds, bytes and gas since a driver was restarted",
+    ]  # fmt: skip
+    assert len(output) == 5
+
+
+def test_the_result_says_of_how_many_sites_it_is() -> None:
+    """Best round and test, where sites were missing."""
+    file = io.StringIO()
+    best = line(1, score=0.7, pooled_over={"validation": {"sites": 2, "of": 3}})
+    summary = summarise([best], experiment="x", seconds=1.0, test={"dice": 0.8})
+    LiveView(Console(file=file)).finish({**summary, "tested": {"sites": 2, "of": 3}}, Path("/runs/x"), None)
+    shown = file.getvalue()
+    assert "round 1: score 0.7000, pooled Dice 0.7000, recall 0.7000, of 2 of 3 sites (validation)" in shown
+    assert "test     dice 0.8000, of 2 of 3 sites" in shown
+
+
 def test_colours_only_on_a_terminal() -> None:
     """A log file holds no escape sequences."""
     assert "\x1b" not in "".join(printed(line(1)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bahefl_flwr.commands.output import Format
+from bahefl_flwr.commands.output import RUN_HELP, Format
 
 if TYPE_CHECKING:
     from bahefl_flwr.lesion.metrics import Evaluation
@@ -21,7 +21,7 @@ _NAMED_SCANS = 20
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder; of a run that goes on, its newest model.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help=RUN_HELP)],
     data: Annotated[Path, typer.Option("--data", metavar="FOLDER", help="A folder with frames/ and masks/.")],
     field_mm: Annotated[
         float | None, typer.Option("--field-mm", min=1, help="Side of every slice in mm, for distances in mm.")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bahefl_flwr.commands.output import RUN_HELP
 from bahefl_flwr.errors import SettingsError
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -14,7 +15,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder; of a run that goes on, its newest model.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help=RUN_HELP)],
     file: Annotated[Path | None, typer.Argument(metavar="[FILE.safetensors]", help="The model; FILE.md is its card.")] = None,
     onnx: Annotated[Path | None, typer.Option("--onnx", metavar="FILE.onnx", help="The network, for other runtimes.")] = None,
 ) -> None:

@@ -11,6 +11,8 @@ import click
 import typer
 
 from bahefl_flwr.commands.output import Format, FormatOption
+from bahefl_flwr.errors import LedgerError
+from bahefl_flwr.records import MemberStatus
 
 if TYPE_CHECKING:
     from bahefl_flwr.ledger.contract import FederationLedger
@@ -23,14 +25,19 @@ app = typer.Typer(
 _Home = Annotated[Path, typer.Argument(metavar="HOME", hidden=True)]
 _Address = Annotated[str, typer.Argument(metavar="ADDRESS", hidden=True)]
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+_NO_WAY_BACK = (
+    "the contract takes no whitelisting back: of whom you did not mean, lower the weight until it registers (bahefl members add "
+    "HOME ADDRESS --weight 1), and suspend it then"
+)
 
 
 @app.command("list")
 def list_members(home: _Home, format: FormatOption = Format.TEXT) -> None:
-    """List the registered members: index, address, standing, cap of the weight, score, faults.
+    """List the members: index, address, standing, cap of the weight, score, faults; and who is whitelisted only.
 
-    HOME is the administrator's. Whoever is whitelisted and has not answered a run yet is not on the list.
+    HOME is the administrator's. Whoever is whitelisted registers when it first answers a run.
     """
+    ledger = _ledger(home)
     members: list[dict[str, Any]] = [
         {
             "site": m.index,
@@ -41,16 +48,22 @@ def list_members(home: _Home, format: FormatOption = Format.TEXT) -> None:
             "included": m.included,
             "coordinator_faults": m.coordinator_faults,
         }
-        for m in _ledger(home).members()
+        for m in ledger.members()
     ]
+    invited = ledger.invited()
     if format is Format.JSON:
-        typer.echo(json.dumps(members, indent=2))
+        waiting = [{"site": None, "address": a, "standing": "whitelisted", "max_weight": cap} for a, cap in invited.items()]
+        typer.echo(json.dumps([*members, *waiting], indent=2))
         return
     if not members:
         typer.echo("no member has registered yet")
     for m in members:
         faults = f", {m['coordinator_faults']} faults as coordinator" if m["coordinator_faults"] else ""
         typer.echo(f"site {m['site']}  {m['address']}  {m['standing']}, score {m['score']}, in {m['included']} rounds{faults}")
+    for address, cap in invited.items():
+        typer.echo(f"-       {address}  whitelisted, not registered yet, at most {cap} examples count")
+    if invited:
+        typer.echo(_NO_WAY_BACK)
 
 
 @app.command()
@@ -85,7 +98,9 @@ def suspend(
     HOME is the administrator's, ADDRESS the member's.
     """
     _check(address)
-    _ledger(home).suspend(address, reason)
+    ledger = _ledger(home)
+    _expect(ledger, address, MemberStatus.ACTIVE)
+    ledger.suspend(address, reason)
     typer.echo(f"suspended {address}")
 
 
@@ -96,8 +111,23 @@ def reinstate(home: _Home, address: _Address) -> None:
     HOME is the administrator's, ADDRESS the member's.
     """
     _check(address)
-    _ledger(home).reinstate(address)
+    ledger = _ledger(home)
+    _expect(ledger, address, MemberStatus.SUSPENDED)
+    ledger.reinstate(address)
     typer.echo(f"reinstated {address}")
+
+
+def _expect(ledger: FederationLedger, address: str, standing: MemberStatus) -> None:
+    """The contract would refuse, in its own words."""
+    found = ledger.status(address)
+    if found is not standing:
+        told = {
+            MemberStatus.NONE: "unknown to the ledger: `bahefl members list` has all addresses",
+            MemberStatus.WHITELISTED: f"whitelisted and has not registered yet, so that there is no member; {_NO_WAY_BACK}",
+            MemberStatus.ACTIVE: "an active member already",
+            MemberStatus.SUSPENDED: "suspended already",
+        }
+        raise LedgerError(f"{address} is {told[found]}; nothing was changed")
 
 
 def _check(address: str) -> None:

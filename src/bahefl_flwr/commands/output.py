@@ -15,6 +15,8 @@ class Format(StrEnum):
     JSON = "json"
 
 
+RUN_HELP = "A run's folder, or a site's of a task (HOME/runs/...); while the run goes on, its newest model."
+
 FormatOption = Annotated[Format, typer.Option("--format", show_default=False, help="text (the default) or json.")]
 ChainOption = Annotated[
     int, typer.Option("--chain-id", metavar="ID", show_default=False, help=f"Of the ledger: {CHAIN_ID} if not given.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bahefl_flwr.commands.output import RUN_HELP
 from bahefl_flwr.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 @app.command()
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder; of a run that goes on, its newest model.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help=RUN_HELP)],
     data: Annotated[Path, typer.Option("--data", metavar="FOLDER", help="A folder of slices, or one with frames/.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="New folder for masks/ and overlays/.")],
 ) -> None:

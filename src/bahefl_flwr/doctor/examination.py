@@ -81,6 +81,8 @@ def examine(place: Place, prediction: Prediction | None) -> Iterator[Finding]:
     if place.keys:
         yield from protection.key_files(place.keys.identity, place.keys.epochs, place.keys.passphrase_file)
     identity = _identity(place.keys)
+    if root := _data_root(place):
+        yield from attempted("data", lambda: machine.data(root), "name the folder that holds frames/ and masks/")
     yield from _ledger(place, identity)
     yield from _store(place, identity)
     if place.superlink:
@@ -103,6 +105,14 @@ def _settings(settings: Settings) -> Iterator[Finding]:
 def _conditions(home: homes.SiteHome, settings: Settings) -> Iterator[Finding]:
     expect_conditions(home, settings)
     yield ok("site", "a run of these settings meets the conditions in site.yaml")
+
+
+def _data_root(place: Place) -> str:
+    """The folder of slices that is to be trained on from here; "" for phantoms, and where only the sites know theirs."""
+    data, deployed = place.settings.data, place.settings.federation.admission == "registrar"
+    if place.home and place.home.data_root:
+        return place.home.data_root
+    return data.root if data.kind == "folder" and (place.home or not deployed) else ""
 
 
 def _identity(keys: Keys | None) -> Identity | None:

@@ -1,4 +1,4 @@
-"""This machine: versions, switches of telemetry, disk, clock."""
+"""This machine: versions, switches of telemetry, the site's data, disk, clock."""
 
 from __future__ import annotations
 
@@ -76,6 +76,24 @@ def telemetry(environment: Mapping[str, str]) -> Iterator[Finding]:
             "FLWR_TELEMETRY_ENABLED is not 0: flower-superlink, flower-supernode and flwr send anonymous figures to flower.ai",
             "set FLWR_TELEMETRY_ENABLED=0 (and FLWR_DISABLE_UPDATE_CHECK=1) where they start; flower-simulation sends nothing",
         )
+
+
+def data(root: str) -> Iterator[Finding]:
+    """A site's slices, each read once: what is here will be trained on, so it must be there, paired and readable.
+
+    Raises:
+      DataError: the folder lacks `frames/` or `masks/`, or one of them cannot be read.
+    """
+    from bahefl_flwr.lesion.inspection import inspect
+
+    found = inspect(Path(root).expanduser())
+    if not found.usable:
+        more = f", and {len(found.problems) - 1} more" if len(found.problems) > 1 else ""
+        yield failure("data", f"{root}: {found.problems[0]}{more}", f"bahefl data inspect {root} lists every file")
+    elif not found.positive:
+        yield warning("data", f"{root}: {len(found.slices)} slices, none with lesion", "is it the right folder?")
+    else:
+        yield ok("data", f"{root}: {len(found.slices)} slices, {found.positive} with lesion")
 
 
 def disk(folder: Path, needed_bytes: int, what: str) -> Finding:

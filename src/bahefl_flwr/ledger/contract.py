@@ -6,7 +6,7 @@ What the contract checks is written there; this module checks only that it talks
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Self, TypeVar
 
 from web3 import Web3
@@ -79,19 +79,7 @@ class ContractConfig:
 
     def as_tuple(self) -> tuple[int, ...]:
         """In the order of the contract's `Config`."""
-        return (
-            self.commit_window_s,
-            self.aggregate_window_s,
-            self.verify_window_s,
-            self.open_grace_s,
-            self.ceremony_window_s,
-            self.min_commits,
-            self.quorum_bps,
-            self.max_attempts,
-            self.cooldown_rounds,
-            self.committee_max,
-            self.epoch_rounds,
-        )
+        return astuple(self)
 
 
 class FederationLedger:
@@ -157,6 +145,15 @@ class FederationLedger:
         checksummed = Web3.to_checksum_address(address)
         return next((m for m in self.members() if m.address == checksummed), None)
 
+    def invited(self) -> dict[str, int]:
+        """Accounts that are whitelisted and have not registered yet, with the cap on their weight; it reads the ledger's past."""
+        from bahefl_flwr.ledger.history import History
+
+        members = {m.address for m in self.members()}
+        events = History(self._connection, self.address).events(name="Whitelisted")
+        whitelisted = dict.fromkeys(e.values["member"] for e in events)
+        return {a: int(cap) for a in whitelisted if a not in members and (cap := self._call("allowance", a))}
+
     def status(self, address: str) -> MemberStatus:
         """Standing of an address, also of one that is not registered."""
         if member := self.member(address):
@@ -202,11 +199,8 @@ class FederationLedger:
         from bahefl_flwr.ledger.history import History
 
         index = {m.address: m.index for m in self.members()}
-        released = [
-            e.values
-            for e in History(self._connection, self.address).events(since=r.opened_at)
-            if e.name == "ShareReleased" and e.values["round"] == r.number
-        ]
+        events = History(self._connection, self.address).events(since=r.opened_at, name="ShareReleased")
+        released = [e.values for e in events if e.values["round"] == r.number]
         return tuple(ShareRecord(member=index[v["member"]], quorum=v["quorum"], digest=v["digest"]) for v in reversed(released))
 
     def sketches(self, number: int) -> tuple[ShareRecord, ...]:

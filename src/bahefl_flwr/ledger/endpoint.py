@@ -90,7 +90,7 @@ class Endpoint:
             if time.monotonic() + pause > end:
                 raise LedgerUnreachable(
                     f"no answer from {self.url} in {self.policy.patience_s:g} s, {attempts} attempts ({type(failure).__name__}): "
-                    "is the ledger node running? Start it, or check ledger.url; a second start of the command is a new run"
+                    "is the ledger node running? Start it, or give its right address: --rpc, ledger.url, or ledger-url in a home"
                 )
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -95,18 +95,19 @@ class History:
         """What a view returns, at the newest block or at an earlier one."""
         return self._connection.call(self._contract.functions[view](*arguments), "latest" if block is None else block)
 
-    def events(self, since: int = 0) -> tuple[Event, ...]:
+    def events(self, since: int = 0, name: str = "") -> tuple[Event, ...]:
         """Every event of the contract, in order.
 
         Args:
-          since: chain seconds; earlier blocks are left out.
+          since: chain seconds; earlier blocks are left out. name: of the only events to ask for; empty for all.
 
         Raises:
           LedgerUnreachable: no answer. LedgerError: an event that is not one of this contract's.
         """
         last, _ = self.head()
         first = bisect_left(range(last + 1), since, key=lambda number: self._block(number)[0]) if since else 0
-        return tuple(self._event(log) for log in self._logs(first, last))
+        topics = [{known: topic for topic, known in self._topics.items()}[name]] if name else []
+        return tuple(self._event(log) for log in self._logs(first, last, topics))
 
     def words(self) -> frozenset[bytes]:
         """Every 32-byte word of the contract's events and of the calls that caused them: all digests that it ever named.
@@ -126,11 +127,11 @@ class History:
     def _input(self, digest: str) -> bytes:
         return bytes(self._connection.read(lambda: self._web3.eth.get_transaction(digest))["input"])  # type: ignore[arg-type]
 
-    def _logs(self, first: int, last: int) -> Iterator[Mapping[str, Any]]:
+    def _logs(self, first: int, last: int, topics: Sequence[bytes] = ()) -> Iterator[Mapping[str, Any]]:
         width = _BLOCKS_AT_ONCE
         while first <= last:
             try:
-                found = self._between(first, min(first + width - 1, last))
+                found = self._between(first, min(first + width - 1, last), topics)
             except Web3RPCError as error:
                 # Nodes bound how much they answer at once, each differently.
                 if width == 1:
@@ -140,8 +141,8 @@ class History:
             yield from found
             first += width
 
-    def _between(self, first: int, last: int) -> list[Any]:
-        wanted: Any = {"address": self._contract.address, "fromBlock": first, "toBlock": last}
+    def _between(self, first: int, last: int, topics: Sequence[bytes]) -> list[Any]:
+        wanted: Any = {"address": self._contract.address, "fromBlock": first, "toBlock": last, "topics": list(topics)}
         return list(self._connection.read(lambda: self._web3.eth.get_logs(wanted)))
 
     def _event(self, log: Mapping[str, Any]) -> Event:

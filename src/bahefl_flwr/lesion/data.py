@@ -118,11 +118,15 @@ def image_names(folder: Path) -> set[str]:
     """Names of the images in a folder; hidden files, and those that are no images, are passed over.
 
     Raises:
-      DataError: it is not a folder.
+      DataError: it is not a folder, or cannot be read.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; expected <root>/frames and <root>/masks with equal file names")
-    return {path.name for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")}
+    try:
+        if not folder.is_dir():
+            raise DataError(f"{folder} is not a folder; expected <root>/frames and <root>/masks with equal file names")
+        files = list(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error}; let this user read it") from None
+    return {path.name for path in files if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")}
 
 
 def _near(name: str, others: set[str]) -> str:

@@ -5,8 +5,10 @@ Pooled figures and means per slice are never mixed, and each carries its name. n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -134,6 +136,24 @@ def from_metrics(metrics: Mapping[str, Scalar]) -> Evaluation:
         spurious=int(metrics["num-spurious"]),
         both_empty=int(metrics["num-both-empty"]),
     )
+
+
+def pooled(sites: Sequence[Mapping[str, Any]], weighted_by_key: str) -> dict[str, Any]:
+    """Sums of what sites report by `to_metrics`, with their "loss", and the figures that follow from them.
+
+    Args:
+      weighted_by_key: name of the number of examples, by which the loss is a mean.
+    """
+    total = reduce(operator.add, (from_metrics(site) for site in sites))
+    examples = sum(int(site[weighted_by_key]) for site in sites)
+    loss = sum(float(site["loss"]) * int(site[weighted_by_key]) for site in sites) / examples
+    ratios = {name: getattr(total.pixels, name) for name in ("dice", "precision", "recall", "score")}
+    means = {
+        "mean-dice-of-positive-slices": total.mean_dice_of_positive_slices,
+        "mean-hd95-px": total.mean_hd95_px,
+        "mean-penalised-hd95-px": total.mean_penalised_hd95_px,
+    }
+    return {**to_metrics(total), **ratios, **means, "loss": loss, weighted_by_key: examples}
 
 
 def collapse(metrics: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from bahefl_flwr.report.screening import (
 )
 from bahefl_flwr.report.style import DPI
 from bahefl_flwr.report.tables import SITES_HEAD, TABLE_1_HEAD, Row, counts_of, site_rows, table_1
-from bahefl_flwr.run_folder import RoundLine, attack_told, best_told, outcome_told
+from bahefl_flwr.run_folder import RoundLine, attack_told, best_told, fewer_told, of_sites, outcome_told
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a }
@@ -89,6 +89,8 @@ def _facts(facts: Facts) -> list[Row]:
 
 def _notes(facts: Facts) -> Iterator[str]:
     """What a reader must know before the figures."""
+    if facts.summary and (fewer := of_sites(facts.summary.get("tested"))):
+        yield f"The figures on the test parts are of {fewer}: the others did not answer."
     if not segments_lesions(facts.lines):
         return
     if facts.settings and facts.settings.data.kind == "phantom":
@@ -203,6 +205,8 @@ def _incidents_of(line: RoundLine) -> Iterator[Row]:
         )
     if line["abandoned"]:
         yield number, "whole round abandoned", line["abandoned"]
+    for fewer in fewer_told(line):
+        yield number, fewer, "the others did not answer, or had answered an earlier driver"
     for note in line.get("notes", ()):
         yield number, "note", note
 

@@ -26,6 +26,7 @@ from bahefl_flwr.sealing import sealing_context
 from bahefl_flwr.site.aggregates import aggregate_name, ciphertext_parts
 from bahefl_flwr.site.history import Memory, first_memory, keep_model, load_memory
 from bahefl_flwr.site.keys import forget_epochs_before
+from bahefl_flwr.site.lineage import note_opened
 from bahefl_flwr.site.model import CONFIRMED_FILE, MODEL_FILE, Array, Model, load_model
 from bahefl_flwr.site.numpy_client import initial_model
 from bahefl_flwr.site.objects import forget_before, kept, put_kept
@@ -68,6 +69,7 @@ def newest_model(site: Site, view: LedgerView, outcome: Outcome, best: int = 0) 
         for number in _unopened(site, view, model.round):
             r, base = site.ledger.round(number), model
             model = _model_after(site, view, r, base, outcome)
+            note_opened(site, view, r, model)
             keep_model(site.folder, model, _memory_after(site, view, r, base, model, outcome))
             keep_if_best(site, model, best)
     forget_before(site, view.last_finalized)

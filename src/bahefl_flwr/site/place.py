@@ -29,6 +29,7 @@ class Place:
     Attributes:
       identity: its long-term keys. ledger, policy: the chain it believes, and how it deals with it.
       base: folder that a relative `store.path` starts from. store: the store, as this site reaches it.
+      settings: the run's, with the data that this site trains on.
       folder: from the ledger's present task, and the run that a message is about, to the folder of journal, keys and model.
       binding: its signature over its SuperNode's key; empty in a simulation.
       home: what its owner decides; None in a simulation.
@@ -39,6 +40,7 @@ class Place:
     policy: ChainPolicy
     base: Path
     store: StoreSettings
+    settings: Settings
     folder: Callable[[Task, bytes], Path]
     binding: bytes = b""
     home: SiteHome | None = None
@@ -53,7 +55,7 @@ def place_of(context: Context, settings: Settings) -> Place:
     """
     node: Mapping[str, Any] = context.node_config
     if SITE_HOME in node:
-        return _at_home(Path(str(node[SITE_HOME])).expanduser(), settings)
+        return _at_home(Path(str(node[SITE_HOME])).expanduser(), node, settings)
     if "partition-id" not in node:
         raise SettingsError(f"this node has no {SITE_HOME}: start its SuperNode with --node-config '{SITE_HOME}=\"<folder>\"'")
     return _in_run_folder(find(settings.run.root, context.run_id).path, node, settings)
@@ -72,11 +74,12 @@ def _in_run_folder(run: Path, node: Mapping[str, Any], settings: Settings) -> Pl
         policy=chain_policy(settings),
         base=run,
         store=settings.store.model_copy(update={"url": str(node.get("store-url", settings.store.url))}),
+        settings=settings,
         folder=lambda *_: folder,
     )
 
 
-def _at_home(folder: Path, settings: Settings) -> Place:
+def _at_home(folder: Path, node: Mapping[str, Any], settings: Settings) -> Place:
     home = load_site(folder)
     expect_conditions(home, settings)
     identity = Identity.load(folder / IDENTITY_FOLDER, protection(home.passphrase_file))
@@ -94,10 +97,16 @@ def _at_home(folder: Path, settings: Settings) -> Place:
                 "path": home.store_path,
             }
         ),
+        settings=_with_data(settings, str(node.get("data.root", home.data_root))),
         folder=lambda task, run: _task_folder(folder / "runs", where.contract, task, run),
         binding=identity.sign_text(binding_text(_node_key(folder), where.chain_id, where.contract)),
         home=home,
     )
+
+
+def _with_data(settings: Settings, root: str) -> Settings:
+    own = {"kind": "folder", "root": root} if root else {}
+    return settings.model_copy(update={"data": settings.data.model_copy(update=own)})
 
 
 def expect_conditions(home: SiteHome, settings: Settings) -> None:

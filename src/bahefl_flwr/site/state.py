@@ -13,6 +13,7 @@ from pathlib import Path
 
 from flwr.app import Context
 
+from bahefl_flwr.durable import atomic_write
 from bahefl_flwr.errors import ProtocolError, SettingsError, WrongEpoch, WrongRound
 from bahefl_flwr.federation import contract_config
 from bahefl_flwr.he.params import SecurityParams
@@ -27,6 +28,9 @@ from bahefl_flwr.site.place import place_of
 from bahefl_flwr.store import Store
 from bahefl_flwr.stores import open_store
 
+JOURNAL_FILE = "journal"
+SETTINGS_FILE = "settings.yaml"
+"""In a site's own home: what it took part with, with its own data."""
 # A few blocks' time. Bounded, since the hint comes from the driver.
 _CATCH_UP_S = 10.0
 
@@ -139,8 +143,11 @@ def open_site(context: Context, settings: Settings, request: Request) -> Iterato
     connection = Connection(place.ledger.url, place.ledger.chain_id, account=place.identity.account, policy=place.policy)
     connection.catch_up(request.block, _CATCH_UP_S)
     ledger = FederationLedger.attach(connection, place.ledger.contract)
-    folder = place.folder(ledger.view().task, request.run)
-    journal = Journal(folder / "journal")
+    task = ledger.view().task
+    folder = place.folder(task, request.run)
+    journal = Journal(folder / JOURNAL_FILE)
+    if place.home and request.run == task.run_digest:
+        keep_settings(folder, place.settings)
     with journal.lock(), open_store(place.store, place.base, place.identity) as store:
         yield Site(
             folder=folder,
@@ -152,6 +159,13 @@ def open_site(context: Context, settings: Settings, request: Request) -> Iterato
             binding=place.binding,
             home=place.home,
         )
+
+
+def keep_settings(folder: Path, settings: Settings) -> None:
+    """Keep what the site takes part with beside its models: they cannot be used without."""
+    path, text = folder / SETTINGS_FILE, settings.yaml()
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        atomic_write(path, text.encode())
 
 
 def task_params(settings: Settings) -> SecurityParams:

@@ -37,6 +37,7 @@ from bahefl_flwr.he.update_proof import encrypt_with_proof
 from bahefl_flwr.ledger.connection import Receipt
 from bahefl_flwr.records import LedgerView, Member, ObjectKind, RoundPhase, RoundRecord
 from bahefl_flwr.site.dispute import EVIDENCE_NAME, answer_slander
+from bahefl_flwr.site.lineage import note_tested
 from bahefl_flwr.site.model import Array, Model
 from bahefl_flwr.site.numpy_client import ClientConfig, ClientFactory, evaluated, fitted, numbers
 from bahefl_flwr.site.objects import keep, kept, kept_names, put_kept
@@ -335,4 +336,6 @@ def evaluate(site: Site, request: Request, client: NumPyClient, config: ClientCo
     outcome.facts["model"] = wanted.digest().hex()
     if request.evaluate:
         evaluate_model(wanted, client, config, outcome, f"site {site.me().index}, after round {model.round}")
+    if config.get("part") == "test":
+        note_tested(site, request.run, wanted, outcome.evaluation)
     return outcome

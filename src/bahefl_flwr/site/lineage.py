@@ -1,0 +1,94 @@
+"""What a site writes down of the models it opened, so that its operator can tell later which they are, without anybody's help.
+
+Notes are records of the journal: durable, checksummed, and made only of what this site has compared with the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bahefl_flwr.errors import StoreError
+from bahefl_flwr.journal import Journal
+from bahefl_flwr.records import LedgerView, RoundRecord, members_in, members_of
+from bahefl_flwr.site.model import Model
+from bahefl_flwr.site.state import JOURNAL_FILE, Site
+
+_OPENED = "opened"
+_TESTED = "tested"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """The notes of one task, read.
+
+    Attributes:
+      run: digest of the run, hexadecimal; every manifest and the ledger's task name it. contract, chain_id: the ledger's.
+      rounds: what was noted of every finalised round, by number.
+      tested: round, digest (hexadecimal) and figures of the model that the site tested last, on its own test part: the one that
+        the run chose. None before.
+    """
+
+    run: str
+    contract: str
+    chain_id: int
+    rounds: Mapping[int, Mapping[str, Any]]
+    tested: tuple[int, str, Mapping[str, Any]] | None
+
+    def expect(self, model: Model, path: Path) -> None:
+        """The model of a file is the one that this site opened in its round, and that the ledger named.
+
+        Raises:
+          StoreError: it is another one, or the site has noted none of that round.
+        """
+        noted = self.rounds.get(model.round)
+        if noted is None:
+            first = "the one it started from, which no round made" if not model.round else "not in the site's journal"
+            raise StoreError(f"{path} is the model of round {model.round}, {first}: there is nothing to check it against")
+        if noted["model"] != model.digest().hex():
+            raise StoreError(
+                f"{path} is model {model.digest().hex()[:16]}, this site opened {noted['model'][:16]} in round {model.round}: "
+                "the file was exchanged; the same model is at every other site"
+            )
+
+
+def note_opened(site: Site, view: LedgerView, r: RoundRecord, model: Model) -> None:
+    """Note a finalised round and the model after it, which is the one that the ledger names."""
+    note = {
+        "contract": site.ledger.address,
+        "chain_id": site.ledger.chain_id,
+        "model": model.digest().hex(),
+        "aggregate": r.aggregate.hex(),
+        "included": list(members_in(members_of(r, r.outcome))),
+        "coordinator": site.addresses()[r.coordinator],
+    }
+    site.journal.put((view.task.run_digest.hex(), r.number, _OPENED), note)
+
+
+def note_tested(site: Site, run: bytes, model: Model, figures: Mapping[str, float | int]) -> None:
+    """Note the model that the run has chosen, and what it is worth on this site's own test part; the first answer stays."""
+    key = (run.hex(), model.round, _TESTED)
+    if site.journal.get(key) is None:
+        site.journal.put(key, {"model": model.digest().hex(), "figures": dict(figures)})
+
+
+def read_lineage(folder: Path) -> Lineage:
+    """The notes in a site's folder of a task.
+
+    Raises:
+      JournalError: the journal is damaged. StoreError: it has no notes of rounds.
+    """
+    journal = Journal(folder / JOURNAL_FILE)
+    opened, tested = journal.recorded(_OPENED), journal.recorded(_TESTED)
+    if not opened:
+        raise StoreError(f"{folder}: the site has opened no round of this task yet, so it has no model but the first weights")
+    (run, _, _), newest = next(reversed(opened.items()))
+    return Lineage(
+        run=run,
+        contract=newest["contract"],
+        chain_id=newest["chain_id"],
+        rounds={number: note for (_, number, _), note in sorted(opened.items())},
+        tested=[(number, note["model"], note["figures"]) for (_, number, _), note in tested.items()][-1] if tested else None,
+    )
