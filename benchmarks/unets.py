@@ -69,7 +69,7 @@ def cpu_ms(network: nn.Module, *, bf16: bool) -> float:
 
 
 def cost_rows() -> list[list[str]]:
-    """Rows of name, parameters, ms in fp32 and bf16, and how many times the first row's fp32."""
+    """Rows of name, parameters, ms in fp32 and bf16, and how often the first row's cost, each in its cheaper precision."""
     light, full = LightUNet(16, 4, 2), LightUNet(16, 4, 1)
     networks = {
         "light U-Net (default: half resolution inside)": light,

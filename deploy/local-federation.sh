@@ -112,8 +112,8 @@ done
 for _ in 1 2 3 4 5 6; do
   flwr run "$project" local --stream --run-config "$folder/administrator/run-config.toml" || true
   # After a restart of the SuperLink its ServerApp goes on, though the stream has ended: it holds this lock.
-  for lock in "$folder"/runs/2*/driver.lock; do [ ! -e "$lock" ] || flock "$lock" true; done
-  ls "$folder"/runs/2*/summary.json >/dev/null 2>&1 && break
+  for lock in "$folder"/runs/2*/driver.lock; do [ ! -e "$lock" ] || flock -w 3600 "$lock" true; done
+  grep -qs '"outcome": "completed"' "$folder"/runs/2*/summary.json && break
 done
 grep -q '"outcome": "completed"' "$folder"/runs/2*/summary.json
 bahefl audit "$folder"/runs/2* --store "$folder/store"

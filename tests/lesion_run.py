@@ -18,7 +18,7 @@ from bahefl_flwr.lesion.metrics import Evaluation, PixelCounts, to_metrics
 from bahefl_flwr.records import RoundPhase
 from bahefl_flwr.run_folder import RunFolder, create, summarise
 from bahefl_flwr.settings import Settings, compose
-from bahefl_flwr.site.lineage import note_opened, note_tested
+from bahefl_flwr.site.lineage import note_chosen, note_opened, note_tested
 from bahefl_flwr.site.model import BEST_FILE, MODEL_FILE, Model, save_model
 from bahefl_flwr.site.state import JOURNAL_FILE, keep_settings
 from round_views import round_
@@ -84,11 +84,12 @@ def tiny_run(
     return folder
 
 
-def tiny_site(tmp_path: Path, *, data_root: str = "", bias: float = 9.0, tested: int = 2) -> Path:
+def tiny_site(tmp_path: Path, *, data_root: str = "", bias: float = 9.0, tested: int = 2, measured: bool = True) -> Path:
     """What a site keeps of a task of two rounds in its home; it took part with `tiny_settings`.
 
     Args:
       tested: round of the model that the site tested as the run's: 2, or 1, whose model finds nothing; 0 before the end.
+      measured: whether the site could measure that model.
     """
     home = tmp_path / "home"
     folder = home / "runs" / "11111111-0001"
@@ -111,7 +112,8 @@ def tiny_site(tmp_path: Path, *, data_root: str = "", bias: float = 9.0, tested:
     save_model(models[2], folder / MODEL_FILE)
     save_model(models[1], folder / BEST_FILE)
     if tested:
-        note_tested(site, RUN_DIGEST, models[tested], SITE_TEST)
+        note_chosen(site, RUN_DIGEST, tested)
+        note_tested(site, RUN_DIGEST, tested, SITE_TEST if measured else {})
     return folder
 
 

@@ -134,7 +134,8 @@ def _witnessed(trained: Trained, lineage: Lineage, digest: str) -> list[tuple[st
     """What one site knows for sure: it opened every one of these models itself, and the ledger named the same."""
     settings = trained.run.settings
     params = task_params(settings)
-    state = "tested by this site as the model that the run chose" if lineage.tested else "its newest; nothing was tested yet"
+    measured = "" if lineage.figures else ", which this site could not measure"
+    state = f"the model that the run chose{measured}" if lineage.chosen else "this site's newest; none was chosen yet"
     return [
         ("run", f"`{lineage.run}` (digest), experiment {settings.experiment}: {state}"),
         ("model after round", str(trained.model.round)),
@@ -183,7 +184,7 @@ def _figures(trained: Trained) -> list[str]:
 def _test(run: Run) -> tuple[Mapping[str, Any], str]:
     """Figures on test parts, and whose they are; none where nothing was measured."""
     if run.lineage:
-        reported = run.lineage.tested[2] if run.lineage.tested else {}
+        reported = run.lineage.figures
         figures = pooled([reported], "num-examples") if "tp" in reported else {}
         return {k: v for k, v in figures.items() if math.isfinite(v)}, "On the test part of the one site that wrote this:"
     if run.summary is None:

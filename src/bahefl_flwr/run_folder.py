@@ -312,7 +312,7 @@ def of_sites(pooled: Pooled | None) -> str:
     return f"{pooled['sites']} of {pooled['of']} sites" if pooled and pooled["sites"] < pooled["of"] else ""
 
 
-def rounds_told(summary: RunSummary) -> str:
+def _rounds_told(summary: RunSummary) -> str:
     """How many rounds gave a model, `7 of 10` where fewer did than were asked for."""
     rounds = summary["rounds"]
     return f"{rounds} of {asked}" if (asked := summary.get("asked", rounds)) > rounds else str(rounds)
@@ -322,7 +322,7 @@ def outcome_told(summary: RunSummary) -> str:
     """One line for people on how a run ended: how many of the rounds asked for gave a model, and why the others did not."""
     lost = f", {summary['abandoned']} abandoned" if summary["abandoned"] else ""
     why = f"; {summary['reason']}" if summary["reason"] else ""
-    return f"{summary['outcome']}: {rounds_told(summary)} rounds in {summary['seconds']:.1f} s{lost}{why}"
+    return f"{summary['outcome']}: {_rounds_told(summary)} rounds in {summary['seconds']:.1f} s{lost}{why}"
 
 
 def best_told(best: Best) -> str:

@@ -97,7 +97,8 @@ def _drive(context: Context, settings: Settings, conduct: Conduct, metrics: Driv
         )
         _finish(summary, folder, live)
         if isinstance(error, LedgerUnreachable):
-            live.say(f"once the ledger answers, `bahefl resume {folder.path}` goes on with this run")
+            where = " --superlink NAME" if settings.ledger.contract else ""
+            live.say(f"once the ledger answers, `bahefl resume {folder.path}{where}` goes on with this run")
         raise
     _finish(summary, folder, live)
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from bahefl_flwr.composition import expand_sweep
 from bahefl_flwr.errors import BaheflError
 from bahefl_flwr.flower_project import FlowerProject
-from bahefl_flwr.run_folder import RunFolder, RunSummary, rounds_told
+from bahefl_flwr.run_folder import RunFolder, RunSummary
 from bahefl_flwr.settings import Settings, check_data_folder, compose
 from bahefl_flwr.simulation import simulate
 
-_RESULT = ("outcome", "rounds", "abandoned", "score", "dice", "recall", "test_dice", "seconds", "folder", "error")
+_RESULT = ("outcome", "asked", "rounds", "abandoned", "score", "dice", "recall", "test_dice", "seconds", "folder", "error")
 # Only where a job attacks: the best round may lie before the attack, and who was left out says what screening is worth.
 _ATTACK = ("attackers_out", "honest_out")
 # Only where a job plants one: Dice does not show it.
@@ -90,10 +90,11 @@ def _result(summary: RunSummary | None, folder: Path | None) -> dict[str, str]:
     row = {"outcome": "completed", "folder": str(folder or "")}
     if summary is None:
         return row
-    row |= {"outcome": summary["outcome"], "rounds": rounds_told(summary), "abandoned": str(summary["abandoned"])}
+    row |= {"outcome": summary["outcome"], "rounds": str(summary["rounds"]), "abandoned": str(summary["abandoned"])}
+    row["asked"] = str(summary.get("asked", ""))
     row["seconds"] = f"{summary['seconds']:.1f}"
     if (best := summary["best"]) is not None:
-        row |= {name: f"{value:.4f}" for name, value in best.items() if name != "round"}
+        row |= {name: f"{best[name]:.4f}" for name in ("score", "dice", "recall") if name in best}
     if "dice" in summary["test"]:
         row["test_dice"] = f"{summary['test']['dice']:.4f}"
     if (attack := summary.get("attack")) is not None:

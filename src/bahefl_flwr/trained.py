@@ -157,8 +157,8 @@ def _of_site(folder: Path) -> Trained:
     files = [file for name in (MODEL_FILE, BEST_FILE) if (file := folder / name).is_file()]
     if not files:
         raise StoreError(f"{folder}: there is no {MODEL_FILE}; the same model is at every other site")
-    if lineage.tested:
-        trained = _named(run, files, lineage.tested[1])
+    if digest := lineage.chosen_digest():
+        trained = _named(run, files, digest)
     else:
         trained = Trained(run=run, model=load_model(files[0]), file=files[0])
     lineage.expect(trained.model, trained.file)

@@ -73,12 +73,29 @@ def test_the_model_that_the_site_tested_is_the_runs(tmp_path: Path, capsys: Said
     assert (facts["round"], facts["pooled"]["recall"]) == (1, 0.0)
 
 
+def test_a_site_that_could_not_measure_the_chosen_model_says_so(tmp_path: Path) -> None:
+    """It has no test slices, say; the model is the run's all the same."""
+    assert console.main(["export", str(tiny_site(tmp_path, tested=1, measured=False)), str(tmp_path / "m.safetensors")]) == 0
+    assert load_model(tmp_path / "m.safetensors").round == 1
+    card = (tmp_path / "m.md").read_text()
+    assert "which this site could not measure" in card and "No test figures" in card
+
+
+def test_a_site_that_has_not_kept_the_chosen_model_hands_on_no_other(tmp_path: Path, capsys: Said) -> None:
+    """Its newest model is not what the other sites hand on."""
+    folder = tiny_site(tmp_path, tested=1)
+    (folder / BEST_FILE).unlink()
+    assert console.main(["export", str(folder), str(tmp_path / "m.safetensors")]) != 0
+    assert "is model" in capsys.readouterr().err
+    assert not (tmp_path / "m.safetensors").exists()
+
+
 def test_before_the_end_the_newest_model_counts_and_has_no_figures(tmp_path: Path) -> None:
     """Its card says so."""
     assert console.main(["export", str(tiny_site(tmp_path, tested=0)), str(tmp_path / "m.safetensors")]) == 0
     assert load_model(tmp_path / "m.safetensors").round == 2
     card = (tmp_path / "m.md").read_text()
-    assert "nothing was tested yet" in card and "No test figures" in card
+    assert "none was chosen yet" in card and "No test figures" in card
 
 
 @pytest.mark.parametrize("tested", [2, 0])
@@ -133,7 +150,7 @@ def test_every_site_of_a_deployment_hands_on_the_same_model(tmp_path: Path, caps
     assert [f.pop("seen_in_training") for f in facts] == [True, False, False]
     assert facts[0] == facts[1] == facts[2]
     assert facts[0]["model_digest"] == strategy.chosen_model
-    tested = [t[2] for folder in folders if (t := read_lineage(folder).tested)]
+    tested = [figures for folder in folders if (figures := read_lineage(folder).figures)]
     assert len(tested) == 3
     examples = sum(t["num-examples"] for t in tested)
     assert sum(t["loss"] * t["num-examples"] for t in tested) / examples == pytest.approx(strategy.test_metrics["loss"])

@@ -40,6 +40,7 @@ class Promises:
         self._votes: set[tuple[int, int, int]] = set()
         self._shares: set[tuple[int, int, int, int]] = set()
         self._helped: dict[tuple[int, int], set[bytes]] = {}
+        self._late: set[tuple[int, int]] = set()
         self._driver_since = 0.0
         chain.on_change.append(self.ledger_changed)
 
@@ -51,6 +52,7 @@ class Promises:
         number = self._chain.model.round.number
         if number:
             r = self._chain.round(number)
+            self._note_late(r)
             self._votes_are_right(r)
             self._shares_are_of_checked_sums(r)
 
@@ -106,10 +108,18 @@ class Promises:
                 return f"it is not the sum of the updates of sites {members_in(half)}"
         return ""
 
+    def _note_late(self, r: RoundRecord) -> None:
+        """Whose update is not there while key holders answer about sketches: out, even if it comes later (docs/screening.md)."""
+        if r.phase is RoundPhase.AGGREGATE and r.screen_seed != ZERO:
+            self._late |= {(r.number, m) for m in members_in(r.committed) if not self._is_there(r, m)}
+
+    def _is_there(self, r: RoundRecord, member: int) -> bool:
+        return intact(self._shelf, self._chain.named[r.number].updates[member].digest)
+
     def _wrongly_left_out(self, r: RoundRecord) -> str:
         for m, reason in zip(members_in(r.committed & ~r.included), r.reasons, strict=True):
-            sound = m in self._honest and intact(self._shelf, self._chain.named[r.number].updates[m].digest)
-            if sound and reason in _UNREADABLE:
+            in_time = m in self._honest and self._is_there(r, m) and (r.number, m) not in self._late
+            if in_time and reason in _UNREADABLE:
                 return f"it leaves out site {m} as {ExclusionReason(reason).name.lower()}, whose update is there"
         return ""
 

@@ -11,6 +11,7 @@ import pytest
 from audited_run import AuditedRun, failures, with_round
 from bahefl_flwr.audit.case import Case
 from bahefl_flwr.audit.finding import Finding
+from bahefl_flwr.audit.screening_checks import decisions
 from bahefl_flwr.records import ExclusionReason, ObjectKind, RoundOutcome
 from bahefl_flwr.screening.decision import decide
 from bahefl_flwr.screening.record import Record, decode_record, encode_record
@@ -109,6 +110,19 @@ def test_check_15_finds_a_round_that_was_not_screened(case: Case) -> None:
     """The other round of the task was."""
     (finding,) = [f for f in found(with_round(case, 2, screen_seed=bytes(32))) if "not screened" in f.message]
     assert finding.round == 2
+
+
+def test_check_15_finds_sketches_that_no_quorum_opened(case: Case) -> None:
+    """The figures on record fit each other, but one key holder's answer is missing from the ledger."""
+    (question,) = case.evidence.rounds[1].sketches
+    (finding,) = found(with_round(case, 2, sketches=(question[1:],)))
+    assert (finding.round, "no quorum of key holders answered" in finding.message) == (2, True)
+
+
+def test_a_seed_that_a_stranger_drew_in_an_unscreened_task_accuses_nobody(case: Case) -> None:
+    """Anybody may call the contract once layers are shown; what nobody has to screen has no record."""
+    tasks = tuple(replace(task, screened=False) for task in case.evidence.tasks)
+    assert not list(decisions(replace(case, evidence=replace(case.evidence, tasks=tasks))))
 
 
 def test_check_15_finds_an_aggregate_without_record(case: Case, tmp_path: Path) -> None:

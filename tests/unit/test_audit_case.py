@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bahefl_flwr.audit.case import Case, named_objects, needed_objects
+from bahefl_flwr.audit.case import Case, named_objects, needed_objects, whole_quorums
 from bahefl_flwr.records import ObjectKind, RoundPhase, ShareRecord
 from bahefl_flwr.store import LocalStore, manifest_for
 from bahefl_flwr.store.manifest import Manifest
@@ -94,3 +94,13 @@ def test_every_question_needs_its_answers(tmp_path: Path) -> None:
 def test_a_round_without_outcome_needs_none(tmp_path: Path) -> None:
     """Its objects may be in any state."""
     assert needed(judged(RoundPhase.ABORTED, LocalStore(tmp_path), answers(FIRST, 0, 1))) == []
+
+
+@pytest.mark.parametrize(
+    "questions",
+    [(), (FIRST,), (FIRST, SECOND)],
+    ids=["nobody", "one of a quorum", "one of each"],
+)
+def test_a_question_without_a_whole_quorum_has_no_answer(questions: Sequence[int]) -> None:
+    """Check 15 tells of it: figures on record that nobody can have opened."""
+    assert not whole_quorums([a for quorum in questions for a in answers(quorum, 1)])

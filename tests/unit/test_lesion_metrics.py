@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from bahefl_flwr.lesion.metrics import Evaluation, PixelCounts, collapse, count_pixels, hd95, judge
+from bahefl_flwr.lesion.metrics import Evaluation, PixelCounts, collapse, count_pixels, hd95, judge, pooled, to_metrics
 
 
 def _mask(*pixels: tuple[int, int], size: int = 10) -> np.ndarray:
@@ -46,6 +46,16 @@ def test_counts_of_one_slice() -> None:
 def test_a_dead_model_answers_the_same_everywhere(counts: PixelCounts, dead: bool) -> None:
     """All negative or all positive although there is lesion; right silence on healthy slices is not dead."""
     assert counts.dead is dead
+
+
+def test_counts_are_pooled_where_a_loss_is_missing() -> None:
+    """A loss that is not finite is not sent; the counts of that site are as good as any."""
+    counts = to_metrics(judge(_mask((0, 0)), _mask((0, 0), (0, 1)))) | {"num-examples": 1}
+    total = pooled([counts, {**counts, "loss": 0.5}], "num-examples")
+
+    assert total["dice"] == pytest.approx(2 / 3)
+    assert (total["loss"], total["num-examples"]) == (0.5, 2)
+    assert "loss" not in pooled([counts], "num-examples")
 
 
 def test_hd95_of_two_points_is_their_distance() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -130,11 +130,17 @@ def _judged_by(case: Case, r: RoundEvidence) -> Iterator[NamedObject]:
     By which of several quorums the ledger does not say: one whose objects are as they should be, or else the last.
     """
     for question in r.sketches:
-        parts: defaultdict[int, dict[int, NamedObject]] = defaultdict(dict)
-        for s in question:
-            parts[s.quorum][s.member] = _sketch_object(case.evidence, r, s, needed=True)
-        *others, last = [list(of.values()) for quorum, of in parts.items() if mask_of(of) == quorum] or [[]]
+        quorums = [[_sketch_object(case.evidence, r, s, needed=True) for s in whole] for whole in whole_quorums(question)]
+        *others, last = quorums or [[]]  # without any, check 15 tells
         yield from next((quorum for quorum in others if all(is_sound(case, each) for each in quorum)), last)
+
+
+def whole_quorums(question: Iterable[ShareRecord]) -> list[list[ShareRecord]]:
+    """The answers to a question about sketches, of each quorum of which all members answered."""
+    parts: defaultdict[int, dict[int, ShareRecord]] = defaultdict(dict)
+    for s in question:
+        parts[s.quorum][s.member] = s
+    return [list(of.values()) for quorum, of in parts.items() if mask_of(of) == quorum]
 
 
 def is_sound(case: Case, each: NamedObject) -> bool:

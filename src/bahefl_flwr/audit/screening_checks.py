@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import reduce
 from operator import or_
 
-from bahefl_flwr.audit.case import Case
+from bahefl_flwr.audit.case import Case, whole_quorums
 from bahefl_flwr.audit.evidence import Evidence, RoundEvidence
 from bahefl_flwr.audit.finding import Finding
 from bahefl_flwr.errors import ObjectCorrupt, ProtocolError, StoreError
@@ -30,13 +30,13 @@ def decisions(case: Case) -> Iterator[Finding]:
       3. its history is what the rounds before it leave, and its rules are those of the task's first record;
       4. the round's outcome is what the ballots on the ledger come to;
       5. whom it convicts of garbage was in a sum that a majority found spoiled, and each such sum convicted somebody;
-      6. no round was left unscreened.
+      6. no round was left unscreened: its sketches' seed was drawn, and a whole quorum answered, also after each spoiled sum.
     """
     records = {r.record.number: _record(case, r) for r in _screened(case)}
     for r in case.rounds():
         record = records.get(r.record.number)
-        if record is None and _skipped(case, r):  # 6
-            yield _about(r, "no seed was drawn for its sketches: its updates were not screened, though the task's are")
+        if unscreened := _unscreened(case, r):  # 6
+            yield _about(r, f"{unscreened}: its updates were not screened, though the task's are")
         elif isinstance(record, str):  # 1
             yield _about(r, record)
         elif isinstance(record, Record):  # else check 5 tells, and `not_judged`
@@ -62,11 +62,16 @@ def _screened(case: Case) -> Iterator[RoundEvidence]:
     """Finalised rounds, for whose sketches a seed was drawn, of all tasks of which a round is judged: the history spans them."""
     tasks = {r.task for r in case.rounds()}
     final = (r for r in case.evidence.rounds if r.task in tasks and r.record.phase is RoundPhase.FINALIZED)
-    return (r for r in final if any(r.record.screen_seed))
+    return (r for r in final if any(r.record.screen_seed) and case.evidence.task_of(r.task).screened)
 
 
-def _skipped(case: Case, r: RoundEvidence) -> bool:
-    return r.record.phase is RoundPhase.FINALIZED and case.evidence.task_of(r.task).screened
+def _unscreened(case: Case, r: RoundEvidence) -> str:
+    """Why nobody can have judged by the sketches of a finalised round whose task is screened; "" where a quorum answered."""
+    if r.record.phase is not RoundPhase.FINALIZED or not case.evidence.task_of(r.task).screened:
+        return ""
+    if not any(r.record.screen_seed):
+        return "no seed was drawn for its sketches"
+    return "" if all(map(whole_quorums, r.sketches)) else "no quorum of key holders answered for its sketches"
 
 
 def _record(case: Case, r: RoundEvidence) -> _Read:

@@ -29,8 +29,9 @@ def export(
     if file is not None:
         # Built once, so that nothing is exported as a segmentation model that is none.
         trained.network()
+        text = card(trained, file.name).encode()
         _write(file, trained.file.read_bytes())
-        _write(file.with_suffix(".md"), card(trained, file.name).encode())
+        _write(file.with_suffix(".md"), text)
     if onnx is not None:
         from bahefl_flwr.lesion.onnx_export import to_onnx
 

@@ -139,21 +139,22 @@ def from_metrics(metrics: Mapping[str, Scalar]) -> Evaluation:
 
 
 def pooled(sites: Sequence[Mapping[str, Any]], weighted_by_key: str) -> dict[str, Any]:
-    """Sums of what sites report by `to_metrics`, with their "loss", and the figures that follow from them.
+    """Sums of what sites report by `to_metrics`, and the figures that follow from them; "loss" is of the sites that have one.
 
     Args:
       weighted_by_key: name of the number of examples, by which the loss is a mean.
     """
     total = reduce(operator.add, (from_metrics(site) for site in sites))
     examples = sum(int(site[weighted_by_key]) for site in sites)
-    loss = sum(float(site["loss"]) * int(site[weighted_by_key]) for site in sites) / examples
+    losses = [(float(site["loss"]), int(site[weighted_by_key])) for site in sites if "loss" in site]
+    loss = {"loss": sum(each * n for each, n in losses) / sum(n for _, n in losses)} if losses else {}
     ratios = {name: getattr(total.pixels, name) for name in ("dice", "precision", "recall", "score")}
     means = {
         "mean-dice-of-positive-slices": total.mean_dice_of_positive_slices,
         "mean-hd95-px": total.mean_hd95_px,
         "mean-penalised-hd95-px": total.mean_penalised_hd95_px,
     }
-    return {**to_metrics(total), **ratios, **means, "loss": loss, weighted_by_key: examples}
+    return {**to_metrics(total), **ratios, **means, **loss, weighted_by_key: examples}
 
 
 def collapse(metrics: Mapping[str, Any]) -> str:

@@ -90,7 +90,7 @@ def _facts(facts: Facts) -> list[Row]:
 def _notes(facts: Facts) -> Iterator[str]:
     """What a reader must know before the figures."""
     if facts.summary and (fewer := of_sites(facts.summary.get("tested"))):
-        yield f"The figures on the test parts are of {fewer}: the others did not answer."
+        yield f"The figures on the test parts are of {fewer}: the others gave none that could be added."
     if not segments_lesions(facts.lines):
         return
     if facts.settings and facts.settings.data.kind == "phantom":
@@ -206,7 +206,7 @@ def _incidents_of(line: RoundLine) -> Iterator[Row]:
     if line["abandoned"]:
         yield number, "whole round abandoned", line["abandoned"]
     for fewer in fewer_told(line):
-        yield number, fewer, "the others did not answer, or had answered an earlier driver"
+        yield number, fewer, "what sites had told an earlier driver, or did not tell, is not in them"
     for note in line.get("notes", ()):
         yield number, "note", note
 

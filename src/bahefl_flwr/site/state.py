@@ -162,10 +162,10 @@ def open_site(context: Context, settings: Settings, request: Request) -> Iterato
 
 
 def keep_settings(folder: Path, settings: Settings) -> None:
-    """Keep what the site takes part with beside its models: they cannot be used without."""
-    path, text = folder / SETTINGS_FILE, settings.yaml()
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        atomic_write(path, text.encode())
+    """Keep what the site first took part with beside its models: they cannot be used without, and no later message changes it."""
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        atomic_write(path, settings.yaml().encode())
 
 
 def task_params(settings: Settings) -> SecurityParams:

@@ -37,7 +37,7 @@ from bahefl_flwr.he.update_proof import encrypt_with_proof
 from bahefl_flwr.ledger.connection import Receipt
 from bahefl_flwr.records import LedgerView, Member, ObjectKind, RoundPhase, RoundRecord
 from bahefl_flwr.site.dispute import EVIDENCE_NAME, answer_slander
-from bahefl_flwr.site.lineage import note_tested
+from bahefl_flwr.site.lineage import note_chosen, note_tested
 from bahefl_flwr.site.model import Array, Model
 from bahefl_flwr.site.numpy_client import ClientConfig, ClientFactory, evaluated, fitted, numbers
 from bahefl_flwr.site.objects import keep, kept, kept_names, put_kept
@@ -332,10 +332,13 @@ def evaluate(site: Site, request: Request, client: NumPyClient, config: ClientCo
     outcome = Outcome()
     best = best_round(config)
     model = current_model(site, view, client, outcome, best)
-    wanted = chosen_model(site, model, best) if config.get("part") == "test" else model
+    wanted = model
+    if is_test := config.get("part") == "test":
+        note_chosen(site, request.run, best or model.round)
+        wanted = chosen_model(site, model, best)
     outcome.facts["model"] = wanted.digest().hex()
     if request.evaluate:
         evaluate_model(wanted, client, config, outcome, f"site {site.me().index}, after round {model.round}")
-    if config.get("part") == "test":
-        note_tested(site, request.run, wanted, outcome.evaluation)
+    if is_test:
+        note_tested(site, request.run, wanted.round, outcome.evaluation)
     return outcome
