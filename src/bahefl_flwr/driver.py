@@ -199,7 +199,8 @@ class Driver:
             self._abandoned_in_a_row = self._abandoned_in_a_row + 1 if r.phase is RoundPhase.ABORTED else 0
         self._reported = max(self._reported, newest)
         if self._abandoned_in_a_row >= MAX_ABANDONED_IN_A_ROW and view.task.open:
-            end_task(self._ledger, f"{self._abandoned_in_a_row} rounds in a row were abandoned")
+            last = self._ledger.round(newest).abort_reason
+            end_task(self._ledger, f"{self._abandoned_in_a_row} rounds in a row were abandoned, the last because: {last}")
             return True
         return False
 

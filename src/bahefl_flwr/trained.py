@@ -122,6 +122,8 @@ def open_trained(path: Path) -> Trained:
         return _named(run, [*files, *best], chosen["model_digest"])
     models = [(load_model(file), file) for file in files]
     model, file = max(models, key=lambda pair: pair[0].round)
+    if not model.round:
+        raise StoreError(f"{path}: no round was finalised, so that the sites hold nothing but the first weights, untrained")
     return Trained(run=run, model=model, file=file)
 
 

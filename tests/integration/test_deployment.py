@@ -156,12 +156,14 @@ def test_the_registrar_adds_suspends_and_reinstates(federation: Deployed, capsys
     assert console.main(["members", "reinstate", home, addresses[1]]) == 0
     assert console.main(["members", "list", home]) == 0
     assert "suspended" not in capsys.readouterr().out
+    assert console.main(["members", "add", home, addresses[1], "--weight", "5"]) == 4
+    assert f"{addresses[1]} is an active member already" in capsys.readouterr().err
 
 
 def test_who_is_whitelisted_only_is_listed_and_cannot_be_suspended(
     federation: Deployed, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The list has it with its weight and says what can be done; suspending it, or a stranger, is refused in plain words."""
+    """The list has it with its weight and says what can be done; suspending it, or adding nobody, is refused in plain words."""
     home, address = str(federation.administrator), federation.addresses[0]
     assert console.main(["members", "add", home, address, "--weight", "50"]) == 0
     assert console.main(["members", "add", home, address, "--weight", "1"]) == 0
@@ -180,6 +182,8 @@ def test_who_is_whitelisted_only_is_listed_and_cannot_be_suspended(
         said = capsys.readouterr().err
         assert f"{federation.addresses[1]} is unknown to the ledger: `bahefl members list`" in said
         assert "NotMember" not in said
+    assert console.main(["members", "add", home, "0x" + 40 * "0", "--weight", "1"]) == 2
+    assert "nobody's address" in capsys.readouterr().err
 
 
 def test_a_second_task_follows_on_the_same_contract(federation: Deployed) -> None:

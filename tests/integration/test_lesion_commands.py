@@ -216,6 +216,16 @@ def test_a_run_that_goes_on_has_its_newest_model(tmp_path: Path, capsys: Said) -
     assert evaluated(capsys, run, slice_folder(tmp_path / "data"))["round"] == 5
 
 
+def test_first_weights_are_no_result(tmp_path: Path, capsys: Said) -> None:
+    """Of a run in which no round was finalised there is nothing to measure."""
+    run = tiny_run(tmp_path, ended=False).path
+    for site in range(3):
+        save_model(tiny_model(9.0, 0), run / "sites" / f"{site:03d}" / "model.safetensors")
+
+    assert console.main(["evaluate", str(run), "--data", str(slice_folder(tmp_path / "data"))]) == 5
+    assert "no round was finalised" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "message"),
     [

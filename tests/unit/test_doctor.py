@@ -66,7 +66,7 @@ def test_a_disk_that_is_too_small_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_data_that_training_would_refuse_are_a_failure(tmp_path: Path) -> None:
-    """Missing, empty, unpaired or unreadable, each in its own words; with nothing wrong, what there is."""
+    """Missing, empty, unpaired, unreadable or not named, each in its own words; with nothing wrong, what there is."""
     whole, empty, broken = (tmp_path / name for name in ("whole", "empty", "broken"))
     for folder, count in ((whole, 6), (empty, 0), (broken, 6)):
         slice_folder(folder, count=count)
@@ -78,6 +78,7 @@ def test_data_that_training_would_refuse_are_a_failure(tmp_path: Path) -> None:
     assert told[1].got == f"{empty}: frames/ and masks/ hold no images"
     assert told[2].got.endswith("scan0_1.png: no masks/scan0_1.png, and 1 more")
     assert "frames is not a folder" in told[3].got
+    assert (examined().level, examined().got) == (Level.FAILURE, "data.kind=folder, and no folder is named")
 
 
 def examined(*overrides: str) -> Finding:

@@ -83,7 +83,10 @@ def add(
         raise click.UsageError("Option '--weight' is needed, and at least 1.")
     for address in addresses:
         _check(address)
-    _ledger(home).whitelist(addresses, [weight] * len(addresses))
+    ledger = _ledger(home)
+    for address in addresses:
+        _expect(ledger, address, MemberStatus.NONE, MemberStatus.WHITELISTED)
+    ledger.whitelist(addresses, [weight] * len(addresses))
     typer.echo(f"whitelisted {', '.join(addresses)}")
 
 
@@ -117,15 +120,15 @@ def reinstate(home: _Home, address: _Address) -> None:
     typer.echo(f"reinstated {address}")
 
 
-def _expect(ledger: FederationLedger, address: str, standing: MemberStatus) -> None:
+def _expect(ledger: FederationLedger, address: str, *standings: MemberStatus) -> None:
     """The contract would refuse, in its own words."""
     found = ledger.status(address)
-    if found is not standing:
+    if found not in standings:
         told = {
             MemberStatus.NONE: "unknown to the ledger: `bahefl members list` has all addresses",
             MemberStatus.WHITELISTED: f"whitelisted and has not registered yet, so that there is no member; {_NO_WAY_BACK}",
-            MemberStatus.ACTIVE: "an active member already",
-            MemberStatus.SUSPENDED: "suspended already",
+            MemberStatus.ACTIVE: "an active member already, and the cap of a member's weight stays",
+            MemberStatus.SUSPENDED: "suspended",
         }
         raise LedgerError(f"{address} is {told[found]}; nothing was changed")
 
@@ -133,6 +136,8 @@ def _expect(ledger: FederationLedger, address: str, standing: MemberStatus) -> N
 def _check(address: str) -> None:
     if _ADDRESS.fullmatch(address) is None:
         raise click.UsageError(f"{address!r} is no address: 0x and 40 hexadecimal digits.")
+    if not int(address, 16):
+        raise click.UsageError(f"{address!r} is nobody's address: no key belongs to it.")
     from bahefl_flwr.identity import is_mistyped
 
     if is_mistyped(address):

@@ -81,7 +81,7 @@ def examine(place: Place, prediction: Prediction | None) -> Iterator[Finding]:
     if place.keys:
         yield from protection.key_files(place.keys.identity, place.keys.epochs, place.keys.passphrase_file)
     identity = _identity(place.keys)
-    if root := _data_root(place):
+    if (root := _data_root(place)) is not None:
         yield from attempted("data", lambda: machine.data(root), "name the folder that holds frames/ and masks/")
     yield from _ledger(place, identity)
     yield from _store(place, identity)
@@ -107,12 +107,15 @@ def _conditions(home: homes.SiteHome, settings: Settings) -> Iterator[Finding]:
     yield ok("site", "a run of these settings meets the conditions in site.yaml")
 
 
-def _data_root(place: Place) -> str:
-    """The folder of slices that is to be trained on from here; "" for phantoms, and where only the sites know theirs."""
+def _data_root(place: Place) -> str | None:
+    """The folder of slices that is to be trained on from here, "" if none is named; None if that is nothing to look at here.
+
+    So it is for phantoms, and where only the sites know theirs.
+    """
     data, deployed = place.settings.data, place.settings.federation.admission == "registrar"
     if place.home and place.home.data_root:
         return place.home.data_root
-    return data.root if data.kind == "folder" and (place.home or not deployed) else ""
+    return data.root if data.kind == "folder" and (place.home or not deployed) else None
 
 
 def _identity(keys: Keys | None) -> Identity | None:

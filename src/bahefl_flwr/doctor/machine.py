@@ -86,6 +86,9 @@ def data(root: str) -> Iterator[Finding]:
     """
     from bahefl_flwr.lesion.inspection import inspect
 
+    if not root:
+        yield failure("data", "data.kind=folder, and no folder is named", "set data.root, or data-root in site.yaml")
+        return
     found = inspect(Path(root).expanduser())
     if not found.usable:
         more = f", and {len(found.problems) - 1} more" if len(found.problems) > 1 else ""
