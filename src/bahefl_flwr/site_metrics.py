@@ -28,7 +28,7 @@ def weighted_mean(records: list[RecordDict], weighted_by_key: str) -> MetricReco
 def aggregated(phase: str, aggregate: MetricsAggregation, by_site: Mapping[int, Numbers]) -> Numbers:
     """Aggregate over the sites whose metrics can be: a figure that cannot never ends a run that trains well."""
     _warn(phase, by_site)
-    records = [RecordDict({"metrics": MetricRecord(dict(by_site[m]))}) for m in comparable(by_site)]
+    records = [RecordDict({"metrics": MetricRecord(dict(by_site[m]))}) for m in _comparable(by_site)]
     if not records:
         return {}
     try:
@@ -38,7 +38,7 @@ def aggregated(phase: str, aggregate: MetricsAggregation, by_site: Mapping[int, 
         return {}
 
 
-def comparable(by_site: Mapping[int, Numbers]) -> tuple[int, ...]:
+def _comparable(by_site: Mapping[int, Numbers]) -> tuple[int, ...]:
     """The sites that are pooled: their keys are those of most, with the number of examples, at least one, among them."""
     weighed = {m: frozenset(numbers) for m, numbers in by_site.items() if numbers and not _weightless(numbers)}
     shapes = list(weighed.values())
@@ -46,9 +46,9 @@ def comparable(by_site: Mapping[int, Numbers]) -> tuple[int, ...]:
     return tuple(m for m, shape in weighed.items() if shape == usual) if EXAMPLES in usual else ()
 
 
-def pooled(by_site: Mapping[int, Numbers], asked: int = 0) -> Pooled:
+def coverage(by_site: Mapping[int, Numbers], asked: int = 0) -> Pooled:
     """Of how many sites an aggregate is, where `asked` were to report."""
-    sites = len(comparable(by_site))
+    sites = len(_comparable(by_site))
     return {"sites": sites, "of": max(asked, sites)}
 
 
@@ -61,7 +61,7 @@ def _warn(phase: str, by_site: Mapping[int, Numbers]) -> None:
     weightless = [m for m, numbers in by_site.items() if _weightless(numbers)]
     if weightless:
         _log.warning("%s metrics of sites %s claim to come from less than one example and are left out", phase, weightless)
-    pooled = comparable(by_site)
-    odd = [m for m, numbers in by_site.items() if numbers and m not in (*pooled, *weightless)]
-    if pooled and odd:
+    summed = _comparable(by_site)
+    odd = [m for m, numbers in by_site.items() if numbers and m not in (*summed, *weightless)]
+    if summed and odd:
         _log.warning("%s metrics of sites %s have other keys than the rest and are left out", phase, odd)

@@ -26,7 +26,7 @@ from bahefl_flwr.run_folder import Pooled, RoundLine
 from bahefl_flwr.secure_run import Ending, OnRound, secure_run
 from bahefl_flwr.settings import Scalar, from_run_config
 from bahefl_flwr.site.selection import BEST_ROUND
-from bahefl_flwr.site_metrics import EXAMPLES, MetricsAggregation, aggregated, pooled, weighted_mean
+from bahefl_flwr.site_metrics import EXAMPLES, MetricsAggregation, aggregated, coverage, weighted_mean
 from bahefl_flwr.steps import EVALUATE, EVALUATION, Action, Ask
 from bahefl_flwr.strategy_options import client_config, least, refuse_what_cannot_be, share
 from bahefl_flwr.task import gather, rounds_before
@@ -114,7 +114,7 @@ class BaheflStrategy(Strategy):
         self._worse_in_a_row = 0
         self._reported = 0
         self._open_before = 0
-        self._tested = pooled({}, 0)
+        self._tested = coverage({}, 0)
         self._refusals: dict[int, str] = {}
         self._told: set[str] = set()
         self._remember(rounds_before)
@@ -251,7 +251,7 @@ class BaheflStrategy(Strategy):
         if command.action is Action.TRAIN:
             metrics = aggregated("train", self.train_metrics_aggr_fn, figures.trained)
             figures.train.update(metrics)
-            figures.pooled = pooled(figures.trained)["sites"]
+            figures.pooled = coverage(figures.trained)["sites"]
             self.result.train_metrics_clientapp[view.finalized_count + 1] = MetricRecord(dict(metrics))
             self._refusals |= {m: reply.error for m, reply in replies.items() if not reply.ok}
             self._on_evaluation(replies, len(self._evaluators(view, members_in(view.round.selected))))
@@ -294,7 +294,7 @@ class BaheflStrategy(Strategy):
             by_site = {
                 m: aggregated("evaluation", self.evaluate_metrics_aggr_fn, {m: figures}) for m, figures in evaluations.items()
             }
-            self._write_line(r, metrics, by_site, pooled(evaluations, asked))
+            self._write_line(r, metrics, by_site, coverage(evaluations, asked))
             self._stop_early(number, metrics.get("score"))
 
     def _compare(self, number: int, score: object) -> None:
@@ -346,7 +346,7 @@ class BaheflStrategy(Strategy):
         self.chosen_model = _named_model(replies)
         evaluations = {m: r.evaluation for m, r in replies.items() if r.ok}
         self.test_metrics = dict(aggregated("test", self.evaluate_metrics_aggr_fn, evaluations))
-        self._tested = pooled(evaluations, asked)
+        self._tested = coverage(evaluations, asked)
 
     def _evaluate_part(self, grid: Grid, view: LedgerView, part: str, timeout_s: float) -> dict[int, Reply]:
         told: dict[str, Scalar | bytes] = {

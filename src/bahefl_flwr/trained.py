@@ -114,8 +114,8 @@ def open_trained(path: Path) -> Trained:
     files, best = (sorted(run.folder.path.glob(f"sites/*/{name}")) for name in (MODEL_FILE, BEST_FILE))
     if not files:
         raise StoreError(
-            f"{path}: no site keeps a {MODEL_FILE} here; the run has not started to train, or its sites run elsewhere: there, "
-            "name the folder that a site keeps of the task, HOME/runs/..."
+            f"{path}: no site keeps a {MODEL_FILE} here. Between hospitals each site has it in its home: name the folder that it "
+            "keeps of the task, HOME/runs/... In a simulation, no site has started to train yet"
         )
     chosen = (run.summary.get("chosen") or run.summary.get("ledger")) if run.summary else None
     if chosen and chosen["model_digest"]:

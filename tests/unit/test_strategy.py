@@ -15,7 +15,7 @@ from flwr.serverapp.strategy import FedAvg
 from bahefl_flwr.errors import SettingsError
 from bahefl_flwr.federation import Federation
 from bahefl_flwr.settings import compose
-from bahefl_flwr.site_metrics import aggregated, pooled, weighted_mean
+from bahefl_flwr.site_metrics import aggregated, coverage, weighted_mean
 from bahefl_flwr.strategy import BaheflStrategy
 
 
@@ -126,8 +126,8 @@ def test_who_is_pooled_is_counted() -> None:
     """Of those that were to report: not who was silent, claims no examples, or reports other figures than most."""
     usual = {"num-examples": 1, "loss": 1.0}
     by_site = {0: usual, 1: usual, 2: {**usual, "num-examples": 0}, 3: {**usual, "other": 1.0}, 4: {}}
-    assert pooled(by_site, 6) == {"sites": 2, "of": 6}
-    assert pooled({}, 3) == {"sites": 0, "of": 3}
+    assert coverage(by_site, 6) == {"sites": 2, "of": 6}
+    assert coverage({}, 3) == {"sites": 0, "of": 3}
 
 
 def test_aggregation_that_raises_costs_only_the_figures(caplog: pytest.LogCaptureFixture) -> None:
