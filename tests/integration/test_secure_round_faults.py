@@ -54,6 +54,25 @@ def test_site_that_raises_in_fit_is_left_out(tmp_path: Path) -> None:
     assert run.rounds[2].included == 0b1111
 
 
+def test_a_site_that_lost_its_journal_makes_no_second_ciphertext(tmp_path: Path) -> None:
+    """Asked again to train, it sees on the ledger that it has committed, and refuses; the round takes up what it committed."""
+    again: list[Message | None] = []
+
+    def lose(site: int, message: Message, deliver: Deliver) -> Message | None:
+        reply = deliver(message)
+        if message.metadata.message_type == "train" and site == 1 and not again:
+            (journal,) = tmp_path.rglob("sites/001/journal")
+            journal.unlink()
+            again.append(deliver(message))
+        return reply
+
+    run = federated_run(tmp_path, *QUICK, tamper=lambda _: lose)
+    (refusal,) = again
+    assert refusal and "its journal is gone" in str(refusal.content)
+    assert run.rounds[1].phase is RoundPhase.FINALIZED
+    assert run.rounds[1].included == 0b1111
+
+
 def test_coordinator_that_raises_resigns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A coordinator whose aggregation raises resigns; another site aggregates in the same round, without a deadline passing."""
     failures = []
