@@ -26,8 +26,8 @@ def run_sweep(app: FlowerProject, overrides: Sequence[str], *, verbose: bool = F
 
     All combinations are checked before the first one starts; a job that fails is noted and the next one runs. Results are
     appended to `<run.root>/<UTC time>-sweep.csv` job by job, so that stopping the sweep keeps them. `score`, `dice` and `recall`
-    are the best round's on the validation parts, `test_dice` is the final model's on the test parts. `rounds` gave a model
-    (`7 of 10` where fewer did than were asked for), `abandoned` did not.
+    are the best round's on the validation parts, `test_dice` is the final model's on the test parts. Of `asked`
+    rounds `rounds` gave a model; `abandoned` gave none.
 
     Raises:
       SettingsError: a combination is not allowed. DataError: its data folder is missing.

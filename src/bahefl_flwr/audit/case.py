@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 
 from bahefl_flwr.audit.evidence import EpochEvidence, Evidence, RoundEvidence
@@ -177,15 +178,9 @@ def _ceremony_objects(evidence: Evidence, epoch: EpochEvidence) -> Iterator[Name
 
 
 def _round_objects(evidence: Evidence, r: RoundEvidence) -> Iterator[NamedObject]:
-    run, record = evidence.task_of(r.task).run_digest, r.record
+    record = r.record
     final = record.phase is RoundPhase.FINALIZED
-
-    def named(kind: ObjectKind, digest: bytes, member: int, owner: str, size: int | None, *, needed: bool) -> NamedObject:
-        return NamedObject(
-            kind=kind, digest=digest, run=run, round=record.number, member=member, owner=owner, epoch=record.epoch,
-            size_bytes=size, needed=needed,
-        )  # fmt: skip
-
+    named = partial(_round_object, evidence, r)
     for u in r.updates:
         needed = final and bool(record.included >> u.member & 1)
         yield named(ObjectKind.UPDATE, u.digest, u.member, evidence.address_of(u.member), u.size_bytes, needed=needed)
@@ -202,7 +197,21 @@ def _round_objects(evidence: Evidence, r: RoundEvidence) -> Iterator[NamedObject
 
 
 def _sketch_object(evidence: Evidence, r: RoundEvidence, s: ShareRecord, *, needed: bool) -> NamedObject:
+    return _round_object(evidence, r, ObjectKind.SKETCH, s.digest, s.member, evidence.address_of(s.member), None, needed=needed)
+
+
+def _round_object(
+    evidence: Evidence,
+    r: RoundEvidence,
+    kind: ObjectKind,
+    digest: bytes,
+    member: int,
+    owner: str,
+    size: int | None,
+    *,
+    needed: bool,
+) -> NamedObject:
     return NamedObject(
-        kind=ObjectKind.SKETCH, digest=s.digest, run=evidence.task_of(r.task).run_digest, round=r.record.number, member=s.member,
-        owner=evidence.address_of(s.member), epoch=r.record.epoch, size_bytes=None, needed=needed,
+        kind=kind, digest=digest, run=evidence.task_of(r.task).run_digest, round=r.record.number, member=member, owner=owner,
+        epoch=r.record.epoch, size_bytes=size, needed=needed,
     )  # fmt: skip
