@@ -163,4 +163,4 @@ def test_every_site_of_a_deployment_hands_on_the_same_model(tmp_path: Path, caps
         files.append((tmp_path / "m.safetensors").read_bytes())
     assert len(set(files)) == 1
     assert console.main(["export", str(run.path), "z.safetensors"]) == 5
-    assert "name the folder that a site keeps of the task, HOME/runs/..." in capsys.readouterr().err
+    assert "name the folder that it keeps of the task, HOME/runs/..." in capsys.readouterr().err

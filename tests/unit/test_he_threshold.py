@@ -49,10 +49,10 @@ def test_every_quorum_opens_to_identical_integers() -> None:
     assert len(opened) == 1
 
 
-@pytest.mark.parametrize(("n", "t"), [(3, 2), (5, 3), (7, 4), (5, 1)])
-def test_the_opened_aggregate_is_the_weighted_mean(n: int, t: int) -> None:
-    """To 3e-5, at update_range 0.25 and weight_bits 0."""
-    assert weighted_mean_error(committee(real_params(n, t))) < 3e-5
+@pytest.mark.parametrize(("n", "t", "bound"), [(3, 2, 2e-5), (5, 3, 3e-5), (7, 4, 5e-5), (5, 1, 3e-5)])
+def test_the_opened_aggregate_is_the_weighted_mean(n: int, t: int, bound: float) -> None:
+    """At update_range 0.25 and weight_bits 0; bounds lie ten standard deviations above the usual largest error of 60,000."""
+    assert weighted_mean_error(committee(real_params(n, t))) < bound
 
 
 def test_parts_decrypt_to_the_whole() -> None:
