@@ -117,14 +117,14 @@ def tiny_site(tmp_path: Path, *, data_root: str = "", bias: float = 9.0, tested:
     return folder
 
 
-def slice_folder(path: Path, count: int = 6, size_px: int = 48, masks: bool = True) -> Path:
-    """Slices of two scans in the layout of frames/ and masks/, every second with a block of lesion."""
+def slice_folder(path: Path, count: int = 6, size_px: int = 48, masks: bool = True, lesions: bool = True) -> Path:
+    """Slices of two scans in the layout of frames/ and masks/, every second with a block of lesion if there are `lesions`."""
     for part in ("frames", "masks") if masks else ("frames",):
         (path / part).mkdir(parents=True)
     rng = np.random.default_rng(0)
     for k in range(count):
         name, mask = f"scan{k // 3}_{k}.png", np.zeros((size_px, size_px), np.uint8)
-        if k % 2:
+        if k % 2 and lesions:
             mask[12 : 24 + k, 12:30] = 255
         cv2.imwrite(str(path / "frames" / name), rng.integers(0, 200, mask.shape, np.uint8))
         if masks:

@@ -83,6 +83,52 @@ def test_the_text_says_the_same_and_warns_of_slices_seen_in_training(tmp_path: P
     assert "CAUTION: the run was trained on slices of this folder" in said
 
 
+def test_without_any_lesion_dice_and_recall_are_no_figures(tmp_path: Path, capsys: Said) -> None:
+    """Null with the reason in JSON, "-" with the reason in the text, also per scan; what has a meaning stays."""
+    run, data = tiny_run(tmp_path, bias=-9.0).path, slice_folder(tmp_path / "data", lesions=False)
+
+    facts = evaluated(capsys, run, data)
+
+    assert facts["undefined"] == dict.fromkeys(("dice", "precision", "recall", "score"), "no slice has a lesion")
+    assert {name for name, value in facts["pooled"].items() if value is None} == set(facts["undefined"])
+    assert (facts["pooled"]["accuracy"], facts["hd95"]["both_empty"]) == (1.0, 6)
+    assert [scan["recall"] for scan in facts["scans"].values()] == [None, None]
+    assert console.main(["evaluate", str(run), "--data", str(data)]) == 0
+    said = capsys.readouterr().out
+    assert "dice -, precision -, recall -, accuracy 1.0000" in said
+    assert "-: no slice has a lesion, so dice, precision, recall, score would mean nothing" in said
+    assert "scan0 (3 slices): -, -" in said
+
+
+def test_a_model_that_finds_nothing_has_no_precision(tmp_path: Path, capsys: Said) -> None:
+    """Of no predicted pixel there is no share that is right; what it missed is counted."""
+    facts = evaluated(capsys, tiny_run(tmp_path, bias=-9.0).path, slice_folder(tmp_path / "data"))
+
+    assert facts["undefined"] == {"precision": "no lesion was found"}
+    assert (facts["pooled"]["precision"], facts["pooled"]["dice"], facts["pooled"]["recall"]) == (None, 0.0, 0.0)
+
+
+def test_slices_of_another_kind_than_in_training_are_pointed_at(tmp_path: Path, capsys: Said) -> None:
+    """Real slices for a model of phantoms, and phantoms for one of real slices; on standard error, so that JSON stays JSON."""
+    real, phantoms = slice_folder(tmp_path / "real"), slice_folder(tmp_path / "phantoms-in-files")
+    for k, path in enumerate(sorted((phantoms / "frames").iterdir())):
+        for part in ("frames", "masks"):
+            (phantoms / part / path.name).rename(phantoms / part / f"phantom_site0_{k}.png")
+    of_phantoms = tiny_run(tmp_path).path
+    of_slices = tiny_run(tmp_path / "other", data={"kind": "folder", "root": str(tmp_path / "elsewhere")}).path
+
+    told = {}
+    for run, trained_on in ((of_phantoms, "phantom"), (of_slices, "folder")):
+        for data in (real, phantoms):
+            assert console.main(["evaluate", str(run), "--data", str(data), "--format", "json"]) == 0
+            out, told[run, data] = capsys.readouterr()
+            assert json.loads(out)["trained_on"] == trained_on
+
+    assert told[of_phantoms, real].startswith("warning: the model was trained on generated phantoms (data.kind=phantom)")
+    assert told[of_slices, phantoms].startswith("warning: the model was trained on the slices of a folder (data.kind=folder)")
+    assert told[of_phantoms, phantoms] == told[of_slices, real] == ""
+
+
 def test_predicted_masks_fit_their_slices(tmp_path: Path, capsys: Said) -> None:
     """Masks of 0 and 255 in the slices' own size under their names, so that both folders make a data set; and overlays."""
     data, out = slice_folder(tmp_path / "data"), tmp_path / "out"

@@ -10,7 +10,7 @@ import pytest
 
 from bahefl_flwr.errors import DataError
 from bahefl_flwr.lesion import phantom
-from bahefl_flwr.lesion.data import Slices, load_folder, load_phantoms, scan_of
+from bahefl_flwr.lesion.data import Slices, all_phantoms, load_folder, load_phantoms, scan_of
 
 REAL = Path("/work/shared/data/ct-slices")
 
@@ -140,6 +140,13 @@ def test_phantoms_come_back_equal_from_the_cache(tmp_path: Path, monkeypatch: py
     assert np.array_equal(drawn.images, cached.images)
     assert np.array_equal(drawn.masks, cached.masks)
     assert drawn.names == cached.names == ("phantom_site0_4", "phantom_site0_7")
+
+
+def test_phantoms_are_known_by_their_names(tmp_path: Path) -> None:
+    """Also as files; one slice of another name, and nothing is said of the rest."""
+    names = _phantoms(tmp_path).names
+    assert all_phantoms(names) and all_phantoms([f"{name}.png" for name in names])
+    assert not all_phantoms([*names, "Morozov_study_0255_20.png"]) and not all_phantoms([])
 
 
 def test_a_damaged_cache_file_is_drawn_again(tmp_path: Path) -> None:

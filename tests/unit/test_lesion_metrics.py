@@ -48,6 +48,21 @@ def test_a_dead_model_answers_the_same_everywhere(counts: PixelCounts, dead: boo
     assert counts.dead is dead
 
 
+@pytest.mark.parametrize(
+    ("counts", "undefined"),
+    [
+        (PixelCounts(tn=100), {"dice", "precision", "recall", "score"}),
+        (PixelCounts(fp=5, tn=95), {"dice", "precision", "recall", "score"}),
+        (PixelCounts(fn=5, tn=95), {"precision"}),
+        (PixelCounts(tp=1, tn=99), set()),
+    ],
+)
+def test_ratios_that_stand_by_convention_only_are_named(counts: PixelCounts, undefined: set[str]) -> None:
+    """Without any lesion none of them says anything of a model; the ratios themselves stay numbers, as a run needs them."""
+    assert set(counts.undefined) == undefined
+    assert all(0 <= getattr(counts, name) <= 1 for name in ("dice", "precision", "recall", "score"))
+
+
 def test_counts_are_pooled_where_a_loss_is_missing() -> None:
     """A loss that is not finite is not sent; the counts of that site are as good as any."""
     counts = to_metrics(judge(_mask((0, 0)), _mask((0, 0), (0, 1)))) | {"num-examples": 1}

@@ -11,7 +11,7 @@ import typer
 from bahefl_flwr.commands.output import RUN_HELP, Format
 
 if TYPE_CHECKING:
-    from bahefl_flwr.lesion.metrics import Evaluation
+    from bahefl_flwr.lesion.metrics import Evaluation, PixelCounts
     from bahefl_flwr.trained import Trained
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -37,6 +37,8 @@ def evaluate(
     network = trained.network()
     settings = trained.run.settings
     slices = load_folder(data.expanduser(), settings.data.image_size_px)
+    if unlike := _unlike(trained, data, slices.names):
+        typer.echo(f"warning: {unlike}", err=True)
     engine = ready(settings.train)
     each = list(judged(network, slices, engine))
     facts = {
@@ -44,6 +46,7 @@ def evaluate(
         "round": trained.model.round,
         "model_digest": trained.model.digest().hex(),
         "data": str(data),
+        "trained_on": settings.data.kind,
         "seen_in_training": _seen(trained, data),
         "image_size_px": settings.data.image_size_px,
         "computed_in": str(engine),
@@ -60,8 +63,26 @@ def _seen(trained: Trained, data: Path) -> bool:
     return own.kind == "folder" and Path(own.root).expanduser().resolve() == data.expanduser().resolve()
 
 
+def _unlike(trained: Trained, data: Path, names: tuple[str, ...]) -> str:
+    """That the model learned from slices of another kind than these, as far as the run's settings and the files' names tell."""
+    from bahefl_flwr.lesion.data import all_phantoms
+
+    kind, generated = trained.run.settings.data.kind, all_phantoms(names)
+    if kind == "phantom" and not generated:
+        return (
+            f"the model was trained on generated phantoms (data.kind=phantom), and {data} holds other slices: these figures do "
+            "not tell what it would be worth if trained on slices of their kind (data=folder data.root=...)"
+        )
+    if kind == "folder" and generated:
+        return (
+            f"the model was trained on the slices of a folder (data.kind=folder), and {data} holds generated phantoms, by their "
+            "names: these figures say nothing about real CT"
+        )
+    return ""
+
+
 def _figures(total: Evaluation, side_px: int, field_mm: float | None) -> dict[str, Any]:
-    """Every figure under a name that says how it is averaged. What cannot be computed is null."""
+    """Every figure under a name that says how it is averaged. What cannot be computed is null, and `undefined` says why."""
     p = total.pixels
     pixels = p.tp + p.fp + p.fn + p.tn
     distances = {
@@ -79,12 +100,18 @@ def _figures(total: Evaluation, side_px: int, field_mm: float | None) -> dict[st
         "slices": total.slices,
         "positive_slices": total.positive_slices,
         "pooled": {
-            "tp": p.tp, "fp": p.fp, "fn": p.fn, "tn": p.tn, "dice": p.dice, "precision": p.precision, "recall": p.recall,
-            "accuracy": (p.tp + p.tn) / pixels, "score": p.score,
+            "tp": p.tp, "fp": p.fp, "fn": p.fn, "tn": p.tn, **_ratios(p, "dice", "precision", "recall"),
+            "accuracy": (p.tp + p.tn) / pixels, **_ratios(p, "score"),
         },
+        "undefined": dict(p.undefined),
         "mean_dice_of_positive_slices": _finite(total.mean_dice_of_positive_slices),
         "hd95": distances,
     }  # fmt: skip
+
+
+def _ratios(pixels: PixelCounts, *names: str) -> dict[str, float | None]:
+    """Pooled ratios by name; null where they have no meaning, whatever the convention inside a run says."""
+    return {name: None if name in pixels.undefined else getattr(pixels, name) for name in names}
 
 
 def _finite(value: float) -> float | None:
@@ -99,7 +126,7 @@ def _by_scan(names: tuple[str, ...], each: list[Evaluation]) -> dict[str, Any]:
         if (scan := scan_of(name)) is not None:
             scans[scan] = scans[scan] + evaluation if scan in scans else evaluation
     return {
-        scan: {"slices": e.slices, "positive_slices": e.positive_slices, "dice": e.pixels.dice, "recall": e.pixels.recall}
+        scan: {"slices": e.slices, "positive_slices": e.positive_slices, **_ratios(e.pixels, "dice", "recall")}
         for scan, e in sorted(scans.items())
     }
 
@@ -108,7 +135,7 @@ def _one(e: Evaluation) -> dict[str, Any]:
     """A slice's Dice is null where it has no lesion: there is nothing to overlap with."""
     p = e.pixels
     return {
-        "tp": p.tp, "fp": p.fp, "fn": p.fn, "tn": p.tn, "dice": p.dice if e.positive_slices else None,
+        "tp": p.tp, "fp": p.fp, "fn": p.fn, "tn": p.tn, **_ratios(p, "dice"),
         "hd95_px": e.hd95_sum_px if e.hd95_pairs else None,
     }  # fmt: skip
 
@@ -121,7 +148,8 @@ def _text(facts: dict[str, Any]) -> str:
         f"computed in {facts['computed_in']}",
         "",
         "pooled over all pixels: "
-        + ", ".join(f"{name} {pooled[name]:.4f}" for name in ("dice", "precision", "recall", "accuracy")),
+        + ", ".join(f"{name} {_number(pooled[name])}" for name in ("dice", "precision", "recall", "accuracy")),
+        *_undefined(facts["undefined"]),
         f"mean of the {facts['positive_slices']} positive slices: dice {_number(facts['mean_dice_of_positive_slices'])}",
         f"HD95: mean {_distance(hd95, 'mean')} over {hd95['pairs']} slices with lesion in truth and prediction",
         f"      {hd95['missed']} missed and {hd95['spurious']} spurious slices have none; {hd95['both_empty']} are empty in both",
@@ -129,18 +157,25 @@ def _text(facts: dict[str, Any]) -> str:
     ]
     if 1 < len(facts["scans"]) <= _NAMED_SCANS:
         lines += ["", "scan: pooled dice, recall"]
-        lines += [f"  {scan} ({s['slices']} slices): {s['dice']:.4f}, {s['recall']:.4f}" for scan, s in facts["scans"].items()]
+        for scan, s in facts["scans"].items():
+            lines.append(f"  {scan} ({s['slices']} slices): {_number(s['dice'])}, {_number(s['recall'])}")
     if facts["seen_in_training"]:
         lines += ["", "CAUTION: the run was trained on slices of this folder; these figures are better than on other patients"]
     return "\n".join(lines)
+
+
+def _undefined(reasons: dict[str, str]) -> list[str]:
+    """Why a figure is "-": a line a reason."""
+    told = {reason: [name for name, why in reasons.items() if why == reason] for reason in reasons.values()}
+    return [f"  -: {reason}, so {', '.join(names)} would mean nothing" for reason, names in told.items()]
 
 
 def _distance(hd95: dict[str, Any], start: str, end: str = "") -> str:
     units = [
         f"{hd95[f'{start}_{unit}{end}']:.1f} {unit}" for unit in ("px", "mm") if hd95.get(f"{start}_{unit}{end}") is not None
     ]
-    return " = ".join(units) or "none"
+    return " = ".join(units) or "-"
 
 
 def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.4f}"
+    return "-" if value is None else f"{value:.4f}"

@@ -11,6 +11,7 @@ import os
 import re
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,8 @@ _LESION_ABOVE = 127
 # In the depth of the file, so that 16 bits are seen and refused instead of cut.
 _GREY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
 _COLOUR = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+# As `load_phantoms` names slices; whoever writes them into a folder keeps the name and adds an ending.
+_PHANTOM_NAME = re.compile(r"phantom_site\d+_\d+(\.\w+)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,11 @@ def scan_of(name: str) -> str | None:
     """
     match = re.fullmatch(r"(?P<scan>.*\d.*)_\d+", Path(name).stem)
     return match["scan"] if match else None
+
+
+def all_phantoms(names: Sequence[str]) -> bool:
+    """Whether slices are generated ones, as far as their names tell; False for none."""
+    return bool(names) and all(_PHANTOM_NAME.fullmatch(name) for name in names)
 
 
 def load_folder(root: Path, size_px: int) -> Slices:

@@ -52,6 +52,16 @@ class PixelCounts:
         return 0.6 * self.dice + 0.4 * self.recall
 
     @property
+    def undefined(self) -> Mapping[str, str]:
+        """Which of the ratios above stand by convention only and say nothing of a model, each with the reason.
+
+        Inside a run the convention counts, so that sums over sites stay exact; whoever tells people a figure looks here first.
+        """
+        if not self.tp + self.fn:
+            return dict.fromkeys(("dice", "precision", "recall", "score"), "no slice has a lesion")
+        return {} if self.tp + self.fp else {"precision": "no lesion was found"}
+
+    @property
     def dead(self) -> bool:
         """The model answers the same everywhere although there is lesion: a collapsed round (docs/lesion.md)."""
         return self.tp + self.fn > 0 and (self.tp + self.fp == 0 or self.tn + self.fn == 0)
