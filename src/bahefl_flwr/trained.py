@@ -6,6 +6,7 @@ the model. No torch at the top: the network is built when somebody asks for it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from bahefl_flwr.site.state import JOURNAL_FILE, SETTINGS_FILE
 
 if TYPE_CHECKING:
     from bahefl_flwr.lesion.model import LightUNet
+
+_log = logging.getLogger(__name__)
 
 _CONFIG = "config.yaml"
 
@@ -101,6 +104,8 @@ def open_run(path: Path) -> Run:
 def open_trained(path: Path) -> Trained:
     """Read a run folder, or a site's of a task, and the model that was chosen; before the end, the newest model that is there.
 
+    Of the chosen model's copies every one is read: of each that is damaged, or another model, a warning names the file.
+
     Raises:
       SettingsError: it is neither. StoreError: no site has the model that the summary names, or any at all; a site's file is
       another model than the site opened. JournalError: the site's journal is damaged.
@@ -128,18 +133,29 @@ def open_trained(path: Path) -> Trained:
 
 
 def _named(run: Run, files: Sequence[Path], digest: str) -> Trained:
-    """The model of this digest. One site's damaged file is no harm where another site has the model."""
-    reasons = []
+    """The model of this digest. A damaged or exchanged file is no harm where there is another copy, and is told.
+
+    A sound file of another round than the chosen one is no copy of the model, so nothing is said of it.
+    """
+    found: Trained | None = None
+    damaged, others = [], []
     for file in files:
         try:
             model = load_model(file)
         except StoreError as error:
-            reasons.append(str(error))
+            damaged.append(str(error))
             continue
-        if model.digest().hex() == digest:
-            return Trained(run=run, model=model, file=file)
-        reasons.append(f"{file} is model {model.digest().hex()[:16]} of round {model.round}")
-    raise StoreError(f"no site has the model {digest[:16]} that was chosen in {run.folder.path}: " + "; ".join(reasons))
+        if model.digest().hex() != digest:
+            others.append((model.round, f"{file} is model {model.digest().hex()[:16]} of round {model.round}"))
+        elif found is None:
+            found = Trained(run=run, model=model, file=file)
+    if found is None:
+        reasons = "; ".join([*damaged, *(text for _, text in others)])
+        raise StoreError(f"no site has the model {digest[:16]} that was chosen in {run.folder.path}: {reasons}")
+    exchanged = [f"{text}, chosen was {digest[:16]}: exchanged" for number, text in others if number == found.model.round]
+    for text in (*damaged, *exchanged):
+        _log.warning("%s (a good copy was taken, %s)", text, found.file)
+    return found
 
 
 def _of_a_home(path: Path) -> str:

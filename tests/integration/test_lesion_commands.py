@@ -214,15 +214,36 @@ def test_the_card_tells_lineage_figures_and_limits(tmp_path: Path) -> None:
     assert str(tmp_path) not in card, "folders may say whose data they hold"
 
 
-def test_a_damaged_site_is_no_harm_where_another_has_the_model(tmp_path: Path, capsys: Said) -> None:
-    """The final model is the one that the summary names, at whichever site."""
+def test_a_damaged_site_is_no_harm_where_another_has_the_model(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The final model is the one that the summary names, at whichever site; copies that are not what they say are named."""
     run = tiny_run(tmp_path).path
-    (run / "sites" / "000" / "model.safetensors").write_bytes(b"torn")
-    save_model(tiny_model(-9.0, 2), run / "sites" / "001" / "model.safetensors")
+    torn, exchanged, good = (run / "sites" / f"00{site}" / "model.safetensors" for site in range(3))
+    torn.write_bytes(b"torn")
+    save_model(tiny_model(-9.0, 2), exchanged)
 
     assert console.main(["export", str(run), str(tmp_path / "m.safetensors")]) == 0
 
     assert load_model(tmp_path / "m.safetensors").digest() == tiny_model(9.0, 2).digest()
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0].startswith(f"{torn} is not a model file of bahefl")
+    assert said[1].startswith(f"{exchanged} is model {tiny_model(-9.0, 2).digest().hex()[:16]} of round 2, chosen was")
+    assert all(text.endswith(f"(a good copy was taken, {good})") for text in said)
+
+
+def test_an_altered_copy_is_named_wherever_it_lies(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Also after the good one, and with its weights exchanged under the old digest; a site's model of another round is none."""
+    run = tiny_run(tmp_path).path
+    save_model(tiny_model(-9.0, 1), run / "sites" / "001" / "model.safetensors")
+    altered = run / "sites" / "002" / "model.safetensors"
+    whole = bytearray(altered.read_bytes())
+    whole[-1] ^= 1
+    altered.write_bytes(whole)
+
+    assert console.main(["export", str(run), str(tmp_path / "m.safetensors")]) == 0
+
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{altered} was altered: its arrays do not have the digest it names")
 
 
 def test_no_site_with_the_final_model_is_an_error_that_names_what_there_is(tmp_path: Path, capsys: Said) -> None:
