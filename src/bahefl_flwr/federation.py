@@ -21,7 +21,7 @@ from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import ContractConfig, FederationLedger
 from bahefl_flwr.ledger.node import NodeProcess
 from bahefl_flwr.ledger.policy import ChainPolicy
-from bahefl_flwr.run_folder import LEDGER_DATABASE, LEDGER_FILE, RunFolder
+from bahefl_flwr.run_folder import CONFIG_FILE, LEDGER_DATABASE, LEDGER_FILE, RunFolder
 from bahefl_flwr.settings import Settings, from_yaml
 
 _DRIVER = "driver"
@@ -93,7 +93,7 @@ def run_goes_on(settings: Settings, run: RunFolder) -> bool:
       SettingsError: the run goes on, but with other settings. LedgerError: the ledger does not answer, or is not ours.
     """
     try:
-        before = from_yaml((run.path / "config.yaml").read_text())
+        before = from_yaml((run.path / CONFIG_FILE).read_text())
     except (OSError, SettingsError) as error:
         _log.warning("%s is left alone: %s", run.path, error)
         return False
@@ -121,7 +121,7 @@ def administer(folder: Path) -> FederationLedger:
     Raises:
       LedgerError: the run has not started its ledger, or has stopped it. KeysError: the administrator's key is not there.
     """
-    where, settings = ledger_address(folder), from_yaml((folder / "config.yaml").read_text())
+    where, settings = ledger_address(folder), from_yaml((folder / CONFIG_FILE).read_text())
     driver = _administrator(settings, folder)
     connection = Connection(where.url, where.chain_id, account=driver.account, policy=chain_policy(settings))
     return FederationLedger.attach(connection, where.contract)

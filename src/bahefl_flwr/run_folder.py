@@ -21,6 +21,8 @@ from bahefl_flwr.durable import atomic_write
 from bahefl_flwr.errors import AlreadyDriven, RunFailed, StoreError
 from bahefl_flwr.untrusted_json import read_json
 
+# Every setting of the run, resolved: `Settings.yaml`.
+CONFIG_FILE = "config.yaml"
 # Where a run keeps the address and, if it is the embedded one, the database of its ledger.
 LEDGER_FILE = "ledger.json"
 LEDGER_DATABASE = "ledger.sqlite"
@@ -192,7 +194,7 @@ def create(root: str | Path, name: str, run_id: int, config_yaml: str) -> RunFol
             return RunFolder(path=link.resolve())
         link.parent.mkdir(parents=True, exist_ok=True)
         path = _new_folder(link.parent.parent, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{name}")
-        atomic_write(path / "config.yaml", config_yaml.encode(), mode=_PUBLIC)
+        atomic_write(path / CONFIG_FILE, config_yaml.encode(), mode=_PUBLIC)
         link.symlink_to(Path("..") / path.name, target_is_directory=True)
     except OSError as error:
         raise RunFailed(f"cannot create a run folder under {link.parent.parent}: {error}; choose another run.root") from error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from bahefl_flwr.errors import SettingsError, StoreError
 from bahefl_flwr.homes import SITE_FILE
-from bahefl_flwr.run_folder import RoundLine, RunFolder, RunSummary
+from bahefl_flwr.run_folder import CONFIG_FILE, RoundLine, RunFolder, RunSummary
 from bahefl_flwr.settings import Settings, from_yaml
 from bahefl_flwr.site.lineage import Lineage, read_lineage
 from bahefl_flwr.site.model import BEST_FILE, MODEL_FILE, Model, load_model
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from bahefl_flwr.lesion.model import LightUNet
 
 _log = logging.getLogger(__name__)
-
-_CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,15 +77,27 @@ def open_folder(path: Path) -> RunFolder:
     if _is_sites(path):
         raise SettingsError(
             f"{path} is a site's folder, which knows its own models and no figures of others: evaluate, predict and export read "
-            f"it; name the run's folder (with {_CONFIG}, in run.root where the ServerApp ran)"
+            f"it; name the run's folder (with {CONFIG_FILE}, in run.root where the ServerApp ran)"
         )
-    if not (path / _CONFIG).is_file():
-        raise SettingsError(f"{path} is no run folder (a folder with {_CONFIG}, as in run.root)")
-    return RunFolder(path=path)
+    return _folder(path)
 
 
 def _is_sites(path: Path) -> bool:
     return (path / SETTINGS_FILE).is_file() and (path / JOURNAL_FILE).is_file()
+
+
+def _folder(path: Path, nor: str = "") -> RunFolder:
+    """A run's folder.
+
+    Args:
+      nor: what else was looked for, to end the message with.
+
+    Raises:
+      SettingsError: it is none.
+    """
+    if not (path / CONFIG_FILE).is_file():
+        raise SettingsError(f"{path} is no run folder (a folder with {CONFIG_FILE}, as in run.root){nor}")
+    return RunFolder(path=path)
 
 
 def open_run(path: Path) -> Run:
@@ -96,8 +106,11 @@ def open_run(path: Path) -> Run:
     Raises:
       SettingsError: it is no run folder, or of a version with other settings. StoreError: its files are damaged.
     """
-    folder = open_folder(path)
-    settings = from_yaml((folder.path / _CONFIG).read_text(encoding="utf-8"))
+    return _read(open_folder(path))
+
+
+def _read(folder: RunFolder) -> Run:
+    settings = from_yaml((folder.path / CONFIG_FILE).read_text(encoding="utf-8"))
     return Run(folder=folder, settings=settings, lines=folder.metrics(), summary=folder.summary())
 
 
@@ -113,10 +126,13 @@ def open_trained(path: Path) -> Trained:
     path = path.expanduser()
     if _is_sites(path):
         return _of_site(path)
-    if not (path / _CONFIG).is_file():
-        raise SettingsError(f"{path} is neither a run's folder (with {_CONFIG}, as in run.root) nor a site's {_of_a_home(path)}")
-    run = open_run(path)
-    files, best = (sorted(run.folder.path.glob(f"sites/*/{name}")) for name in (MODEL_FILE, BEST_FILE))
+    return _of_run(_read(_folder(path, nor=f", and none that a site keeps {_of_a_home(path)}")))
+
+
+def _of_run(run: Run) -> Trained:
+    """The model that the summary names; without one, that of the site that is ahead."""
+    path = run.folder.path
+    files, best = (sorted(path.glob(f"sites/*/{name}")) for name in (MODEL_FILE, BEST_FILE))
     if not files:
         raise StoreError(
             f"{path}: no site keeps a {MODEL_FILE} here. Between hospitals each site has it in its home: name the folder that it "

@@ -296,7 +296,7 @@ def test_first_weights_are_no_result(tmp_path: Path, capsys: Said) -> None:
 @pytest.mark.parametrize(
     ("argv", "code", "message"),
     [
-        (["evaluate", "/nowhere", "--data", "/nowhere"], 2, "/nowhere is neither a run's folder"),
+        (["evaluate", "/nowhere", "--data", "/nowhere"], 2, "/nowhere is no run folder (a folder with"),
         (["evaluate", "RUN", "--data", "/nowhere"], 3, "is not a folder"),
         (["predict", "RUN", "--data", "/nowhere", "--out", "out"], 3, "is not a folder"),
         (["export", "RUN"], 2, "give FILE.safetensors, --onnx FILE.onnx, or both"),

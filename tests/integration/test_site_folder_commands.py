@@ -127,7 +127,8 @@ def test_a_folder_of_neither_kind_is_told_what_both_look_like(tmp_path: Path, ca
         name, *rest = command
         assert console.main([name, str(tmp_path), *rest]) == 2
         said = capsys.readouterr().err
-        assert "neither a run's folder (with config.yaml" in said and "HOME/runs/..., with settings.yaml and journal" in said
+        assert "is no run folder (a folder with config.yaml" in said
+        assert "none that a site keeps of a task (HOME/runs/..., with settings.yaml and journal)" in said
     assert console.main(["export", str(folder.parent.parent), "z.safetensors"]) == 2
     assert f"this is a home, name one of {folder}" in capsys.readouterr().err
     assert console.main(["report", str(folder)]) == 2

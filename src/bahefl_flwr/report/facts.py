@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bahefl_flwr.errors import SettingsError
 from bahefl_flwr.report.outcome import ChosenModel
-from bahefl_flwr.run_folder import RoundLine, RunFolder, RunSummary
+from bahefl_flwr.run_folder import CONFIG_FILE, RoundLine, RunFolder, RunSummary
 from bahefl_flwr.settings import Settings, from_yaml
 
 
@@ -53,7 +53,7 @@ def read(folder: RunFolder, chosen: ChosenModel | None = None) -> Facts:
 
 
 def _settings(folder: RunFolder) -> Settings | None:
-    config = folder.path / "config.yaml"
+    config = folder.path / CONFIG_FILE
     text = config.read_text(encoding="utf-8") if config.is_file() else ""
     try:
         return from_yaml(text) if text else None
