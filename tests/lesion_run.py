@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from bahefl_flwr.homes import parsed_site, write_home
+from bahefl_flwr.homes import parsed_site, with_own_data, write_home
 from bahefl_flwr.journal import Journal
 from bahefl_flwr.lesion import model as lesion_model
 from bahefl_flwr.lesion.metrics import Evaluation, PixelCounts, to_metrics
@@ -97,9 +97,7 @@ def tiny_site(tmp_path: Path, *, data_root: str = "", bias: float = 9.0, tested:
     entries = {"ledger-url": "http://127.0.0.1:9", "chain-id": 7, "contract": "0x" + "22" * 20, "data-root": data_root}
     write_home(home, parsed_site(entries))
     settings = tiny_settings()
-    own = {"kind": "folder", "root": data_root} if data_root else {}
-    own["cache"] = str(tmp_path / "phantoms")
-    keep_settings(folder, settings.model_copy(update={"data": settings.data.model_copy(update=own)}))
+    keep_settings(folder, with_own_data(settings, data_root, cache=str(tmp_path / "phantoms")))
     site: Any = SimpleNamespace(
         journal=Journal(folder / JOURNAL_FILE), addresses=lambda: dict.fromkeys(range(4), "0x" + "aa" * 20),
         ledger=SimpleNamespace(address="0x" + "11" * 20, chain_id=20260),

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from logging import INFO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ from flwr.common.logger import log
 from flwr.common.typing import Scalar
 
 from bahefl_flwr.errors import DataError, ProtocolError
-from bahefl_flwr.homes import SITE_HOME, load_site
+from bahefl_flwr.homes import SITE_HOME, load_site, own_data_root, with_own_data
 from bahefl_flwr.lesion import model, training
 from bahefl_flwr.lesion.data import Slices
 from bahefl_flwr.lesion.metrics import to_metrics
@@ -141,18 +140,15 @@ def client_fn(context: Context) -> LesionClient:
       SettingsError: the run config is incomplete or wrong.
       DataError: the node has no data, or they cannot be read or split.
     """
-    run_config, node_config = dict(context.run_config), context.node_config
-    own_folder = _own_folder(node_config)
-    if own_folder:
-        run_config |= {"data.kind": "folder", "data.root": own_folder}
-    if SITE_HOME in node_config:
-        # Where a site writes is not for a run to say.
-        run_config["data.cache"] = str(Path(str(node_config[SITE_HOME])).expanduser() / "cache")
-    settings = from_run_config(run_config)
+    node = context.node_config
+    home = Path(str(node[SITE_HOME])).expanduser() if SITE_HOME in node else None
+    own_folder = own_data_root(node, load_site(home) if home else None)
+    # Where a site writes is not for a run to say.
+    settings = with_own_data(from_run_config(context.run_config), own_folder, cache=str(home / "cache") if home else "")
     if own_folder:
         site, sites = 0, 1
-    elif "partition-id" in node_config:
-        site, sites = int(node_config["partition-id"]), int(node_config.get("num-partitions", settings.federation.sites))
+    elif "partition-id" in node:
+        site, sites = int(node["partition-id"]), int(node.get("num-partitions", settings.federation.sites))
     else:
         raise DataError(
             "this node has no data: name its folder with frames/ and masks/ as data-root in the home's site.yaml, or start its "
@@ -161,12 +157,6 @@ def client_fn(context: Context) -> LesionClient:
     client = LesionClient(settings, site_data(settings.data, site=site, sites=sites, seed=settings.run.seed), site=site)
     _announce(str(client.engine))
     return client
-
-
-def _own_folder(node_config: Mapping[str, Any]) -> str:
-    if "data.root" in node_config or SITE_HOME not in node_config:
-        return str(node_config.get("data.root", ""))
-    return load_site(Path(str(node_config[SITE_HOME])).expanduser()).data_root
 
 
 @lru_cache(maxsize=1)

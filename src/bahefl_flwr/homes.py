@@ -14,7 +14,7 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
@@ -23,8 +23,13 @@ from bahefl_flwr.errors import KeysError, SettingsError
 from bahefl_flwr.key_files import THROW_AWAY, Passphrase, Protection
 from bahefl_flwr.setting_groups import Group
 
+if TYPE_CHECKING:
+    from bahefl_flwr.settings import Settings
+
 SITE_HOME = "site-home"
 """Key of a SuperNode's node-config: the folder of its site's home."""
+DATA_ROOT = "data.root"
+"""Key of a node-config: the folder of slices that its site reads as its own, before what the home says."""
 SITE_FILE = "site.yaml"
 ADMINISTRATOR_FILE = "administrator.yaml"
 IDENTITY_FOLDER = "identity"
@@ -118,6 +123,26 @@ def load_administrator(folder: Path) -> AdministratorHome | None:
     """
     path = folder / ADMINISTRATOR_FILE
     return _load(AdministratorHome, path, "bahefl ledger deploy") if path.exists() else None
+
+
+def own_data_root(node: Mapping[str, object], home: SiteHome | None) -> str:
+    """The folder that a site reads as its own: its node-config's, or else its home's; "" where neither names one.
+
+    Args:
+      node: Flower's node-config. home: None in a simulation.
+    """
+    return str(node.get(DATA_ROOT, home.data_root if home else ""))
+
+
+def with_own_data(settings: Settings, root: str, cache: str = "") -> Settings:
+    """A run's settings as they are at a site whose data are its own; what is "" stays as the run says.
+
+    Args:
+      root: of `own_data_root`. cache: folder for generated slices.
+    """
+    own = {"kind": "folder", "root": root} if root else {}
+    own |= {"cache": cache} if cache else {}
+    return settings.model_copy(update={"data": settings.data.model_copy(update=own)})
 
 
 def write_home(folder: Path, home: AdministratorHome) -> Path:

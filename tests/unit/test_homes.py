@@ -14,11 +14,14 @@ from bahefl_flwr.homes import (
     SiteHome,
     load_administrator,
     load_site,
+    own_data_root,
     parsed_site,
     protection,
+    with_own_data,
     write_home,
 )
 from bahefl_flwr.key_files import THROW_AWAY
+from bahefl_flwr.settings import compose
 
 # YAML takes the last value of a key.
 GOOD = f"ledger-url: http://x\nchain-id: 7\ncontract: '0x{'ab' * 20}'\n"
@@ -32,6 +35,26 @@ def test_a_home_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert load_site(tmp_path) == home
     assert "store-url: https://store:8790" in path.read_text()
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("node", "in_home", "root"),
+    [
+        ({}, "", ""),
+        ({}, "/of/the/home", "/of/the/home"),
+        ({"data.root": "/of/the/node"}, "/of/the/home", "/of/the/node"),
+        ({"data.root": "/of/the/node"}, None, "/of/the/node"),
+        ({"partition-id": 1}, None, ""),
+    ],
+)
+def test_a_sites_own_slices_come_from_its_node_or_its_home(node: dict[str, object], in_home: str | None, root: str) -> None:
+    """The SuperNode's own config first; whatever the run says of data, it does not count then."""
+    home = None if in_home is None else parsed_site({**LEDGER, "data-root": in_home})
+    assert own_data_root(node, home) == root
+    run = compose(["data=phantom", "data.cache=/of/the/run"])
+    data = with_own_data(run, root).data
+    assert (data.kind, data.root) == (("folder", root) if root else ("phantom", ""))
+    assert data.cache == "/of/the/run" and with_own_data(run, root, cache="/mine").data.cache == "/mine"
 
 
 def test_a_folder_without_the_administrators_file_is_none(tmp_path: Path) -> None:

@@ -112,9 +112,8 @@ def _data_root(place: Place) -> str | None:
 
     So it is for phantoms, and where only the sites know theirs.
     """
-    data, deployed = place.settings.data, place.settings.federation.admission == "registrar"
-    if place.home and place.home.data_root:
-        return place.home.data_root
+    deployed = place.settings.federation.admission == "registrar"
+    data = homes.with_own_data(place.settings, homes.own_data_root({}, place.home)).data
     return data.root if data.kind == "folder" and (place.home or not deployed) else None
 
 

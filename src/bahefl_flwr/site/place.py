@@ -12,7 +12,16 @@ from flwr.app import Context
 
 from bahefl_flwr.errors import KeysError, SettingsError
 from bahefl_flwr.federation import LedgerAddress, chain_policy, ledger_address
-from bahefl_flwr.homes import IDENTITY_FOLDER, NODE_KEY_FILE, SITE_HOME, SiteHome, load_site, protection
+from bahefl_flwr.homes import (
+    IDENTITY_FOLDER,
+    NODE_KEY_FILE,
+    SITE_HOME,
+    SiteHome,
+    load_site,
+    own_data_root,
+    protection,
+    with_own_data,
+)
 from bahefl_flwr.identity import Identity
 from bahefl_flwr.ledger.policy import ChainPolicy
 from bahefl_flwr.node_binding import binding_text
@@ -97,16 +106,11 @@ def _at_home(folder: Path, node: Mapping[str, Any], settings: Settings) -> Place
                 "path": home.store_path,
             }
         ),
-        settings=_with_data(settings, str(node.get("data.root", home.data_root))),
+        settings=with_own_data(settings, own_data_root(node, home)),
         folder=lambda task, run: _task_folder(folder / "runs", where.contract, task, run),
         binding=identity.sign_text(binding_text(_node_key(folder), where.chain_id, where.contract)),
         home=home,
     )
-
-
-def _with_data(settings: Settings, root: str) -> Settings:
-    own = {"kind": "folder", "root": root} if root else {}
-    return settings.model_copy(update={"data": settings.data.model_copy(update=own)})
 
 
 def expect_conditions(home: SiteHome, settings: Settings) -> None:
