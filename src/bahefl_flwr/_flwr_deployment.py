@@ -60,6 +60,7 @@ class _ForkingExecutor(SubprocessExecutor):
         self._fork, self._paced = fork, paced
 
     def launch(self, spec: ExecutionSpec) -> LaunchResult:
+        """Fork for one task. That it fails is told in the result and not raised: the executor goes on with others."""
         self._paced.restart()
         name = f"task {spec.task_id} ({spec.task_type.value})"
         try:

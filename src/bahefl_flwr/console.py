@@ -50,6 +50,7 @@ class _Commands(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of this name and take its `app`; None, which click makes bad usage, for a name not in `COMMANDS`."""
         if cmd_name not in COMMANDS:
             return None
         command: Any = import_module(f"bahefl_flwr.commands.{cmd_name}")

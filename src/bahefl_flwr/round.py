@@ -109,6 +109,7 @@ def _ceremony(view: LedgerView, asked: Asked) -> Command:
     epoch = view.epoch
 
     def yet_to(action: Action) -> int:
+        """Mask of the committee members that have not answered this in the epoch: the ledger does not show that they did."""
         return epoch.committee & ~mask_of(q.member for q in asked.answered if (q.action, q.number) == (action, epoch.epoch))
 
     if view.chain_time > epoch.deadline:
@@ -194,6 +195,7 @@ def _sketch_quorum(view: LedgerView, sketches: Collection[ShareRecord], asked: A
     failures = _failures(Action.SCREEN, allowed, sketches, r, asked)
 
     def order(m: int) -> tuple[int, bool, int, bool, int]:
+        """The lowest serve first."""
         return failures[m], bool(epoch.accused >> m & 1), in_vain[m], not r.committed >> m & 1, (m - r.number) % 256
 
     return _first_able(failures, order, epoch.threshold)
@@ -263,6 +265,7 @@ def choose_quorum(view: LedgerView, shares: Collection[ShareRecord], asked: Aske
     failures = _failures(Action.OPEN, allowed, shares, r, asked)
 
     def order(m: int) -> tuple[int, bool, bool, int]:
+        """The lowest serve first."""
         return failures[m], bool(epoch.accused >> m & 1), not r.committed >> m & 1, (m - r.number) % 256
 
     return _first_able(failures, order, epoch.threshold)
@@ -300,6 +303,7 @@ def _repair(action: Action, view: LedgerView, missing: int, asked: Asked, quorum
     r = view.round
 
     def tried(requests: Iterable[Request]) -> list[Request]:
+        """Those among them that asked for this action in this round and attempt, of this quorum."""
         return [q for q in requests if _matches(q, action, r) and quorum in (0, q.quorum)]
 
     replied = mask_of(q.member for q in tried((*asked.answered, *asked.failed)))
@@ -321,6 +325,7 @@ def _ask_or_wait(action: Action, view: LedgerView, missing: int, asked: Asked, q
     window_end = view.epoch.deadline if ceremony else view.round.deadline
 
     def times(member: int) -> int:
+        """How often it has been asked for exactly this."""
         return asked.times.get(Request(action=action, number=number, attempt=attempt, member=member, quorum=quorum), 0)
 
     able = tuple(m for m in members_in(missing) if times(m) < MAX_ASKS)

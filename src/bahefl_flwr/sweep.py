@@ -123,6 +123,7 @@ class _Table:
         self._append(list(columns))
 
     def add(self, row: Mapping[str, str]) -> None:
+        """Append a row to the file; a column that `row` lacks stays empty."""
         self._append([row.get(column, "") for column in self._rows[0]])
 
     def _append(self, row: list[str]) -> None:

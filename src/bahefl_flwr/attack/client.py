@@ -44,6 +44,7 @@ def attacking(client_fn: ClientFn) -> ClientFn:
     """
 
     def wrapped(context: Context) -> Client | NumPyClient:
+        """This node's own client, or a colluder in its place."""
         settings = from_run_config(context.run_config)
         if settings.attack.name == "none":
             return client_fn(context)

@@ -22,7 +22,7 @@ class _RunByDefault(TyperGroup):
     """`bahefl audit RUN` is short for `bahefl audit run RUN`."""
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        # What most people ask for is the default's arguments and options: those of `run`, and what there is besides.
+        """What most people ask for is the default's arguments and options: those of `run`, and what there is besides."""
         check = self.commands[_DEFAULT]
         formatter.write_usage(ctx.command_path, "[OPTIONS] RUN")
         check.format_help_text(ctx, formatter)
@@ -30,6 +30,7 @@ class _RunByDefault(TyperGroup):
         self.format_commands(ctx, formatter)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """A first word that is no sub-command belongs to `run`, which is put before it."""
         if args and args[0] not in self.commands and args[0] != "--help":
             args = [_DEFAULT, *args]
         return super().parse_args(ctx, args)

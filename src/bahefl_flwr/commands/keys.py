@@ -87,6 +87,7 @@ def _epochs(ledger: FederationLedger) -> list[dict[str, Any]]:
     address = {m.index: m.address for m in ledger.members()}
 
     def named(mask: int) -> list[dict[str, Any]]:
+        """The members whose bits are set, by ascending index."""
         return [{"site": m, "address": address[m]} for m in members_in(mask)]
 
     records = [ledger.epoch(n) for n in range(1, ledger.view().epoch.epoch + 1)]

@@ -182,6 +182,7 @@ def _keys(params: SecurityParams) -> tuple[tuple[KeyShare, ...], PublicKey]:
     committed = [ceremony.commitment(c) for c in made]
 
     def opening(sender: int, holder: int) -> ceremony.Opening:
+        """What `sender` shows `holder` of its seeds, verified by it as in a real ceremony."""
         shown = ceremony.opening_for(made[sender], holder)
         return ceremony.verify_opening(
             shown, sender=sender, holder=holder, committed=committed[sender], epoch_id=_EPOCH, params=params

@@ -304,12 +304,14 @@ def security_bits(degree: int, modulus_bits: float) -> float:
     scaling = degree * math.log2(error / math.sqrt(TERNARY_VARIANCE))
 
     def breaks(block: int, samples: int) -> bool:
+        """Whether BKZ of this block size finds the short vector, given so many samples: lengths and volume as log2."""
         dimension = degree + samples + 1
         volume = (samples * modulus_bits + scaling) / dimension
         root_hermite = math.log2((math.pi * block) ** (1 / block) * block / (2 * math.pi * math.e)) / (2 * (block - 1))
         return math.log2(error) + 0.5 * math.log2(block) <= (2 * block - dimension - 1) * root_hermite + volume
 
     def cost(samples: int) -> float:
+        """Log2 of the operations of the cheapest block size that breaks the key."""
         block = bisect_left(range(4 * degree), True, lo=50, key=lambda b: breaks(b, samples))
         return 0.292 * block + 16.4 + math.log2(8 * (degree + samples + 1))
 

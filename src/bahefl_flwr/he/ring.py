@@ -141,6 +141,7 @@ class _Transform:
         return tuple(stages)
 
     def forward(self, values: Int64Array) -> None:
+        """In place, shape (blocks, N): coefficients of any magnitude below 2^30 to slots in 0..q-1, in bit-reversed order."""
         scratch = _Scratch(values.size // 2)
         for groups, stride, powers in self._stages:
             if stride < self._tail:
@@ -155,6 +156,7 @@ class _Transform:
         self._restore(reduce(rows, self._q), values)
 
     def inverse(self, values: Int64Array) -> None:
+        """In place, shape (blocks, N): slots in 0..q-1 back to coefficients in 0..q-1."""
         scratch = _Scratch(values.size // 2)
         rows = self._transposed(values)
         for i, (_, stride, powers) in enumerate(self._inverse_stages):
@@ -214,6 +216,7 @@ class _Scratch:
         self._quotient = np.empty(size, dtype=np.int64)
 
     def shaped(self, shape: tuple[int, ...]) -> tuple[Int64Array, Int64Array]:
+        """Both buffers as views of this shape, which has as many elements as they; what they hold is left over."""
         return self._product.reshape(shape), self._quotient.reshape(shape)
 
 

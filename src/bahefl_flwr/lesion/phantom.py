@@ -106,6 +106,7 @@ class _View:
 
     @staticmethod
     def draw(rng: np.random.Generator, size: int, scanner: Scanner) -> _View:
+        """A patient on the table. What is drawn from `rng`, and in which order, is part of `PHANTOM_VERSION`."""
         axis = (np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1
         table_x, table_y = (a.astype(np.float32) for a in np.meshgrid(axis, axis))
         scale, turn = scanner.field * rng.uniform(0.98, 1.13), rng.uniform(-0.07, 0.07)
@@ -123,6 +124,7 @@ class _View:
         return 2.4 * self.pixel
 
     def noise(self, cells: float, octaves: int = 1) -> Field:
+        """Shape (size, size), zero mean, unit variance; `cells` is how many blobs fit across the image."""
         return _smooth_noise(self.rng, self.size, cells, octaves)
 
     def blob(

@@ -83,6 +83,7 @@ def settled_outcome(
     ballots = {b.member: b.choice for b in site.ledger.ballots(r.number) if b.choice is not None}
 
     def anchor() -> RoundOutcome:
+        """What this site's anchor data prefer; nothing where it has none."""
         client = make_client()
         if not has_anchor(client):
             # It would evaluate its own data, and every site come to another outcome.
@@ -110,6 +111,7 @@ def _losses(
     base, who = base_model(site, r), f"site {site.me().index}, round {r.number}"
 
     def loss(candidate: RoundOutcome) -> float:
+        """After this candidate; lower is better."""
         value, examples, _ = evaluated(client, model_after(site, r, packed, base, candidate), config, who)
         if not examples:
             raise TrainingError(f"{who}: evaluate says that it evaluated no example, so this site has nothing to vote by")

@@ -120,6 +120,7 @@ class _Reader:
         self.at = 0
 
     def value(self, depth: int) -> Value:
+        """The next value, nested at most `depth` deep. This and the others: CborError if the bytes are not canonical."""
         if depth == 0:
             raise CborError("nested too deep")
         if self.data.startswith(_LINK_HEAD, self.at):
@@ -139,6 +140,7 @@ class _Reader:
         raise CborError(f"type {major} at byte {self.at} is not part of a manifest")
 
     def head(self) -> tuple[int, int]:
+        """Major type and argument, which must be in its shortest form."""
         start = self.at
         first = self.take(1)[0]
         major, argument = first >> 5, first & 31
@@ -151,24 +153,27 @@ class _Reader:
         return major, argument
 
     def take(self, size: int) -> bytes:
+        """The next `size` bytes, if there are so many."""
         if size > len(self.data) - self.at:
             raise CborError(f"{size} bytes announced at byte {self.at}, {len(self.data) - self.at} left")
         self.at += size
         return self.data[self.at - size : self.at]
 
     def count(self, announced: int) -> int:
-        # Every item takes a byte at least, so a larger count is a lie; refuse it before looping over it.
+        """The number itself, if it can be true: every item takes a byte at least, and nobody loops over a lie."""
         if announced > len(self.data) - self.at:
             raise CborError(f"{announced} items announced at byte {self.at}, {len(self.data) - self.at} bytes left")
         return announced
 
     def text(self, size: int) -> str:
+        """`size` bytes of UTF-8."""
         try:
             return self.take(size).decode("utf-8")
         except UnicodeDecodeError as error:
             raise CborError(f"text at byte {self.at} is not UTF-8") from error
 
     def link(self) -> Link:
+        """A CIDv1 with SHA-256, of raw bytes or DAG-CBOR: no other kind is in use."""
         self.take(len(_LINK_HEAD))
         version, codec, function, length = self.take(4)
         if version != 1 or codec not in (RAW, DAG_CBOR) or function != SHA2_256 or length != DIGEST_BYTES:
@@ -176,6 +181,7 @@ class _Reader:
         return Link(codec, self.take(DIGEST_BYTES))
 
     def mapping(self, size: int, depth: int) -> dict[str, Value]:
+        """`size` entries, their keys text in canonical order, so that none comes twice."""
         entries: dict[str, Value] = {}
         previous = b""
         for _ in range(size):

@@ -53,6 +53,7 @@ class _Count:
     owners: dict[bytes, str] = field(default_factory=dict)
 
     def add(self, name: bytes, account: str, size: int) -> None:
+        """Book one file of `size` bytes. Not idempotent: the caller knows that `name` is new."""
         used = self.accounts.setdefault(account, _Used())
         used.files += 1
         used.bytes += size
