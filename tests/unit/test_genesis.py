@@ -16,17 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bahefl_flwr.errors import SettingsError
-from bahefl_flwr.ledger.genesis import (
-    Network,
-    NodeKey,
-    extra_data,
-    files_of,
-    genesis,
-    plan,
-    validators_in,
-    write_network,
-    write_node_key,
-)
+from bahefl_flwr.ledger.genesis import extra_data, files_of, genesis, validators_in, write_network, write_node_key
+from bahefl_flwr.ledger.network import Network, NodeKey, plan
 
 # Extra data from the tests of another QBFT implementation (GoQuorum), and the validators it names.
 QUORUMS = (

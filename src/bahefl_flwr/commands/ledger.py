@@ -119,7 +119,8 @@ def genesis(
     """Write a Besu QBFT network with free gas: first block, node keys, permissions, compose files and the operators' page."""
     if output is None or not chain_id:
         raise click.UsageError(f"Missing option '{'--chain-id' if output else '--output'}'.")
-    from bahefl_flwr.ledger.genesis import IMAGE, plan, write_network
+    from bahefl_flwr.ledger.genesis import write_network
+    from bahefl_flwr.ledger.network import IMAGE, plan
 
     network = plan(
         chain_id=chain_id, validators=validators, public_keys=public_key or (), hosts=host or (), accounts=account or (),

@@ -7,7 +7,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bahefl_flwr.ledger.genesis import Network
+    from bahefl_flwr.ledger.network import Network
 
 _KEYS_HERE = """\
 Whoever made this folder has seen all node keys. For a trial that does not matter. Between hospitals it does: let every
