@@ -23,8 +23,20 @@ from bahefl_flwr.records import (
 )
 from bahefl_flwr.replies import Numbers, Reply
 from bahefl_flwr.run_folder import Pooled
+from bahefl_flwr.steps import Action
 from bahefl_flwr.untrusted_json import read_json
 
+PHASES = {
+    Action.TRAIN: "train",
+    Action.UPLOAD: "upload",
+    Action.SCREEN: "screen",
+    Action.AGGREGATE: "aggregate",
+    Action.OPEN: "verify",
+    Action.CAST_BALLOT: "ballot",
+    Action.REVEAL_BALLOT: "ballot",
+    Action.CONFIRM: "open",
+}
+"""What the seconds of an action are booked under; those of others are no part of a round."""
 _TRAIN_PHASES = ("open", "evaluate", "train", "encrypt", "commit")
 _CHOICES = ("both", "first", "second")
 

@@ -17,11 +17,12 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from bahefl_flwr.driver import Driver, end_task
+from bahefl_flwr.early_stopping import EarlyStopping
 from bahefl_flwr.errors import RunFailed, SettingsError
 from bahefl_flwr.federation import Federation
 from bahefl_flwr.records import LedgerView, RoundPhase, RoundRecord, members_in
 from bahefl_flwr.replies import Config, Numbers, Reply, ask, request_config
-from bahefl_flwr.round_log import Ended, RoundFigures, round_line, why_abandoned
+from bahefl_flwr.round_log import PHASES, Ended, RoundFigures, round_line, why_abandoned
 from bahefl_flwr.run_folder import Pooled, RoundLine
 from bahefl_flwr.secure_run import Ending, OnRound, secure_run
 from bahefl_flwr.settings import Scalar, from_run_config
@@ -30,17 +31,6 @@ from bahefl_flwr.site_metrics import EXAMPLES, MetricsAggregation, aggregated, c
 from bahefl_flwr.steps import EVALUATE, EVALUATION, Action, Ask
 from bahefl_flwr.strategy_options import client_config, least, refuse_what_cannot_be, share
 from bahefl_flwr.task import gather, rounds_before
-
-_PHASES = {
-    Action.TRAIN: "train",
-    Action.UPLOAD: "upload",
-    Action.SCREEN: "screen",
-    Action.AGGREGATE: "aggregate",
-    Action.OPEN: "verify",
-    Action.CAST_BALLOT: "ballot",
-    Action.REVEAL_BALLOT: "ballot",
-    Action.CONFIRM: "open",
-}
 
 _log = logging.getLogger("bahefl_flwr.driver")
 
@@ -110,8 +100,7 @@ class BaheflStrategy(Strategy):
         self._configs: tuple[Mapping[str, Scalar | bytes], Mapping[str, Scalar | bytes]] = ({}, {})
         self._figures: defaultdict[int, RoundFigures] = defaultdict(RoundFigures)
         self._unevaluated: RoundRecord | None = None
-        self._best: tuple[float, int] = (float("-inf"), 0)
-        self._worse_in_a_row = 0
+        self._stopping = EarlyStopping(federation.patience)
         self._reported = 0
         self._open_before = 0
         self._tested = coverage({}, 0)
@@ -122,7 +111,7 @@ class BaheflStrategy(Strategy):
     @property
     def best_round(self) -> int:
         """The finalised round whose model has the best pooled validation score so far; 0 before the first."""
-        return self._best[1]
+        return self._stopping.best_round
 
     @property
     def federation(self) -> Federation:
@@ -202,7 +191,7 @@ class BaheflStrategy(Strategy):
         """What earlier drivers of this run have reported."""
         for line in before:
             self._reported = int(line["round"])
-            self._compare(self._reported, line["validation"].get("score"))
+            self._stopping.note(self._reported, line["validation"].get("score"))
 
     def _conduct(self, federation: Federation, grid: Grid, timeout_s: float) -> Ending:
         self.summary()
@@ -243,7 +232,7 @@ class BaheflStrategy(Strategy):
 
     def _on_replies(self, view: LedgerView, command: Ask, replies: Mapping[int, Reply], wall_s: float) -> None:
         self._tell(replies)
-        phase = _PHASES.get(command.action)
+        phase = PHASES.get(command.action)
         if phase is None:
             return
         figures = self._figures[command.number]
@@ -297,18 +286,9 @@ class BaheflStrategy(Strategy):
             self._write_line(r, metrics, by_site, coverage(evaluations, asked))
             self._stop_early(number, metrics.get("score"))
 
-    def _compare(self, number: int, score: object) -> None:
-        """Counts finalised rounds whose model was evaluated with a score; others say nothing about progress."""
-        if isinstance(score, int | float):
-            better = score > self._best[0]
-            self._worse_in_a_row = 0 if better else self._worse_in_a_row + 1
-            self._best = (score, number) if better else self._best
-
     def _stop_early(self, number: int, score: object) -> None:
-        self._compare(number, score)
-        patience = self.settings.federation.patience
-        if patience and self._worse_in_a_row >= patience and self.federation.ledger.view().task.open:
-            reason = f"early stopping: no better score than round {self._best[1]}'s in {patience} evaluated rounds"
+        self._stopping.note(number, score)
+        if (reason := self._stopping.why_over) and self.federation.ledger.view().task.open:
             end_task(self.federation.ledger, reason)
 
     def _write_line(
