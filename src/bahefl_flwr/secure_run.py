@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from flwr.app import Context
 
@@ -19,6 +20,7 @@ from bahefl_flwr.federation import Federation, open_federation, run_goes_on
 from bahefl_flwr.live import LiveView
 from bahefl_flwr.metrics import VARIABLE as METRICS
 from bahefl_flwr.metrics import DriverMetrics
+from bahefl_flwr.records import LedgerView
 from bahefl_flwr.run_folder import AttackFacts, Pooled, RoundLine, RunFolder, RunSummary
 from bahefl_flwr.settings import Settings
 
@@ -71,13 +73,7 @@ def _drive(context: Context, settings: Settings, conduct: Conduct, metrics: Driv
     started = time.monotonic() - _spent_s(folder)
     live = LiveView(quiet=quiet)
     live.say(f"run folder {folder.path}")
-
-    def on_round(line: RoundLine) -> None:
-        folder.append_metrics({**line, "elapsed": round(time.monotonic() - started, 1)})
-        metrics.round(line)
-        _log.info(run_folder.round_told(line), extra=_figures(line))
-        live.round(line)
-
+    on_round = partial(_tell_round, folder, started, metrics, live)
     try:
         with run_folder.driven(folder), live.attached(), open_federation(settings, folder.path) as federation:
             before = folder.metrics()
@@ -89,18 +85,26 @@ def _drive(context: Context, settings: Settings, conduct: Conduct, metrics: Driv
         raise
     except Exception as error:
         # What was finalised stays told, whatever ended the run.
-        seconds = time.monotonic() - started
-        if logs.structured():  # else the command that started the run says so, or Flower
-            _log.error("the run failed: %s", error, extra={"reason": type(error).__name__})
-        summary = run_folder.summarise(
-            folder.metrics(), experiment=settings.experiment, seconds=seconds, reason=str(error), failed=True
-        )
-        _finish(summary, folder, live)
+        _finish(_failed(error, settings, folder, time.monotonic() - started), folder, live)
         if isinstance(error, LedgerUnreachable):
             where = " --superlink NAME" if settings.ledger.contract else ""
             live.say(f"once the ledger answers, `bahefl resume {folder.path}{where}` goes on with this run")
         raise
     _finish(summary, folder, live)
+
+
+def _tell_round(folder: RunFolder, started: float, metrics: DriverMetrics, live: LiveView, line: RoundLine) -> None:
+    """Keep and show the line of a round that has ended. `started`: of the clock time.monotonic, earlier drivers counted in."""
+    folder.append_metrics({**line, "elapsed": round(time.monotonic() - started, 1)})
+    metrics.round(line)
+    _log.info(run_folder.round_told(line), extra=_figures(line))
+    live.round(line)
+
+
+def _failed(error: Exception, settings: Settings, folder: RunFolder, seconds: float) -> RunSummary:
+    if logs.structured():  # else the command that started the run says so, or Flower
+        _log.error("the run failed: %s", error, extra={"reason": type(error).__name__})
+    return run_folder.summarise(folder.metrics(), experiment=settings.experiment, seconds=seconds, reason=str(error), failed=True)
 
 
 def _folder(settings: Settings, run_id: int) -> RunFolder:
@@ -134,12 +138,7 @@ def _finish(summary: RunSummary, folder: RunFolder, live: LiveView) -> None:
 
 
 def _summary(federation: Federation, ending: Ending, folder: RunFolder, seconds: float) -> RunSummary:
-    view = federation.ledger.view()
-    threshold, committee = view.epoch.threshold, view.epoch.committee.bit_count()
-    single = f"single key, held by all {committee} members (the paper's experiment)"
-    lines = folder.metrics()
-    epochs = len({line["epoch"] for line in lines})
-    renewed = f", {epochs} key epochs" if epochs > 1 else ""
+    view, lines = federation.ledger.view(), folder.metrics()
     summary = run_folder.summarise(
         lines,
         experiment=federation.settings.experiment,
@@ -159,10 +158,19 @@ def _summary(federation: Federation, ending: Ending, folder: RunFolder, seconds:
         "last_round": view.round.number,
         "block_number": view.block_number,
         "model_digest": ending.final_model,
-        "key_mode": (f"threshold {threshold} of {committee}" if threshold > 1 else single) + renewed,
+        "key_mode": _key_mode(view, lines),
         "account_keys": _ACCOUNT_KEYS[federation.settings.federation.admission],
     }
     return summary
+
+
+def _key_mode(view: LedgerView, lines: Sequence[RoundLine]) -> str:
+    threshold, committee = view.epoch.threshold, view.epoch.committee.bit_count()
+    epochs = len({line["epoch"] for line in lines})
+    renewed = f", {epochs} key epochs" if epochs > 1 else ""
+    if threshold > 1:
+        return f"threshold {threshold} of {committee}{renewed}"
+    return f"single key, held by all {committee} members (the paper's experiment){renewed}"
 
 
 def _attack(federation: Federation, lines: Sequence[RoundLine]) -> AttackFacts:

@@ -37,19 +37,11 @@ def simulate(app: FlowerProject, settings: Settings, *, verbose: bool = False, b
         is started.
       BaheflError: whatever the ServerApp raised.
     """
-    check_data_folder(settings.data)
-    _check_app(app)
     root = Path(settings.run.root).expanduser().absolute()
-    _check_writable(root, "run.root")
-    _check_store(settings.store)
-    _check_slices(settings)
+    _check(app, settings, root)
     # Ray's workers must not depend on where they were started.
     settings = settings.model_copy(update={"run": settings.run.model_copy(update={"root": str(root)})})
-
-    # How many rounds another app runs is its own business.
-    what = f"{settings.experiment}: " if app.config is None else f"{app.serverapp}: "
-    rounds = f", {settings.federation.rounds} rounds" if app.config is None else ""
-    print(f"{what}{settings.federation.sites} sites{rounds}; Flower's Ray engine takes about 10 s to start", flush=True)
+    _announce(app, settings)
     # Takes 2 s and is of no use to --help or a misspelt setting.
     from bahefl_flwr._flwr_compat import new_run_id, run_simulation
 
@@ -69,6 +61,22 @@ def simulate(app: FlowerProject, settings: Settings, *, verbose: bool = False, b
         return Simulation(run_id=run_id, folder=find(root, run_id))
     except RunFailed:
         return Simulation(run_id=run_id, folder=None)
+
+
+def _announce(app: FlowerProject, settings: Settings) -> None:
+    # How many rounds another app runs is its own business.
+    what = f"{settings.experiment}: " if app.config is None else f"{app.serverapp}: "
+    rounds = f", {settings.federation.rounds} rounds" if app.config is None else ""
+    print(f"{what}{settings.federation.sites} sites{rounds}; Flower's Ray engine takes about 10 s to start", flush=True)
+
+
+def _check(app: FlowerProject, settings: Settings, root: Path) -> None:
+    """All that can be told before anything is started."""
+    check_data_folder(settings.data)
+    _check_app(app)
+    _check_writable(root, "run.root")
+    _check_store(settings.store)
+    _check_slices(settings)
 
 
 def _check_writable(root: Path, name: str) -> None:

@@ -18,7 +18,7 @@ from bahefl_flwr.errors import KeysError, RunFailed
 from bahefl_flwr.federation import Federation
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.node_binding import expect_binding
-from bahefl_flwr.records import MemberStatus
+from bahefl_flwr.records import LedgerView, MemberStatus
 from bahefl_flwr.replies import Reply, ask, request_config
 from bahefl_flwr.site.state import task_params
 from bahefl_flwr.steps import Action
@@ -221,24 +221,8 @@ def _start(federation: Federation, members: Mapping[int, Hello], rounds: int) ->
     if _goes_on(federation):
         _log.info("the ledger has this run's task: going on with it from round %d", view.round.number)
         return
-    if view.task.open:
-        raise RunFailed(
-            f"the contract {ledger.address} has an open task of another run ({view.task.run_digest.hex()[:16]}): go on with it "
-            "from the folder it was started in, by the same run.name, or end it there with `bahefl resume RUN --end`"
-        )
-    if (active := view.active.bit_count()) > settings.federation.sites:
-        raise RunFailed(
-            f"the contract {ledger.address} has {active} active members, federation.sites is {settings.federation.sites}: keys "
-            "and noise are sized for that many. A simulation makes new sites in every run, so leave ledger.contract empty there; "
-            "in a deployment raise federation.sites, or suspend the members that left"
-        )
-    models = Counter(h.model for h in members.values())
-    model, votes = models.most_common(1)[0]
-    if votes < len(members):
-        odd = [m for m, h in members.items() if h.model != model]
-        raise RunFailed(
-            f"sites {odd} start from other weights than the rest: seed get_parameters (or load the same file) at every site"
-        )
+    _expect_room(ledger, view, settings.federation.sites)
+    model = _common_start(members)
     # Before the task is there: a driver that dies in between starts it again.
     content = json.dumps({"rounds_before": view.round.number})
     atomic_write(federation.folder / _TASK_FILE, content.encode(), mode=0o644)
@@ -247,3 +231,30 @@ def _start(federation: Federation, members: Mapping[int, Hello], rounds: int) ->
         security_params=task_params(settings).digest(), threshold=task_params(settings).threshold, rounds=rounds,
         screened=settings.screening.kind != "off",
     )  # fmt: skip
+
+
+def _expect_room(ledger: FederationLedger, view: LedgerView, sites: int) -> None:
+    """The contract has no task of another run, and no more active members than keys and noise are sized for."""
+    if view.task.open:
+        raise RunFailed(
+            f"the contract {ledger.address} has an open task of another run ({view.task.run_digest.hex()[:16]}): go on with it "
+            "from the folder it was started in, by the same run.name, or end it there with `bahefl resume RUN --end`"
+        )
+    if (active := view.active.bit_count()) > sites:
+        raise RunFailed(
+            f"the contract {ledger.address} has {active} active members, federation.sites is {sites}: keys and noise are "
+            "sized for that many. A simulation makes new sites in every run, so leave ledger.contract empty there; "
+            "in a deployment raise federation.sites, or suspend the members that left"
+        )
+
+
+def _common_start(members: Mapping[int, Hello]) -> bytes:
+    """Digest of the weights that all sites start from."""
+    models = Counter(h.model for h in members.values())
+    model, votes = models.most_common(1)[0]
+    if votes < len(members):
+        odd = [m for m, h in members.items() if h.model != model]
+        raise RunFailed(
+            f"sites {odd} start from other weights than the rest: seed get_parameters (or load the same file) at every site"
+        )
+    return model

@@ -166,28 +166,12 @@ def _mark(axes: Axes, lines: Lines) -> None:
     if scored:
         best = max(scored, key=lambda line: float(line["validation"]["score"]))
         axes.plot(
-            best["round"],
-            best["validation"]["dice"],
-            "*",
-            color=style.ORANGE,
-            ms=11,
-            mec=style.BLACK,
-            mew=0.6,
-            ls="",
-            label="best score",
-            clip_on=False,
-        )
+            best["round"], best["validation"]["dice"], "*", color=style.ORANGE, ms=11, mec=style.BLACK, mew=0.6, ls="",
+            label="best score", clip_on=False,
+        )  # fmt: skip
     if dead := [line for line in scored if collapse(line["validation"])]:
-        axes.plot(
-            [line["round"] for line in dead],
-            [line["validation"]["dice"] for line in dead],
-            "x",
-            color=style.RED,
-            ms=8,
-            mew=2,
-            label="collapsed",
-            clip_on=False,
-        )
+        rounds, dices = [line["round"] for line in dead], [line["validation"]["dice"] for line in dead]
+        axes.plot(rounds, dices, "x", color=style.RED, ms=8, mew=2, label="collapsed", clip_on=False)
     if scored:
         axes.legend(loc="lower right")
 

@@ -147,11 +147,7 @@ def _encrypt(
     weight = min(examples, me.max_weight)
     share = weight / r.weight_total
     _expect_hidden(site, r, share, update.size)
-    if 2 * weight < me.max_weight:
-        outcome.notes.append(
-            f"round {r.number}: {examples} examples, though the registrar lets {me.max_weight} count: the update weighs "
-            f"{weight / me.max_weight:.2%} of what it could"
-        )
+    _note_weight(r, examples, me, outcome)
     with outcome.timed("encrypt"):
         _note_range(r, update, share, params, outcome)
         # A new seed each time, as for the encryption: the journal holds the one ciphertext of a round, nothing makes it again.
@@ -166,16 +162,19 @@ def _encrypt(
         )  # fmt: skip
     outcome.bytes["update"] = manifest.size_bytes
     return {
-        "digest": manifest.digest.hex(),
-        "size_bytes": manifest.size_bytes,
-        "weight": weight,
-        "base": base.digest().hex(),
-        "metrics": outcome.metrics,
-        "evaluation": outcome.evaluation,
-        "seconds": outcome.seconds,
-        "bytes": outcome.bytes,
+        "digest": manifest.digest.hex(), "size_bytes": manifest.size_bytes, "weight": weight, "base": base.digest().hex(),
+        "metrics": outcome.metrics, "evaluation": outcome.evaluation, "seconds": outcome.seconds, "bytes": outcome.bytes,
         "notes": outcome.notes,
-    }
+    }  # fmt: skip
+
+
+def _note_weight(r: RoundRecord, examples: int, me: Member, outcome: Outcome) -> None:
+    """Say where fewer examples were trained on than the registrar expects of the site."""
+    if 2 * examples < me.max_weight:
+        outcome.notes.append(
+            f"round {r.number}: {examples} examples, though the registrar lets {me.max_weight} count: the update weighs "
+            f"{examples / me.max_weight:.2%} of what it could"
+        )
 
 
 def _note_range(r: RoundRecord, update: Array, share: float, params: SecurityParams, outcome: Outcome) -> None:
