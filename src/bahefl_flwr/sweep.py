@@ -10,13 +10,16 @@ from pathlib import Path
 from bahefl_flwr.composition import expand_sweep
 from bahefl_flwr.errors import BaheflError
 from bahefl_flwr.flower_project import FlowerProject
-from bahefl_flwr.run_folder import RunFolder, RunSummary
+from bahefl_flwr.run_folder import RoundLine, RunFolder, RunSummary
 from bahefl_flwr.settings import Settings, check_data_folder, compose
 from bahefl_flwr.simulation import simulate
 
-_RESULT = ("outcome", "asked", "rounds", "abandoned", "score", "dice", "recall", "test_dice", "seconds", "folder", "error")
-# Only where a job attacks: the best round may lie before the attack, and who was left out says what screening is worth.
-_ATTACK = ("attackers_out", "honest_out")
+_RESULT = (
+    "outcome", "asked", "rounds", "abandoned", "score", "dice", "recall", "test_dice", "test_loss", "seconds", "folder", "error",
+)  # fmt: skip
+# Only where a job attacks: best round and tested model may lie before the attack, and who was left out says what screening is
+# worth.
+_ATTACK = ("last_dice", "attackers_out", "honest_out")
 # Only where a job plants one: Dice does not show it.
 _BACKDOOR = "backdoor_success"
 
@@ -25,9 +28,8 @@ def run_sweep(app: FlowerProject, overrides: Sequence[str], *, verbose: bool = F
     """Run every combination of the swept overrides and return 0, or the exit code of the first job that failed.
 
     All combinations are checked before the first one starts; a job that fails is noted and the next one runs. Results are
-    appended to `<run.root>/<UTC time>-sweep.csv` job by job, so that stopping the sweep keeps them. `score`, `dice` and `recall`
-    are the best round's on the validation parts, `test_dice` is the final model's on the test parts. Of `asked`
-    rounds `rounds` gave a model; `abandoned` gave none.
+    appended to `<run.root>/<UTC time>-sweep.csv` job by job, so that stopping the sweep keeps them; docs/lesion.md and
+    docs/attacks.md say what the columns are.
 
     Raises:
       SettingsError: a combination is not allowed. DataError: its data folder is missing.
@@ -57,7 +59,7 @@ def _run_job(app: FlowerProject, settings: Settings, *, verbose: bool) -> tuple[
         print(f"error: {error}", flush=True)
         return {"outcome": "failed", "error": str(error).splitlines()[0]}, error.exit_code
     summary = folder.summary() if folder else None
-    row = _result(summary, folder.path if folder else None)
+    row = _result(summary, folder)
     if folder and _plants_backdoor(settings):
         row[_BACKDOOR] = _backdoor_success(folder)
     return row, 0
@@ -73,7 +75,7 @@ def _plants_backdoor(settings: Settings) -> bool:
 
 
 def _backdoor_success(folder: RunFolder) -> str:
-    """Measured on the final model, which a simulation's sites keep; nothing where the run came to none."""
+    """Measured on the model that the run chose, which a simulation's sites keep; nothing where the run came to none."""
     # Both take seconds to import, torch among it.
     from bahefl_flwr.attack.measuring import backdoor_success
     from bahefl_flwr.trained import open_trained
@@ -86,20 +88,27 @@ def _backdoor_success(folder: RunFolder) -> str:
         return ""
 
 
-def _result(summary: RunSummary | None, folder: Path | None) -> dict[str, str]:
-    row = {"outcome": "completed", "folder": str(folder or "")}
-    if summary is None:
+def _result(summary: RunSummary | None, folder: RunFolder | None) -> dict[str, str]:
+    row = {"outcome": "completed", "folder": str(folder.path if folder else "")}
+    if summary is None or folder is None:
         return row
     row |= {"outcome": summary["outcome"], "rounds": str(summary["rounds"]), "abandoned": str(summary["abandoned"])}
     row["asked"] = str(summary.get("asked", ""))
     row["seconds"] = f"{summary['seconds']:.1f}"
     if (best := summary["best"]) is not None:
         row |= {name: f"{best[name]:.4f}" for name in ("score", "dice", "recall") if name in best}
-    if "dice" in summary["test"]:
-        row["test_dice"] = f"{summary['test']['dice']:.4f}"
+    # A figure that is not finite is null in the file.
+    row |= {f"test_{name}": f"{value:.4f}" for name in ("dice", "loss") if (value := summary["test"].get(name)) is not None}
     if (attack := summary.get("attack")) is not None:
         row |= {"attackers_out": f"{attack['attackers_excluded']:.2f}", "honest_out": f"{attack['honest_excluded']:.2f}"}
+        row["last_dice"] = _last_dice(folder.metrics())
     return row
+
+
+def _last_dice(lines: Sequence[RoundLine]) -> str:
+    """On the validation parts, after the last round that was measured; nothing where none was."""
+    measured = [line["validation"]["dice"] for line in lines if "dice" in line["validation"]]
+    return f"{measured[-1]:.4f}" if measured else ""
 
 
 def _varying(jobs: Sequence[Sequence[str]]) -> tuple[str, ...]:

@@ -21,7 +21,9 @@ def simulated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         run_id = len(list(tmp_path.glob("*-smoke*"))) + 1
         folder: RunFolder = create(tmp_path, settings.run.name, run_id, settings.yaml())
         lines = [line(1, score=0.9), line(2, excluded={"0": "conflict", "2": "conflict"}), line(3)]
-        summary = summarise(lines, experiment="smoke", seconds=1.0, test={"dice": 0.25})
+        for each in lines:
+            folder.append_metrics(each)
+        summary = summarise(lines, experiment="smoke", seconds=1.0, test={"dice": 0.25, "loss": 0.7})
         summary["asked"] = 4
         if settings.attack.name != "none":
             summary["attack"] = attack_facts(lines, settings.attack.name, [2] if settings.attack.fraction else [], 2)
@@ -48,12 +50,12 @@ def test_a_sweep_of_attacks_has_a_column_for_each_override_and_outcome(simulated
     assert [(row["attackers_out"], row["honest_out"]) for row in table] == [("0.00", "1.00"), ("0.50", "0.50")] * 2
 
 
-def test_the_final_model_stands_beside_the_best_one(simulated: Path) -> None:
-    """The best round may lie before the attack: its Dice alone would hide the damage."""
+def test_the_last_round_stands_beside_the_best_one(simulated: Path) -> None:
+    """The best round, whose model is tested, may lie before the attack: its figures alone would hide the damage."""
     sweep.run_sweep("app", ["experiment=smoke", f"run.root={simulated}", "attack=none,zero"])
     table = rows(simulated)
-    assert [(row["dice"], row["test_dice"]) for row in table] == [("0.9000", "0.2500")] * 2
-    assert [row["attackers_out"] for row in table] == ["", "0.50"]
+    assert [(row["dice"], row["test_dice"], row["test_loss"]) for row in table] == [("0.9000", "0.2500", "0.7000")] * 2
+    assert [(row["last_dice"], row["attackers_out"]) for row in table] == [("", ""), ("0.5000", "0.50")]
 
 
 def test_a_sweep_shows_where_rounds_are_missing(simulated: Path) -> None:
