@@ -15,10 +15,11 @@ from web3 import Web3
 from web3.contract.contract import ContractFunction
 
 from bahefl_flwr.errors import TransactionReverted
-from bahefl_flwr.ledger.chain import GAS_LIMIT, Call, Chain
+from bahefl_flwr.ledger.chain import Chain
 from bahefl_flwr.ledger.connection import Receipt, decode_error
 from bahefl_flwr.ledger.contract import ContractConfig, FederationLedger, artifact
 from bahefl_flwr.ledger.database import ChainDatabase
+from bahefl_flwr.ledger.evm import GAS_LIMIT, Call
 from ledger_sites import ADMIN, CHAIN_ID, Clock, RunningChain, Sites, SixSites
 
 _GAS = 8_000_000

@@ -13,9 +13,10 @@ from eth_account.signers.local import LocalAccount
 from eth_typing import Address
 
 from bahefl_flwr.errors import LedgerError
-from bahefl_flwr.ledger import chain as chain_module
-from bahefl_flwr.ledger.chain import GAS_LIMIT, Call, Chain
+from bahefl_flwr.ledger import evm
+from bahefl_flwr.ledger.chain import Chain
 from bahefl_flwr.ledger.database import ChainDatabase
+from bahefl_flwr.ledger.evm import GAS_LIMIT, Call
 
 CHAIN_ID = 20260
 ALICE: LocalAccount = Account.from_key("0x" + "11" * 32)
@@ -274,10 +275,8 @@ def test_a_transaction_of_nested_lists_is_refused_at_once(chain: Chain) -> None:
 def test_a_fault_inside_py_evm_costs_one_transaction_only(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     """After an exception half-way through, the block holds the transactions before and after it, and nothing of that one."""
     chain.send(signed(ALICE, value=5))
-    gas_used = chain_module._VM.finalize_gas_used
-    monkeypatch.setattr(
-        chain_module._VM, "finalize_gas_used", lambda tx, done: gas_used(tx, done) // (tx.value - 7) * (tx.value - 7)
-    )
+    gas_used = evm.VM.finalize_gas_used
+    monkeypatch.setattr(evm.VM, "finalize_gas_used", lambda tx, done: gas_used(tx, done) // (tx.value - 7) * (tx.value - 7))
     with pytest.raises(LedgerError, match="refused the transaction: ZeroDivisionError"):
         chain.send(signed(ALICE, nonce=1, value=7))
     chain.send(signed(ALICE, nonce=1, value=11))

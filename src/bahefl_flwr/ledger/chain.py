@@ -7,62 +7,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import cast
 
 from eth._utils.address import generate_contract_address
-from eth.abc import ComputationAPI, ReceiptAPI, SignedTransactionAPI, StateAPI
-from eth.consensus.noproof import NoProofConsensus
+from eth.abc import ReceiptAPI, SignedTransactionAPI, StateAPI
 from eth.constants import CREATE_CONTRACT_ADDRESS
 from eth.db.trie import make_trie_root_and_nodes
-from eth.exceptions import InsufficientFunds, Revert
 from eth.vm.chain_context import ChainContext
-from eth.vm.forks.london import LondonVM
 from eth.vm.forks.london.blocks import LondonBlockHeader
-from eth.vm.message import Message
 from eth_typing import Address, BlockNumber, Hash32
 
 from bahefl_flwr.errors import LedgerError
 from bahefl_flwr.ledger.admission import admit
 from bahefl_flwr.ledger.database import ChainDatabase, StoredLog, StoredTransaction
+from bahefl_flwr.ledger.evm import GAS_LIMIT, VM, Call, Outcome, executed, intrinsic_gas
 
-GAS_LIMIT = 30_000_000
-"""Gas of one block, and so of one transaction or call."""
 GENESIS_BALANCE_WEI = 10**24
 """What a funded account owns from the start. Gas is free, so only contracts that move money need it."""
 
 _CALLS_PER_STATE = 1_000
 _ANSWERS_KEPT = 256
 _CALL_STIPEND = 2_300
-_VM = LondonVM.configure(consensus_class=NoProofConsensus)
 _STATUS = (b"", b"\x01")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """A message to execute without a signature. `to` empty creates a contract."""
-
-    sender: Address
-    to: Address
-    data: bytes
-    value: int
-    gas: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What a call came to.
-
-    Attributes:
-      output: returned bytes, or the revert data.
-      gas_used: gas spent before refunds, intrinsic gas included.
-      error: "" if it succeeded; else why not, "execution reverted" when the contract said so itself.
-    """
-
-    output: bytes
-    gas_used: int
-    error: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -161,11 +128,11 @@ class Chain:
         ancestors = self._ancestors(header)
         if self._idle is None or self._idle_calls > _CALLS_PER_STATE:
             self._idle, self._idle_calls = self._state(header), 0
-        self._idle.execution_context = _VM.create_execution_context(header, ancestors, self._context)
+        self._idle.execution_context = VM.create_execution_context(header, ancestors, self._context)
         return self._idle
 
     def _state(self, header: LondonBlockHeader) -> StateAPI:
-        return _VM.build_state(self.database, header, self._context, self._ancestors(header))
+        return VM.build_state(self.database, header, self._context, self._ancestors(header))
 
     def _ancestors(self, header: LondonBlockHeader) -> Iterator[Hash32]:
         return (Hash32(each) for each in self.database.hashes_down_from(header.block_number - 1))
@@ -268,7 +235,7 @@ class Chain:
         if key not in self._answers:
             if len(self._answers) >= _ANSWERS_KEPT:
                 self._answers.clear()
-            self._answers[key] = _computed(state, call)
+            self._answers[key] = executed(state, call)
         return self._answers[key]
 
     def estimate(self, call: Call, header: LondonBlockHeader | None) -> Outcome:
@@ -278,7 +245,7 @@ class Chain:
         If that is too little (a contract that looks at its gas), a binary search to 1.5 percent. Usually two executions.
         """
         top = self.call(call, header)
-        if top.error or top.gas_used == _intrinsic_gas(call):
+        if top.error or top.gas_used == intrinsic_gas(call):
             return top
         low, high = top.gas_used, call.gas
         guess = min(high, (top.gas_used + _CALL_STIPEND) * 64 // 63)
@@ -297,7 +264,7 @@ class Chain:
 def _execute_in(block: _OpenBlock, transaction: SignedTransactionAPI, raw: bytes) -> None:
     block.state.lock_changes()
     computation = block.state.apply_transaction(transaction)
-    gas_used = _VM.finalize_gas_used(transaction, computation)
+    gas_used = VM.finalize_gas_used(transaction, computation)
     block.gas_used += gas_used
     entries = computation.get_log_entries()
     block.receipts.append(transaction.make_receipt(_STATUS[computation.is_success], block.gas_used, entries))
@@ -336,60 +303,3 @@ def _logs(block: _OpenBlock, transaction: bytes, entries: Sequence[tuple[bytes, 
 
 def _copied(header: LondonBlockHeader, **changed: object) -> LondonBlockHeader:
     return cast("LondonBlockHeader", header.copy(**changed))
-
-
-@contextmanager
-def _scratch(state: StateAPI) -> Iterator[None]:
-    """Make a state look as a new transaction would find it, and undo whatever is then done to it."""
-    state.lock_changes()
-    snapshot = state.snapshot()
-    try:
-        yield
-    finally:
-        state.revert(snapshot)
-
-
-def _intrinsic_gas(call: Call) -> int:
-    builder = _VM.get_transaction_builder()
-    unsigned = builder.create_unsigned_transaction(
-        nonce=0, gas_price=0, gas=call.gas, to=call.to, value=call.value, data=call.data
-    )
-    return int(unsigned.intrinsic_gas)
-
-
-def _compute(state: StateAPI, call: Call, gas: int) -> ComputationAPI:
-    creates = call.to == CREATE_CONTRACT_ADDRESS
-    message = Message(
-        gas=gas,
-        to=call.to,
-        sender=call.sender,
-        value=call.value,
-        data=b"" if creates else call.data,
-        code=call.data if creates else state.get_code(call.to),
-        create_address=generate_contract_address(call.sender, state.get_nonce(call.sender)) if creates else None,  # type: ignore[arg-type]
-    )
-    state.mark_address_warm(call.sender)
-    state.mark_address_warm(message.storage_address)
-    context = state.get_transaction_context_class()(gas_price=0, origin=call.sender)
-    compute = state.computation_class.apply_create_message if creates else state.computation_class.apply_message
-    return compute(state, message, context)
-
-
-def _computed(state: StateAPI, call: Call) -> Outcome:
-    intrinsic = _intrinsic_gas(call)
-    if not intrinsic <= call.gas <= GAS_LIMIT:
-        raise LedgerError(f"gas {call.gas} is outside {intrinsic} (intrinsic) .. {GAS_LIMIT} (block gas limit)")
-    with _scratch(state):
-        try:
-            return _outcome(call, _compute(state, call, call.gas - intrinsic))
-        except InsufficientFunds as error:
-            raise LedgerError(f"insufficient funds for transfer: {error}") from error
-
-
-def _outcome(call: Call, computation: ComputationAPI) -> Outcome:
-    used = call.gas - computation.get_gas_remaining()
-    if computation.is_success:
-        return Outcome(output=computation.output, gas_used=used)
-    if isinstance(computation.error, Revert):
-        return Outcome(output=computation.output, gas_used=used, error="execution reverted")
-    return Outcome(output=b"", gas_used=used, error=f"{type(computation.error).__name__}: {computation.error}")

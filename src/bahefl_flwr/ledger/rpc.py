@@ -19,8 +19,9 @@ from eth_typing import Address
 
 from bahefl_flwr.errors import LedgerError
 from bahefl_flwr.ledger.admission import decode_transaction
-from bahefl_flwr.ledger.chain import GAS_LIMIT, Call, Chain, Outcome
+from bahefl_flwr.ledger.chain import Chain
 from bahefl_flwr.ledger.database import StoredTransaction, encode_header
+from bahefl_flwr.ledger.evm import GAS_LIMIT, Call, Outcome
 from bahefl_flwr.ledger.formats import (
     InvalidParams,
     Json,
