@@ -66,6 +66,27 @@ class Trained:
         settings = self.run.settings
         return restored(settings.model, settings.data.image_size_px, self.model.arrays)
 
+    def unlike(self, names: Sequence[str], folder: Path) -> str:
+        """A warning where the model learned from slices of another kind, as far as settings and file names tell; else "".
+
+        Args:
+          names: of the slices in `folder`.
+        """
+        from bahefl_flwr.lesion.data import all_phantoms
+
+        kind, generated = self.run.settings.data.kind, all_phantoms(names)
+        if kind == "phantom" and not generated:
+            return (
+                f"the model was trained on generated phantoms (data.kind=phantom), and {folder} holds other slices: what it is "
+                "worth there tells nothing of a model trained on slices of their kind (data=folder data.root=...)"
+            )
+        if kind == "folder" and generated:
+            return (
+                f"the model was trained on the slices of a folder (data.kind=folder), and {folder} holds generated phantoms, by "
+                "their names: what it is worth there tells nothing of real CT"
+            )
+        return ""
+
 
 def open_folder(path: Path) -> RunFolder:
     """A run's folder, of whichever version.

@@ -129,6 +129,13 @@ def test_slices_of_another_kind_than_in_training_are_pointed_at(tmp_path: Path, 
     assert told[of_phantoms, phantoms] == told[of_slices, real] == ""
 
 
+def test_masks_for_slices_of_another_kind_come_with_the_same_warning(tmp_path: Path, capsys: Said) -> None:
+    """They are made all the same."""
+    run, data = tiny_run(tmp_path).path, slice_folder(tmp_path / "data")
+    assert console.main(["predict", str(run), "--data", str(data), "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().err.startswith("warning: the model was trained on generated phantoms (data.kind=phantom)")
+
+
 def test_predicted_masks_fit_their_slices(tmp_path: Path, capsys: Said) -> None:
     """Masks of 0 and 255 in the slices' own size under their names, so that both folders make a data set; and overlays."""
     data, out = slice_folder(tmp_path / "data"), tmp_path / "out"

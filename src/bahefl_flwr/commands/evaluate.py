@@ -37,7 +37,7 @@ def evaluate(
     network = trained.network()
     settings = trained.run.settings
     slices = load_folder(data.expanduser(), settings.data.image_size_px)
-    if unlike := _unlike(trained, data, slices.names):
+    if unlike := trained.unlike(slices.names, data):
         typer.echo(f"warning: {unlike}", err=True)
     engine = ready(settings.train)
     each = list(judged(network, slices, engine))
@@ -61,24 +61,6 @@ def _seen(trained: Trained, data: Path) -> bool:
     """Whether these are the slices that the run was trained on."""
     own = trained.run.settings.data
     return own.kind == "folder" and Path(own.root).expanduser().resolve() == data.expanduser().resolve()
-
-
-def _unlike(trained: Trained, data: Path, names: tuple[str, ...]) -> str:
-    """That the model learned from slices of another kind than these, as far as the run's settings and the files' names tell."""
-    from bahefl_flwr.lesion.data import all_phantoms
-
-    kind, generated = trained.run.settings.data.kind, all_phantoms(names)
-    if kind == "phantom" and not generated:
-        return (
-            f"the model was trained on generated phantoms (data.kind=phantom), and {data} holds other slices: these figures do "
-            "not tell what it would be worth if trained on slices of their kind (data=folder data.root=...)"
-        )
-    if kind == "folder" and generated:
-        return (
-            f"the model was trained on the slices of a folder (data.kind=folder), and {data} holds generated phantoms, by their "
-            "names: these figures say nothing about real CT"
-        )
-    return ""
 
 
 def _figures(total: Evaluation, side_px: int, field_mm: float | None) -> dict[str, Any]:

@@ -39,6 +39,8 @@ def predict(
     engine = ready(settings.train)
     root = data.expanduser()
     names = _readable(root)
+    if unlike := trained.unlike(names, data):
+        typer.echo(f"warning: {unlike}", err=True)
     _make(out)
     found = 0
     for at in range(0, len(names), BATCH):
