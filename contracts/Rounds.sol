@@ -103,6 +103,7 @@ abstract contract Rounds is KeyEpochs, Quorums {
         // Layers, and parts of the sketches, are the others' to show. Until they have, nobody can screen, and it is not the coordinator
         // that was late.
         if (r.phase == RoundPhase.VERIFY || r.sketched || !_task().screened) _coordinatorFault(r);
+        else if (r.screenSeed != 0) _replaceHolders();
         _replaceCoordinator(r);
     }
 

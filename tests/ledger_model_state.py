@@ -38,6 +38,7 @@ class ModelTask:
     threshold: int = 0
     rounds: int = 0
     open: bool = False
+    screened: bool = False
     end_reason: str = ""
     finalized: int = 0
     failed_ceremonies: int = 0

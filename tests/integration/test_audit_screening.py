@@ -100,7 +100,7 @@ def keep_the_model(sites: SixSites) -> None:
 
 
 def withhold_sketches(sites: SixSites) -> None:
-    """The coordinator's window ends without parts of the sketches, its successor's with them; one site votes once, too early."""
+    """The coordinator's window ends without parts of the sketches, its successor's with them; then others hold the key."""
     sites.commit()
     sites.reveal_layers()
     number = sites.round().number
@@ -111,6 +111,7 @@ def withhold_sketches(sites: SixSites) -> None:
     sites.stranger.replace_coordinator(number)
     verify(sites)
     settle(sites)
+    sites.ceremony()
 
 
 def leave_out_by_screening(sites: SixSites) -> None:
@@ -157,6 +158,7 @@ def test_a_screened_history_is_recomputed_exactly(evidence: Evidence, tmp_path: 
     assert [r.record.phase for r in evidence.rounds[:6]] == [RoundPhase.FINALIZED] * 6
     assert [r.record.outcome for r in evidence.rounds[:3]] == [RoundOutcome.FIRST, RoundOutcome.WHOLE, RoundOutcome.NONE]
     assert [r.record.attempt for r in evidence.rounds[3:6]] == [2, 0, 2]
+    assert [r.record.epoch for r in evidence.rounds[:6]] == [1, 1, 1, 1, 2, 2]
     assert len({m.score for m in evidence.members}) > 2
 
 

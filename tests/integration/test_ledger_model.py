@@ -116,7 +116,7 @@ class Rounds(BesideScreening):
         """By the phase of the view."""
         epoch, r = self.view.epoch, self.view.round
         if not self.view.task.open:
-            return lambda: self.start_task(0, 4)
+            return lambda: self.start_task(0, 4, screened=self.model.task.number % 2 == 0)
         if epoch.phase in CEREMONY:
             return lambda: self.whole_step("key")
         if r.phase not in LIVE:
@@ -129,7 +129,7 @@ class Rounds(BesideScreening):
         }[r.phase]
 
     def aggregate_in_order(self) -> None:
-        """Every second round is screened, and has two halves where there are enough updates."""
+        """Every second round shows layers and sketches, and has two halves where there are enough updates."""
         r = self.view.round
         if r.number % 2 or r.revealed == r.committed:
             enough = r.number % 2 == 0 and r.committed.bit_count() == MEMBERS

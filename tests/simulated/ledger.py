@@ -153,7 +153,6 @@ class Chain:
         self.accusations: dict[int, list[AccusationRecord]] = {}
         self.finalized: list[int] = []
         self.run = self.initial = self.params = ZERO
-        self.screened = False
         self.transactions = 0
         self.on_change: list[Callable[[], None]] = []
 
@@ -225,7 +224,7 @@ class Chain:
         t = self.model.task
         return Task(
             number=t.number, run_digest=self.run, initial_model=self.initial, security_params=self.params, rounds=t.rounds,
-            screened=self.screened, open=t.open, end_reason=t.end_reason, excluded=t.excluded, absent=t.absent,
+            screened=t.screened, open=t.open, end_reason=t.end_reason, excluded=t.excluded, absent=t.absent,
         )  # fmt: skip
 
     def epoch(self, number: int) -> EpochRecord:
