@@ -100,9 +100,8 @@ abstract contract Rounds is KeyEpochs, Quorums {
         Round storage r = _roundNow(round);
         if (r.phase != RoundPhase.AGGREGATE && r.phase != RoundPhase.VERIFY) revert WrongPhase(round, r.phase, RoundPhase.AGGREGATE);
         _onlyAfter(r.deadline);
-        // Layers, and parts of the sketches, are the others' to show. Until they have, nobody can screen, and it is not the coordinator
-        // that was late.
-        if (r.phase == RoundPhase.VERIFY || r.sketched || !_task().screened) _coordinatorFault(r);
+        // Until the others have shown what is needed, it is not the coordinator that was late.
+        if (r.phase == RoundPhase.VERIFY || !_unsketched(r)) _coordinatorFault(r);
         else if (r.screenSeed != 0) _replaceHolders();
         _replaceCoordinator(r);
     }

@@ -206,7 +206,7 @@ class Model(State):
         """Anybody passes the office on."""
         self._round_in(RoundPhase.AGGREGATE, RoundPhase.VERIFY)
         refuse(not self.late, "DeadlineNotReached")
-        if self.task.screened and self.round.seed and not self.round.sketched and self.round.phase is RoundPhase.AGGREGATE:
+        if self.round.phase is RoundPhase.AGGREGATE and self._unsketched() and self.round.seed:
             self._replace_holders()
         self._replace_coordinator()
 

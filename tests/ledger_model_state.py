@@ -174,6 +174,9 @@ class State:
         refuse(self.round.ballot_stage is not stage, "WrongStage")
         refuse(self.late, "DeadlinePassed")
 
+    def _unsketched(self) -> bool:
+        return self.task.screened and not self.round.sketched
+
     def _ballots_open(self) -> bool:
         return self.round.ballot_stage in (BallotStage.CAST, BallotStage.REVEAL)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bahefl_flwr.audit.lottery import screen_seed
-from bahefl_flwr.records import ExclusionReason, RoundPhase, ShareRecord, mask_of
-from ledger_sites import NO_LAYER, N, Sites, digest, refused
+from bahefl_flwr.records import ExclusionReason, RoundOutcome, RoundPhase, ShareRecord, mask_of
+from ledger_sites import CONFIG, NO_LAYER, WINDOW_S, N, Sites, digest, refused
 
 ALL = 2**N - 1
 ZERO = bytes(32)
@@ -267,6 +267,46 @@ def test_a_coordinator_with_all_it_needs_is_at_fault(seeded: Sites) -> None:
     seeded.pass_deadline()
     seeded.stranger.replace_coordinator(1)
     assert (seeded.member(former).score, seeded.member(former).coordinator_faults) == (START // 2, 1)
+
+
+def test_the_last_part_gives_the_coordinator_a_whole_window(seeded: Sites) -> None:
+    """However late it comes: that coordinators need time to judge is no fault of theirs. Other quorums' parts prolong nothing."""
+    first, second, third = seeded.committee()
+    seeded.sketch(first, quorum=mask_of((first, second)))
+    before = seeded.round().deadline
+    seeded.chain.clock.advance(WINDOW_S - 120)
+    assert seeded.round().deadline == before
+    seeded.sketch(second, quorum=mask_of((first, second)))
+    prolonged = seeded.round().deadline
+    assert prolonged - seeded.view().chain_time > CONFIG.aggregate_window_s - 60
+    seeded.chain.clock.advance(240)
+    seeded.sketch(second, third)
+    assert seeded.round().deadline == prolonged > before
+    with refused("DeadlineNotReached"):
+        seeded.stranger.replace_coordinator(1)
+
+
+def test_a_spoiled_aggregates_parts_give_a_whole_window_again(seeded: Sites) -> None:
+    """They answer another question, after which there is as much to do."""
+    pair = seeded.committee()[:2]
+    seeded.sketch(*pair)
+    seeded.aggregate()
+    seeded.attest()
+    seeded.open()
+    seeded.confirm(0, 1, 2, outcome=RoundOutcome.SPOILED)
+    before = seeded.round().deadline
+    seeded.chain.clock.advance(WINDOW_S // 2)
+    seeded.sketch(*pair)
+    assert seeded.round().deadline > before
+
+
+def test_parts_prolong_nothing_where_nothing_is_screened(aggregating: Sites) -> None:
+    """Key holders could give a coordinator there time that is not its due."""
+    aggregating.reveal_layers()
+    before = aggregating.round().deadline
+    aggregating.chain.clock.advance(WINDOW_S // 2)
+    aggregating.sketch(*aggregating.committee()[:2])
+    assert aggregating.round().deadline == before
 
 
 # ---- what it costs

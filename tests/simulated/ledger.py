@@ -68,6 +68,12 @@ class TimedModel(Model):
             self.round_deadline = self.in_(self.config.aggregate_window_s)
         return begun
 
+    def release_sketch(self, i: int | None, quorum: int) -> None:
+        unsketched = self._unsketched()
+        super().release_sketch(i, quorum)
+        if unsketched and self.round.sketched:
+            self.round_deadline = self.in_(self.config.aggregate_window_s)
+
     def submit_aggregate(self, i: int | None, included: int, split: int = 0) -> None:
         super().submit_aggregate(i, included, split)
         self.round_deadline = self.in_(self.config.verify_window_s)
