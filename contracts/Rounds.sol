@@ -73,6 +73,7 @@ abstract contract Rounds is KeyEpochs, Quorums {
         Round storage r = _roundIn(round, RoundPhase.AGGREGATE);
         _onlyCoordinator(r);
         _notAfter(r.deadline);
+        if (_unsketched(r)) revert NotSketched(round);
         if (digest == 0) revert ZeroDigest();
         if (included & ~r.committed != 0 || included.count() < _config.minCommits) revert BadInclusion(included, r.committed);
         if (split != 0 && !_hides(included, split)) revert BadSplit(split, included);
@@ -101,7 +102,7 @@ abstract contract Rounds is KeyEpochs, Quorums {
         if (r.phase != RoundPhase.AGGREGATE && r.phase != RoundPhase.VERIFY) revert WrongPhase(round, r.phase, RoundPhase.AGGREGATE);
         _onlyAfter(r.deadline);
         // Until the others have shown what is needed, it is not the coordinator that was late.
-        if (r.phase == RoundPhase.VERIFY || !_unsketched(r)) _coordinatorFault(r);
+        if (!_unsketched(r)) _coordinatorFault(r);
         else if (r.screenSeed != 0) _replaceHolders();
         _replaceCoordinator(r);
     }

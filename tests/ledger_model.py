@@ -189,6 +189,7 @@ class Model(State):
         self._round_in(RoundPhase.AGGREGATE)
         self._only_coordinator(i)
         refuse(self.late, "DeadlinePassed")
+        refuse(self._unsketched(), "NotSketched")
         r = self.round
         refuse(included & ~r.committed or included.bit_count() < self.config.min_commits, "BadInclusion")
         halves, least = (split, included & ~split), max(3, self.config.min_commits)
@@ -206,7 +207,7 @@ class Model(State):
         """Anybody passes the office on."""
         self._round_in(RoundPhase.AGGREGATE, RoundPhase.VERIFY)
         refuse(not self.late, "DeadlineNotReached")
-        if self.round.phase is RoundPhase.AGGREGATE and self._unsketched() and self.round.seed:
+        if self._unsketched() and self.round.seed:
             self._replace_holders()
         self._replace_coordinator()
 

@@ -205,6 +205,24 @@ def test_sketches_come_from_key_holders_of_an_exact_quorum(seeded: Sites) -> Non
         seeded.sketch(second, quorum=pair)
 
 
+def test_nothing_is_added_before_there_are_sketches(screening: Sites) -> None:
+    """Who has nothing to judge by cannot submit: not before the seed, nor before the last part, nor after a spoiled aggregate."""
+    first, second, _ = screening.committee()
+    with refused("NotSketched"):
+        screening.aggregate()
+    screening.reveal_layers()
+    screening.sketch(first, quorum=mask_of((first, second)))
+    with refused("NotSketched"):
+        screening.aggregate()
+    screening.sketch(second, quorum=mask_of((first, second)))
+    screening.aggregate()
+    screening.attest()
+    screening.open()
+    screening.confirm(0, 1, 2, outcome=RoundOutcome.SPOILED)
+    with refused("NotSketched"):
+        screening.aggregate("another")
+
+
 def test_an_excluded_holder_sketches_nothing(seeded: Sites) -> None:
     """No quorum with it counts, whoever of it sends."""
     culprit, first, second = seeded.committee()
