@@ -84,7 +84,8 @@ abstract contract Rounds is KeyEpochs, Quorums {
         emit AggregateSubmitted(round, msg.sender, r.attempt, digest, included, split);
     }
 
-    /// @notice The coordinator gives up its office for this round; cheaper for it than silence.
+    /// @notice The coordinator gives up its office for this round; cheaper for it than silence once it could have acted.
+    /// @dev Not for nothing before, when silence is: else whoever is elected could use up the round's attempts at once.
     function resign(uint256 round, string calldata reason) external {
         Round storage r = _roundNow(round);
         if (r.phase != RoundPhase.COMMIT && r.phase != RoundPhase.AGGREGATE) revert WrongPhase(round, r.phase, RoundPhase.AGGREGATE);
@@ -237,7 +238,7 @@ abstract contract Rounds is KeyEpochs, Quorums {
         Round storage r = _rounds[_currentRound];
         if (!_roundLive(r) || r.phase == RoundPhase.VERIFIED) return;
         if (r.coordinator == index && !r.failed.has(index)) {
-            if (r.phase != RoundPhase.COMMIT) _coordinatorFault(r);
+            if (r.phase != RoundPhase.COMMIT && !_unsketched(r)) _coordinatorFault(r);
             _replaceCoordinator(r);
         }
         if (r.phase == RoundPhase.COMMIT && (r.selected & ~r.committed & ~r.declined).has(index)) {
