@@ -29,6 +29,7 @@ error DeadlineNotReached(uint256 deadline);
 error SelectionFixed(uint256 round);
 error NotOpened(uint256 round);
 error NoSeed(uint256 round);
+error NotSketched(uint256 round);
 error TooFewRevealed(uint256 revealed, uint256 needed);
 error WrongStage(uint256 round, uint8 actual, uint8 expected);
 

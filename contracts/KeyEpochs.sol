@@ -222,7 +222,7 @@ abstract contract KeyEpochs is Succession {
         return e.pool != _eligible() || e.renewal || (_config.epochRounds != 0 && age >= _config.epochRounds);
     }
 
-    /// @dev The present key holders did not open a round: let others hold the next key, if there are any.
+    /// @dev The present key holders did not open a round, or its sketches: let others hold the next key, if there are any.
     function _replaceHolders() internal {
         Epoch storage e = _epochs[_currentEpoch];
         if (e.pool & ~e.committee != 0) e.renewal = true;

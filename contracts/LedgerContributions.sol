@@ -39,13 +39,14 @@ contract LedgerContributions is Lottery, Quorums {
 
     /// @notice A key holder names the stored object with its part of the openings of all sketches, computed for one quorum of exactly
     /// `threshold` committee members. It stays good when the coordinator is replaced; a spoiled aggregate asks another question.
+    /// From the moment one quorum's parts are all there, the coordinator has a whole window to judge by them.
     function releaseSketch(uint256 round, uint256 quorum, bytes32 digest) external {
         Round storage r = _aggregating(round);
         if (r.screenSeed == 0) revert NoSeed(round);
         uint256 i = _activeIndex(msg.sender);
         _checkQuorum(r, quorum, i, _task().excluded);
         uint256 releases = _release(_sketchKey(r), quorum, i, digest);
-        if (releases == quorum) r.sketched = true;
+        if (releases == quorum) _completeSketches(r);
         emit SketchReleased(round, msg.sender, quorum, digest);
     }
 
@@ -128,6 +129,12 @@ contract LedgerContributions is Lottery, Quorums {
         for (uint256 x = r.committed; x != 0; x &= x - 1) digests[k++] = _updates[r.number][x.lowest()].digest;
         r.screenSeed = keccak256(abi.encode(r.number, r.entropy, digests));
         emit SeedDrawn(r.number, r.revealed, r.screenSeed);
+    }
+
+    /// @dev Once to each question, so the last holder to answer can hold a round up by one window, as it could by silence.
+    function _completeSketches(Round storage r) private {
+        if (_unsketched(r)) r.deadline = _in(_config.aggregateWindow);
+        r.sketched = true;
     }
 
     /// @dev Where nobody cast a ballot there is nothing to show.

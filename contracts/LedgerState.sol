@@ -126,6 +126,11 @@ abstract contract LedgerState {
         return (Bits.count(r.committed) * _config.quorumBps + 9999) / 10000;
     }
 
+    /// @dev Whether the updates cannot be judged yet: layers and parts of the sketches are the others' to show, not the coordinator's.
+    function _unsketched(Round storage r) internal view returns (bool) {
+        return _task().screened && !r.sketched;
+    }
+
     /// @dev Whether sites vote on the two halves right now. Then the round's deadline only ends this stage.
     function _ballotsOpen(Round storage r) internal view returns (bool) {
         return r.ballotStage == BallotStage.CAST || r.ballotStage == BallotStage.REVEAL;

@@ -73,6 +73,7 @@ abstract contract Rounds is KeyEpochs, Quorums {
         Round storage r = _roundIn(round, RoundPhase.AGGREGATE);
         _onlyCoordinator(r);
         _notAfter(r.deadline);
+        if (_unsketched(r)) revert NotSketched(round);
         if (digest == 0) revert ZeroDigest();
         if (included & ~r.committed != 0 || included.count() < _config.minCommits) revert BadInclusion(included, r.committed);
         if (split != 0 && !_hides(included, split)) revert BadSplit(split, included);
@@ -83,7 +84,8 @@ abstract contract Rounds is KeyEpochs, Quorums {
         emit AggregateSubmitted(round, msg.sender, r.attempt, digest, included, split);
     }
 
-    /// @notice The coordinator gives up its office for this round; cheaper for it than silence.
+    /// @notice The coordinator gives up its office for this round; cheaper for it than silence once it could have acted.
+    /// @dev Not for nothing before, when silence is: else whoever is elected could use up the round's attempts at once.
     function resign(uint256 round, string calldata reason) external {
         Round storage r = _roundNow(round);
         if (r.phase != RoundPhase.COMMIT && r.phase != RoundPhase.AGGREGATE) revert WrongPhase(round, r.phase, RoundPhase.AGGREGATE);
@@ -100,9 +102,9 @@ abstract contract Rounds is KeyEpochs, Quorums {
         Round storage r = _roundNow(round);
         if (r.phase != RoundPhase.AGGREGATE && r.phase != RoundPhase.VERIFY) revert WrongPhase(round, r.phase, RoundPhase.AGGREGATE);
         _onlyAfter(r.deadline);
-        // Layers, and parts of the sketches, are the others' to show. Until they have, nobody can screen, and it is not the coordinator
-        // that was late.
-        if (r.phase == RoundPhase.VERIFY || r.sketched || !_task().screened) _coordinatorFault(r);
+        // Until the others have shown what is needed, it is not the coordinator that was late.
+        if (!_unsketched(r)) _coordinatorFault(r);
+        else if (r.screenSeed != 0) _replaceHolders();
         _replaceCoordinator(r);
     }
 
@@ -236,7 +238,7 @@ abstract contract Rounds is KeyEpochs, Quorums {
         Round storage r = _rounds[_currentRound];
         if (!_roundLive(r) || r.phase == RoundPhase.VERIFIED) return;
         if (r.coordinator == index && !r.failed.has(index)) {
-            if (r.phase != RoundPhase.COMMIT) _coordinatorFault(r);
+            if (r.phase != RoundPhase.COMMIT && !_unsketched(r)) _coordinatorFault(r);
             _replaceCoordinator(r);
         }
         if (r.phase == RoundPhase.COMMIT && (r.selected & ~r.committed & ~r.declined).has(index)) {

@@ -91,6 +91,7 @@ class Beside(RuleBasedStateMachine):
         task, epoch, r, v = self.model.task, self.model.epoch, self.model.round, self.view
         assert v.active == self.model.active
         assert (v.task.number, v.task.open, v.task.end_reason) == (task.number, task.open, task.end_reason)
+        assert v.task.screened is task.screened
         assert (v.task.excluded, v.task.absent, v.finalized_count) == (task.excluded, task.absent, task.finalized)
         e = v.epoch
         assert (e.epoch, e.phase, e.committee, e.pool) == (epoch.number, epoch.phase, epoch.committee, epoch.pool)
@@ -109,9 +110,12 @@ class Beside(RuleBasedStateMachine):
 
     # ---- administration
 
-    @rule(threshold=st.sampled_from([0, 0, 1, 2, 3, 4]), rounds=st.integers(1, 4))
-    def start_task(self, threshold: int, rounds: int) -> None:
-        self.both(lambda: self.model.start_task(threshold, rounds), lambda: self.sites.start(threshold=threshold, rounds=rounds))
+    @rule(threshold=st.sampled_from([0, 0, 1, 2, 3, 4]), rounds=st.integers(1, 4), screened=st.booleans())
+    def start_task(self, threshold: int, rounds: int, screened: bool) -> None:
+        self.both(
+            lambda: self.model.start_task(threshold, rounds, screened=screened),
+            lambda: self.sites.start(threshold=threshold, rounds=rounds, screened=screened),
+        )
 
     @rule(really=RARELY)
     def end_task(self, really: bool) -> None:

@@ -19,7 +19,7 @@ class Model(State):
 
     # ---- administration
 
-    def start_task(self, threshold: int, rounds: int) -> None:
+    def start_task(self, threshold: int, rounds: int, *, screened: bool = False) -> None:
         """The administrator starts a task."""
         refuse(self.task.open, "TaskOpen")
         active = self.active.bit_count()
@@ -27,7 +27,9 @@ class Model(State):
         seats = min(active, self.config.committee_max)
         threshold = threshold or seats // 2 + 1
         refuse(threshold > seats or (threshold > 1 and seats > 2 * threshold - 1), "BadThreshold")
-        self.task = ModelTask(number=self.task.number + 1, threshold=threshold, rounds=rounds, open=True)
+        self.task = ModelTask(
+            number=self.task.number + 1, threshold=threshold, rounds=rounds, open=True, screened=screened
+        )  # fmt: skip
         self._open_epoch()
 
     def end_task(self) -> None:
@@ -187,6 +189,7 @@ class Model(State):
         self._round_in(RoundPhase.AGGREGATE)
         self._only_coordinator(i)
         refuse(self.late, "DeadlinePassed")
+        refuse(self._unsketched(), "NotSketched")
         r = self.round
         refuse(included & ~r.committed or included.bit_count() < self.config.min_commits, "BadInclusion")
         halves, least = (split, included & ~split), max(3, self.config.min_commits)
@@ -204,6 +207,8 @@ class Model(State):
         """Anybody passes the office on."""
         self._round_in(RoundPhase.AGGREGATE, RoundPhase.VERIFY)
         refuse(not self.late, "DeadlineNotReached")
+        if self._unsketched() and self.round.seed:
+            self._replace_holders()
         self._replace_coordinator()
 
     def attest(self, i: int | None, *, ok: bool, digest: bool, layer: bool) -> None:

@@ -38,6 +38,7 @@ class ModelTask:
     threshold: int = 0
     rounds: int = 0
     open: bool = False
+    screened: bool = False
     end_reason: str = ""
     finalized: int = 0
     failed_ceremonies: int = 0
@@ -172,6 +173,9 @@ class State:
         self._round_in(RoundPhase.VERIFIED)
         refuse(self.round.ballot_stage is not stage, "WrongStage")
         refuse(self.late, "DeadlinePassed")
+
+    def _unsketched(self) -> bool:
+        return self.task.screened and not self.round.sketched
 
     def _ballots_open(self) -> bool:
         return self.round.ballot_stage in (BallotStage.CAST, BallotStage.REVEAL)

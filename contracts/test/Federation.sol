@@ -75,11 +75,11 @@ abstract contract Federation {
         }
     }
 
-    /// @dev Two rounds of three are screened; what is large enough has two halves.
+    /// @dev Of rounds that need not be screened two in three are; what is large enough has two halves.
     function _goOnAggregating(Snapshot memory s) private {
         Round memory r = s.round;
         uint256 waiting = r.committed & ~r.revealed & s.active;
-        bool screened = r.number % 3 != 0;
+        bool screened = s.task.screened || r.number % 3 != 0;
         if (screened && r.screenSeed == 0 && waiting != 0) _reveal(waiting.lowest(), r);
         else if (screened && r.screenSeed == 0) _pass(r.deadline);          // too few are left that could reveal
         else if (screened && !r.sketched) _goOnSketching(s);

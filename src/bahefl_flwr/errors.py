@@ -171,7 +171,7 @@ class UnusableUpdate(ProtocolError):
 
 
 class SketchesClosed(ProtocolError):
-    """No quorum of key holders has opened the sketches of all sound updates, so nobody can judge them yet."""
+    """Nobody can judge yet: there is no seed for the sketches, or no quorum of key holders opened those of all sound updates."""
 
 
 class JournalError(ProtocolError):

@@ -140,6 +140,13 @@ def screening(chains: Prepared, tmp_path: Path) -> Iterator[Sites]:
 
 
 @pytest.fixture
+def seeded(screening: Sites) -> Sites:
+    """As `screening`; all have revealed their layers, so that the seed is fixed."""
+    screening.reveal_layers()
+    return screening
+
+
+@pytest.fixture
 def six(chains: Prepared, tmp_path: Path) -> Iterator[SixSites]:
     """As `sites`, with six of them: as many as two halves of three need."""
     with chains.at("six_open", tmp_path) as sites:

@@ -25,13 +25,13 @@ ALL, SECOND = 0b111111, 0b111000
 
 @pytest.fixture(scope="module")
 def evidence(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evidence]:
-    """What the ledger says of six screened rounds of six sites."""
+    """What the ledger says of seven screened rounds of six sites."""
     with running_chain(tmp_path_factory.mktemp("screened") / "chain.sqlite") as chain:
         sites = SixSites.deployed(chain, CONFIG)
         sites.register()
-        sites.start(rounds=7, screened=True)
+        sites.start(rounds=len(PLAYS) + 1, screened=True)
         sites.ceremony()
-        for play in (choose_a_half, spoil_one, keep_the_model, withhold_sketches, leave_out_by_screening, withhold_layers):
+        for play in PLAYS:
             play(sites)
         yield read_evidence(History(Connection(sites.chain.url, CHAIN_ID), sites.admin.address), CHAIN_ID)
 
@@ -100,7 +100,7 @@ def keep_the_model(sites: SixSites) -> None:
 
 
 def withhold_sketches(sites: SixSites) -> None:
-    """The coordinator's window ends without parts of the sketches, its successor's with them; one site votes once, too early."""
+    """The coordinator's window ends without parts of the sketches, its successor's with them; then others hold the key."""
     sites.commit()
     sites.reveal_layers()
     number = sites.round().number
@@ -111,6 +111,7 @@ def withhold_sketches(sites: SixSites) -> None:
     sites.stranger.replace_coordinator(number)
     verify(sites)
     settle(sites)
+    sites.ceremony()
 
 
 def leave_out_by_screening(sites: SixSites) -> None:
@@ -142,6 +143,24 @@ def withhold_layers(sites: SixSites) -> None:
     settle(sites)
 
 
+def suspend_coordinators(sites: SixSites) -> None:
+    """One before there are sketches, its successor after; both come back in time to vote."""
+    sites.commit()
+    sites.reveal_layers()
+    for answer in (lambda: sites.sketch(*sites.committee()[:2]), lambda: None):
+        suspended = sites.accounts[sites.round().coordinator].address
+        sites.admin.suspend(suspended, "off line")
+        sites.admin.reinstate(suspended)
+        answer()
+    verify(sites)
+    settle(sites)
+
+
+PLAYS = (
+    choose_a_half, spoil_one, keep_the_model, withhold_sketches, leave_out_by_screening, withhold_layers, suspend_coordinators,
+)  # fmt: skip
+
+
 # ---- the claims
 
 
@@ -154,9 +173,10 @@ def findings(evidence: Evidence, folder: Path) -> dict[int, list[str]]:
 def test_a_screened_history_is_recomputed_exactly(evidence: Evidence, tmp_path: Path) -> None:
     """Early and late layers, seeds, halves, ballots, a spoiled sum, a struck quorum: the same coordinators, seeds and scores."""
     assert findings(evidence, tmp_path) == {}
-    assert [r.record.phase for r in evidence.rounds[:6]] == [RoundPhase.FINALIZED] * 6
+    assert [r.record.phase for r in evidence.rounds[:7]] == [RoundPhase.FINALIZED] * 7
     assert [r.record.outcome for r in evidence.rounds[:3]] == [RoundOutcome.FIRST, RoundOutcome.WHOLE, RoundOutcome.NONE]
-    assert [r.record.attempt for r in evidence.rounds[3:6]] == [2, 0, 2]
+    assert [r.record.attempt for r in evidence.rounds[3:7]] == [2, 0, 2, 2]
+    assert [r.record.epoch for r in evidence.rounds[:7]] == [1, 1, 1, 1, 2, 2, 2]
     assert len({m.score for m in evidence.members}) > 2
 
 

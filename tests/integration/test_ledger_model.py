@@ -116,7 +116,7 @@ class Rounds(BesideScreening):
         """By the phase of the view."""
         epoch, r = self.view.epoch, self.view.round
         if not self.view.task.open:
-            return lambda: self.start_task(0, 4)
+            return lambda: self.start_task(0, 4, screened=self.model.task.number % 2 == 0)
         if epoch.phase in CEREMONY:
             return lambda: self.whole_step("key")
         if r.phase not in LIVE:
@@ -129,9 +129,10 @@ class Rounds(BesideScreening):
         }[r.phase]
 
     def aggregate_in_order(self) -> None:
-        """Every second round is screened, and has two halves where there are enough updates."""
+        """What is screened, and every second round, shows layers and sketches; the second ones have halves if they can."""
         r = self.view.round
-        if r.number % 2 or r.revealed == r.committed:
+        enough_shown = r.number % 2 or r.revealed == r.committed
+        if self.model.round.sketched if self.view.task.screened else enough_shown:
             enough = r.number % 2 == 0 and r.committed.bit_count() == MEMBERS
             self.submit(r.coordinator, r.committed, 0b111000 if enough else 0)
         else:

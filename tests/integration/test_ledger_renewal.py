@@ -280,6 +280,59 @@ def test_holders_that_open_nothing_are_drawn_anew(sites: Sites) -> None:
     assert (sites.view().epoch.epoch, sites.view().epoch.phase) == (2, EpochPhase.COMMIT)
 
 
+def test_holders_that_withhold_sketches_are_drawn_anew(screening: Sites) -> None:
+    """A window that ends without one quorum's parts costs nobody the round, but them the next key."""
+    first, second, _ = screening.committee()
+    screening.reveal_layers()
+    screening.sketch(first, quorum=mask_of((first, second)))
+    screening.pass_deadline()
+    screening.stranger.replace_coordinator(1)
+    assert (screening.view().epoch.renewal, screening.round().number, screening.phase()) == (True, 1, RoundPhase.AGGREGATE)
+    screening.sketch(second, quorum=mask_of((first, second)))
+    screening.aggregate()
+    screening.attest()
+    screening.open()
+    screening.confirm()
+    screening.admin.finalize(1)
+    assert (screening.view().epoch.epoch, screening.view().epoch.phase) == (2, EpochPhase.COMMIT)
+
+
+def test_a_round_without_sketches_ends_with_new_keys(screening: Sites) -> None:
+    """Nobody coordinates the next one before others have had the chance to hold its key."""
+    screening.reveal_layers()
+    for _ in range(CONFIG.max_attempts):
+        screening.pass_deadline()
+        screening.stranger.replace_coordinator(1)
+    assert screening.admin.round(1).abort_reason == "no coordinator produced a verified aggregate"
+    assert (screening.view().epoch.epoch, screening.view().epoch.phase) == (2, EpochPhase.COMMIT)
+    assert screening.view().task.excluded == 0
+
+
+def test_layers_that_are_missing_leave_the_keys(screening: Sites) -> None:
+    """Without a seed key holders had nothing to answer."""
+    screening.reveal_layers(0, 1)
+    screening.pass_deadline()
+    screening.stranger.replace_coordinator(1)
+    assert not screening.view().epoch.renewal
+
+
+def test_a_coordinators_silence_leaves_the_keys(screening: Sites) -> None:
+    """A quorum has named all its parts: what is late is not theirs."""
+    screening.reveal_layers()
+    screening.sketch(*screening.committee()[:2])
+    screening.pass_deadline()
+    screening.stranger.replace_coordinator(1)
+    assert not screening.view().epoch.renewal
+
+
+def test_nobody_owes_sketches_where_nothing_is_screened(aggregating: Sites) -> None:
+    """A seed that somebody draws there all the same asks key holders for nothing."""
+    aggregating.reveal_layers()
+    aggregating.pass_deadline()
+    aggregating.stranger.replace_coordinator(1)
+    assert not aggregating.view().epoch.renewal
+
+
 def test_nobody_else_could_hold_the_keys(registered: Sites) -> None:
     """Where everybody has a seat, an abandoned round goes on with the keys there are."""
     registered.admin.set_config(replace(CONFIG, committee_max=5))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bahefl_flwr.audit.lottery import screen_seed
-from bahefl_flwr.records import ExclusionReason, RoundPhase, ShareRecord, mask_of
+from bahefl_flwr.records import ExclusionReason, RoundOutcome, RoundPhase, ShareRecord, mask_of
 from ledger_sites import NO_LAYER, N, Sites, digest, refused
 
 ALL = 2**N - 1
@@ -151,13 +151,6 @@ def test_an_onion_is_not_exchanged_once_early_layers_show(aggregating: Sites) ->
 # ---- sketches
 
 
-@pytest.fixture
-def seeded(screening: Sites) -> Sites:
-    """All five have committed and revealed: the seed is fixed."""
-    screening.reveal_layers()
-    return screening
-
-
 def test_sketches_are_read_back_by_quorum(seeded: Sites) -> None:
     """As shares: quorum by quorum, in the order of the first part of each."""
     first, second, third = seeded.committee()
@@ -205,6 +198,24 @@ def test_sketches_come_from_key_holders_of_an_exact_quorum(seeded: Sites) -> Non
         seeded.sketch(second, quorum=pair)
 
 
+def test_nothing_is_added_before_there_are_sketches(screening: Sites) -> None:
+    """Who has nothing to judge by cannot submit: not before the seed, nor before the last part, nor after a spoiled aggregate."""
+    first, second, _ = screening.committee()
+    with refused("NotSketched"):
+        screening.aggregate()
+    screening.reveal_layers()
+    screening.sketch(first, quorum=mask_of((first, second)))
+    with refused("NotSketched"):
+        screening.aggregate()
+    screening.sketch(second, quorum=mask_of((first, second)))
+    screening.aggregate()
+    screening.attest()
+    screening.open()
+    screening.confirm(0, 1, 2, outcome=RoundOutcome.SPOILED)
+    with refused("NotSketched"):
+        screening.aggregate("another")
+
+
 def test_an_excluded_holder_sketches_nothing(seeded: Sites) -> None:
     """No quorum with it counts, whoever of it sends."""
     culprit, first, second = seeded.committee()
@@ -225,48 +236,6 @@ def test_sketches_survive_the_coordinator(seeded: Sites) -> None:
     assert seeded.admin.sketches(1) == before != ()
     with refused("AlreadyReleased"):
         seeded.sketch(first, quorum=mask_of((first, second)))
-
-
-def test_a_coordinator_without_sketches_loses_its_office_only(seeded: Sites) -> None:
-    """Key holders that name no parts must not cost another's score: one part of two is not enough to screen with."""
-    first, second, _ = seeded.committee()
-    former = seeded.round().coordinator
-    seeded.sketch(first, quorum=mask_of((first, second)))
-    seeded.pass_deadline()
-    seeded.stranger.replace_coordinator(1)
-    assert seeded.round().coordinator != former
-    assert (seeded.member(former).score, seeded.member(former).coordinator_faults) == (START, 0)
-
-
-@pytest.mark.parametrize("revealed", [(), (0, 1), (0, 1, 2)])
-def test_a_coordinator_without_a_seed_loses_its_office_only(screening: Sites, revealed: tuple[int, ...]) -> None:
-    """The layers are the others' to reveal, and with a majority of them it is anybody's to draw: no fault of the coordinator."""
-    former = screening.round().coordinator
-    for i in revealed:
-        screening.reveal_layers(i)
-    screening.pass_deadline()
-    screening.stranger.replace_coordinator(1)
-    assert (screening.round().screen_seed, screening.round().coordinator != former) == (ZERO, True)
-    assert (screening.member(former).score, screening.member(former).coordinator_faults) == (START, 0)
-
-
-@pytest.mark.parametrize("revealed", [1, N])
-def test_layers_excuse_nobody_where_nothing_is_screened(aggregating: Sites, revealed: int) -> None:
-    """Without screening a coordinator needs none, so neither its own layer nor a seed drawn with accomplices is an excuse."""
-    former = aggregating.round().coordinator
-    aggregating.reveal_layers(*(former, *aggregating.others(former))[:revealed])
-    aggregating.pass_deadline()
-    aggregating.stranger.replace_coordinator(1)
-    assert (aggregating.member(former).score, aggregating.member(former).coordinator_faults) == (START // 2, 1)
-
-
-def test_a_coordinator_with_all_it_needs_is_at_fault(seeded: Sites) -> None:
-    """Once a quorum has named all parts, a deadline missed is the coordinator's own."""
-    former = seeded.round().coordinator
-    seeded.sketch(*seeded.committee()[:2])
-    seeded.pass_deadline()
-    seeded.stranger.replace_coordinator(1)
-    assert (seeded.member(former).score, seeded.member(former).coordinator_faults) == (START // 2, 1)
 
 
 # ---- what it costs

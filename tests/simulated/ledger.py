@@ -68,6 +68,12 @@ class TimedModel(Model):
             self.round_deadline = self.in_(self.config.aggregate_window_s)
         return begun
 
+    def release_sketch(self, i: int | None, quorum: int) -> None:
+        unsketched = self._unsketched()
+        super().release_sketch(i, quorum)
+        if unsketched and self.round.sketched:
+            self.round_deadline = self.in_(self.config.aggregate_window_s)
+
     def submit_aggregate(self, i: int | None, included: int, split: int = 0) -> None:
         super().submit_aggregate(i, included, split)
         self.round_deadline = self.in_(self.config.verify_window_s)
@@ -153,7 +159,6 @@ class Chain:
         self.accusations: dict[int, list[AccusationRecord]] = {}
         self.finalized: list[int] = []
         self.run = self.initial = self.params = ZERO
-        self.screened = False
         self.transactions = 0
         self.on_change: list[Callable[[], None]] = []
 
@@ -225,7 +230,7 @@ class Chain:
         t = self.model.task
         return Task(
             number=t.number, run_digest=self.run, initial_model=self.initial, security_params=self.params, rounds=t.rounds,
-            screened=self.screened, open=t.open, end_reason=t.end_reason, excluded=t.excluded, absent=t.absent,
+            screened=t.screened, open=t.open, end_reason=t.end_reason, excluded=t.excluded, absent=t.absent,
         )  # fmt: skip
 
     def epoch(self, number: int) -> EpochRecord:

@@ -130,11 +130,10 @@ class World:
         chain = self.chain
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
         chain.run, chain.params = bytes(31) + b"\1", state.task_params(self.settings).digest()
-        chain.screened = self.plan.screened
         for site in self.sites:
             reply = site.execute(self._message(Action.HELLO, site))
             chain.initial = bytes.fromhex(str(reply.content["status"]["model"]))
-        chain.transact(lambda: chain.model.start_task(0, self.plan.rounds))
+        chain.transact(lambda: chain.model.start_task(0, self.plan.rounds, screened=self.plan.screened))
         self._plan_store_faults()
         self.clock.at(START_S + self.plan.end_s, self._calm_down)
 

@@ -15,7 +15,7 @@ import pytest
 
 from audited_run import AuditedRun, failures, with_round
 from bahefl_flwr.audit.auditing import own_tasks
-from bahefl_flwr.audit.case import Case, Claim, needed_objects
+from bahefl_flwr.audit.case import Case, Claim
 from bahefl_flwr.audit.object_checks import intact_objects
 from bahefl_flwr.audit.objects import ReadOnlyStore
 from bahefl_flwr.he.params import SecurityParams
@@ -133,7 +133,7 @@ def test_check_4_finds_an_update_in_two_sums(case: Case) -> None:
 def test_check_5_finds_an_altered_or_missing_file_of_every_object(case: Case, audited: AuditedRun) -> None:
     """Manifest and parts of every object that counts: a changed byte and a lost file are found, and the site is named."""
     spoilt = replace(case, store=ReadOnlyStore(audited.folder / "store"))
-    for each in list(needed_objects(spoilt)):
+    for each in spoilt.needed:
         parts = [ref.cid for ref in spoilt.store.manifest(each.digest).parts]
         for cid in (each.cid, parts[-1]):
             path = audited.object(cid)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from bahefl_flwr.audit.case import Case, named_objects, needed_objects, whole_quorums
+from bahefl_flwr.audit.case import Case, named_objects, whole_quorums
 from bahefl_flwr.records import ObjectKind, RoundPhase, ShareRecord
 from bahefl_flwr.store import LocalStore, manifest_for
 from bahefl_flwr.store.manifest import Manifest
@@ -54,7 +55,7 @@ def judged(phase: RoundPhase, store: LocalStore, *questions: Sequence[ShareRecor
 
 def needed(case: Case) -> list[bytes]:
     """Digests of the objects that check 5 asks for."""
-    return [each.digest for each in needed_objects(case)]
+    return [each.digest for each in case.needed]
 
 
 def digests(parts: Sequence[ShareRecord]) -> list[bytes]:
@@ -82,6 +83,17 @@ def test_of_several_quorums_one_must_be_whole(tmp_path: Path, epoch: int) -> Non
     put(store, SECOND, 1, 2)
     case = judged(RoundPhase.FINALIZED, store, useless + useful + answers(THIRD, 0, 2))
     assert needed(case) == digests(useful)
+
+
+def test_all_checks_of_a_case_need_the_same(tmp_path: Path) -> None:
+    """Which quorum was of use is looked up once, whatever becomes of the store meanwhile; another case looks again."""
+    store, first, last = LocalStore(tmp_path), answers(FIRST, 0, 1), answers(SECOND, 1, 2)
+    put(store, FIRST, 0, 1)
+    case = judged(RoundPhase.FINALIZED, store, first + last)
+    before = case.needed
+    (tmp_path / "objects").rename(tmp_path / "lost")
+    assert case.needed is before
+    assert (needed(case), needed(replace(case))) == (digests(first), digests(last))
 
 
 def test_every_question_needs_its_answers(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from bahefl_flwr.errors import LedgerUnreachable, TooFewUpdates
+from bahefl_flwr.errors import LedgerUnreachable, SketchesClosed, TooFewUpdates
 from bahefl_flwr.records import ExclusionReason, RoundPhase
 from bahefl_flwr.settings import compose
-from bahefl_flwr.site import coordination
+from bahefl_flwr.site import coordination, screening
 from bahefl_flwr.site.state import Outcome, Request
 from bahefl_flwr.site.updates import Updates
 from round_views import ALL, round_, view
@@ -37,6 +37,19 @@ def test_too_few_updates_are_told_with_their_reasons(monkeypatch: pytest.MonkeyP
         coordination._aggregate(site, view(r), r)
     assert str(told.value) == f"round 4: 1 updates accepted, 3 needed; {end}"
     assert json.loads(told.value.verdict) == {"reasons": {"3": "OVERSIZED"}}
+
+
+def test_a_coordinator_that_is_asked_before_there_is_a_seed_keeps_its_office(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even at the last try: whoever asks too early must not cost honest sites their score."""
+    resigned: list[str] = []
+    r = round_(RoundPhase.AGGREGATE, committed=ALL)
+    ledger = SimpleNamespace(view=lambda: view(r), resign=lambda _number, why: resigned.append(why))
+    site: Any = SimpleNamespace(ledger=ledger, settings=compose(), me=lambda: SimpleNamespace(index=r.coordinator))
+    sound: Any = dict.fromkeys(range(5))
+    monkeypatch.setattr(screening, "read_updates", lambda *_: Updates(sound=sound, unusable={}, part_blocks=(1,)))
+    with pytest.raises(SketchesClosed, match="has drawn no seed"):
+        coordination.aggregate(site, Request(run=bytes(32), number=4, last_try=True))
+    assert resigned == []
 
 
 @pytest.mark.parametrize("last_try", [False, True])

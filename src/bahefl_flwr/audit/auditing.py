@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bahefl_flwr.audit.bundle import MAX_OBJECT_BYTES, About, write_bundle
-from bahefl_flwr.audit.case import Case, named_objects, needed_objects
+from bahefl_flwr.audit.case import Case, named_objects
 from bahefl_flwr.audit.checks import CHECKS, Check
 from bahefl_flwr.audit.evidence import Evidence, read_evidence
 from bahefl_flwr.audit.finding import Finding
@@ -69,7 +69,7 @@ def judge(case: Case, name: str) -> Report:
         rounds=sum(1 for _ in replace(case, round=0).rounds()), round=case.round,
         finalised=sum(r.record.phase is RoundPhase.FINALIZED for r in case.rounds()),
         tasks=tuple(t.number for t in case.evidence.tasks if case.judges_task(t.number)), all_tasks=len(case.evidence.tasks),
-        objects=sum(1 for _ in needed_objects(case)), addresses=tuple(m.address for m in case.evidence.members), results=results,
+        objects=len(case.needed), addresses=tuple(m.address for m in case.evidence.members), results=results,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 
 from bahefl_flwr.audit.evidence import EpochEvidence, Evidence, RoundEvidence
@@ -32,9 +32,9 @@ class Claim:
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Case:
-    """One run under audit.
+    """One run under audit. Without slots: what several checks ask of the store is kept beside the fields.
 
     Attributes:
       tasks: the tasks to judge, empty for all. round: the only round to judge, 0 for all.
@@ -62,6 +62,11 @@ class Case:
         """The key epochs to judge: all, or the one of the only round."""
         used = {r.record.epoch for r in self.rounds()}
         return (e for e in self.evidence.epochs if e.record.epoch in used or (self.round == 0 and self.judges_task(e.task)))
+
+    @cached_property
+    def needed(self) -> tuple[NamedObject, ...]:
+        """The named objects on which the outcome rests. Looks into the store, once: all checks judge the same ones."""
+        return tuple(_needed_objects(self))
 
     def judges_task(self, number: int) -> bool:
         """Whether a task is to be judged."""
@@ -117,8 +122,7 @@ def named_objects(case: Case) -> Iterator[NamedObject]:
         yield from _round_objects(case.evidence, r)
 
 
-def needed_objects(case: Case) -> Iterator[NamedObject]:
-    """Those of them on which the outcome rests."""
+def _needed_objects(case: Case) -> Iterator[NamedObject]:
     yield from (each for each in named_objects(case) if each.needed)
     for r in case.rounds():
         if r.record.phase is RoundPhase.FINALIZED:
@@ -192,7 +196,7 @@ def _round_objects(evidence: Evidence, r: RoundEvidence) -> Iterator[NamedObject
         needed = final and s.quorum == record.open_quorum
         yield named(ObjectKind.SHARE, s.digest, s.member, evidence.address_of(s.member), None, needed=needed)
     for s in chain.from_iterable(r.sketches):
-        # Which of them are needed is not on the ledger: `needed_objects` looks into the store.
+        # Which of them are needed is not on the ledger: `Case.needed` looks into the store.
         yield _sketch_object(evidence, r, s, needed=False)
 
 

@@ -74,8 +74,7 @@ class Course:
     @property
     def unscreened(self) -> bool:
         """Whether the coordinator waits for the others: no quorum has named all parts of the sketches yet."""
-        whole = any(quorum == released for quorum, released in self.sketches.items())
-        return self.screened and not self.included and not whole
+        return self.screened and all(quorum != released for quorum, released in self.sketches.items())
 
 
 def settle(r: Course, m: Standing, reason: int) -> None:

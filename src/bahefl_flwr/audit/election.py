@@ -99,7 +99,7 @@ class Recount:
         if r.phase in (Stage.VERIFIED, Stage.OVER):
             return
         if r.coordinator == member.index and not r.failed >> member.index & 1:
-            if r.phase != Stage.COMMIT:
+            if r.phase != Stage.COMMIT and not r.unscreened:
                 self._fault(r)
             r.failed |= 1 << member.index
             self._suspended = member.index

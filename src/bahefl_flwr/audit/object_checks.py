@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from bahefl_flwr.audit.case import Case, NamedObject, needed_objects
+from bahefl_flwr.audit.case import Case, NamedObject
 from bahefl_flwr.audit.evidence import RoundEvidence
 from bahefl_flwr.audit.finding import Finding
 from bahefl_flwr.errors import CiphertextError, StoreError
@@ -28,7 +28,7 @@ def intact_objects(case: Case) -> Iterator[Finding]:
     Not so the objects of rounds and ceremonies that came to nothing, and the updates and shares that the sites refused
     because they could not be read: the ledger says that they were left out, and of what they were nothing follows.
     """
-    for each in needed_objects(case):
+    for each in case.needed:
         try:
             for _ in case.store.parts(case.store.manifest(each.digest)):
                 pass
@@ -38,7 +38,7 @@ def intact_objects(case: Case) -> Iterator[Finding]:
 
 def bound_manifests(case: Case) -> Iterator[Finding]:
     """6. Every manifest names the run, round, site, key epoch and kind as which the ledger names it, and the size."""
-    for each in needed_objects(case):
+    for each in case.needed:
         try:
             manifest = case.store.manifest(each.digest)
         except StoreError:

@@ -22,7 +22,7 @@ from bahefl_flwr.sealing import seal
 from bahefl_flwr.site.dispute import accuse, accuse_with_evidence
 from bahefl_flwr.site.keys import draw_entropy, epoch_id, epoch_sealing_key, load_entropy, load_key_share, save_key_share
 from bahefl_flwr.site.objects import keep, put_kept
-from bahefl_flwr.site.state import Outcome, Request, Site, expect_config, expect_epoch, security_params, task_params
+from bahefl_flwr.site.state import Outcome, Request, Site, expect_epoch, expect_task, security_params
 from bahefl_flwr.site.transcript import (
     KEY_PARTS_NAME,
     NO_ROUND,
@@ -43,23 +43,10 @@ def commit_seeds(site: Site, request: Request) -> Outcome:
     """Step 1: commit to this member's seed contributions, and name the X25519 key that this epoch's seeds are sealed to.
 
     Raises:
-      CeremonyError: the task on the ledger has other security parameters than this site's settings give, or differs in whether
-        it is screened.
-      SettingsError: the contract was deployed with other windows, quorum or minimum than this site's settings name.
+      SettingsError: the task or its contract is not what this site's settings name.
     """
     view, mine = _expect(site, request, EpochPhase.COMMIT, "committed")
-    own = task_params(site.settings).digest()
-    if view.task.security_params != own:
-        raise CeremonyError(
-            f"the task was started with security parameters {view.task.security_params.hex()[:16]}, this site's settings give "
-            f"{own.hex()[:16]}: update_range, weight_bits, threshold or committee differ; this site makes no keys for it"
-        )
-    if view.task.screened is (site.settings.screening.kind == "off"):
-        raise CeremonyError(
-            f"the task was started with screened={view.task.screened}, this site's settings have "
-            f"screening.kind={site.settings.screening.kind}; this site makes no keys for it"
-        )
-    expect_config(site)
+    expect_task(site, view.task)
     outcome = Outcome()
     if mine is not None:
         draw_entropy(site, view.epoch)

@@ -46,7 +46,7 @@ def aggregate(site: Site, request: Request) -> Outcome:
     try:
         return _aggregate(site, view, r)
     except SketchesClosed:
-        raise  # another quorum is asked; at the deadline another coordinator
+        raise  # key holders are asked, or another quorum; at the deadline another coordinator
     except (LedgerUnreachable, StoreError, StoreUnavailable, UnusableUpdate) as error:
         if request.last_try:
             _resign(site, r, error)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bahefl_flwr.durable import atomic_write
-from bahefl_flwr.errors import ProtocolError, UnusableUpdate
+from bahefl_flwr.errors import ProtocolError, SketchesClosed, UnusableUpdate
 from bahefl_flwr.he.params import SecurityParams
 from bahefl_flwr.he.sketch import SketchPlan, encode_sketch_share, open_sketches, position_plan, sketch, sketch_plan
 from bahefl_flwr.records import ExclusionReason, LedgerView, ObjectKind, RoundPhase, RoundRecord, members_in
@@ -56,8 +56,8 @@ def question(site: Site, view: LedgerView, r: RoundRecord, updates: Updates) -> 
     """What the ledger asks in this state of the round.
 
     Raises:
-      ProtocolError: the ledger has drawn no seed yet, or this site did not see the spoiled aggregate that the question is about;
-        or there is no update to ask about.
+      SketchesClosed: the ledger has drawn no seed yet.
+      ProtocolError: this site did not see the spoiled aggregate that the question is about; or there is no update to ask about.
     """
     params = security_params(site.settings, view.epoch)
     blocks = updates.part_blocks
@@ -72,7 +72,7 @@ def question(site: Site, view: LedgerView, r: RoundRecord, updates: Updates) -> 
         plan = position_plan(spoiled.positions, params)
         return Question(plan=plan, sources=sources, part_blocks=blocks, name=f"audit-{r.spoiled.hex()[:16]}")
     if not any(r.screen_seed):
-        raise ProtocolError(f"round {r.number}: the ledger has drawn no seed for the sketches yet; nothing is opened")
+        raise SketchesClosed(f"round {r.number}: the ledger has drawn no seed for the sketches yet; nothing is opened")
     plan = sketch_plan(r.screen_seed, sum(blocks), site.settings.screening.groups, params)
     return Question(plan=plan, sources=updates.sound, part_blocks=blocks, name=f"sketches-{r.screen_seed.hex()[:16]}")
 

@@ -22,7 +22,7 @@ from bahefl_flwr.identity import Identity
 from bahefl_flwr.journal import Journal
 from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import ContractConfig, FederationLedger
-from bahefl_flwr.records import EpochPhase, EpochRecord, LedgerView, Member, RoundPhase, RoundRecord, members_in
+from bahefl_flwr.records import EpochPhase, EpochRecord, LedgerView, Member, RoundPhase, RoundRecord, Task, members_in
 from bahefl_flwr.settings import Scalar, Settings
 from bahefl_flwr.site.place import place_of
 from bahefl_flwr.store import Store
@@ -200,23 +200,32 @@ def _params(settings: Settings, threshold: int, committee: int) -> SecurityParam
     )
 
 
-def expect_config(site: Site) -> None:
-    """The contract's windows, quorum and minimum are those of this site's own settings.
+def expect_task(site: Site, task: Task) -> None:
+    """The task, and the contract it runs on, are what this site's own settings name.
 
     Raises:
       SettingsError: they differ; names each difference.
     """
-    wanted, found = contract_config(site.settings), site.ledger.config()
-    differing = [
-        f"{field.name} is {getattr(found, field.name)}, here {getattr(wanted, field.name)}"
-        for field in fields(ContractConfig)
-        if getattr(found, field.name) != getattr(wanted, field.name)
-    ]
-    if differing:
+    if differing := list(_differences(site, task)):
         raise SettingsError(
-            f"the contract {site.ledger.address} was deployed with other settings than this site has ({'; '.join(differing)}): "
-            "agree on one set; this site takes no part until then"
+            f"task {task.number} was started on contract {site.ledger.address} with other settings than this site has "
+            f"({'; '.join(differing)}): agree on one set; this site takes no part until then"
         )
+
+
+def _differences(site: Site, task: Task) -> Iterator[str]:
+    kind, own = site.settings.screening.kind, task_params(site.settings).digest()
+    if task.screened is (kind == "off"):
+        yield f"its updates are {'' if task.screened else 'not '}screened, here screening.kind={kind}"
+    if task.security_params != own:
+        yield (
+            f"its security parameters are {task.security_params.hex()[:16]}, here {own.hex()[:16]}: he.update_range, "
+            "he.weight_bits, he.threshold, he.committee or federation.sites"
+        )
+    wanted, found = contract_config(site.settings), site.ledger.config()
+    for name in (each.name for each in fields(ContractConfig)):
+        if getattr(found, name) != getattr(wanted, name):
+            yield f"{name} is {getattr(found, name)}, here {getattr(wanted, name)}"
 
 
 def expect_run(site: Site, request: Request) -> LedgerView:

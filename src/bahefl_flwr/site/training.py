@@ -43,7 +43,7 @@ from bahefl_flwr.site.numpy_client import ClientConfig, ClientFactory, evaluated
 from bahefl_flwr.site.objects import keep, kept, kept_names, put_kept
 from bahefl_flwr.site.opening import current_model
 from bahefl_flwr.site.selection import best_round, chosen_model
-from bahefl_flwr.site.state import Outcome, Request, Site, expect_config, expect_round, expect_run, security_params
+from bahefl_flwr.site.state import Outcome, Request, Site, expect_round, expect_run, expect_task, security_params
 from bahefl_flwr.site.transcript import public_key
 from bahefl_flwr.site.updates import proof_context
 
@@ -70,7 +70,7 @@ def train(site: Site, request: Request, make_client: ClientFactory, config: Clie
     """Make this site's one ciphertext of the round and commit its digest; asked again, commit the same one.
 
     Raises:
-      SettingsError: the contract was deployed with other windows, quorum or minimum than this site's settings name.
+      SettingsError: the task or its contract is not what this site's settings name.
       TrainingError: the NumPyClient failed. The site has declined the round on the ledger, so nobody waits for it.
       BaheflError: it could not open the last model or encrypt; it has declined if this was the last try.
     """
@@ -83,7 +83,7 @@ def train(site: Site, request: Request, make_client: ClientFactory, config: Clie
         raise ProtocolError(
             f"round {r.number} selects {r.selected.bit_count()} sites, this site asks for {floor} and trains for no fewer"
         )
-    expect_config(site)
+    expect_task(site, view.task)
     key = (request.run.hex(), r.number, "commit")
     journalled = site.journal.get(key)
     if journalled is None:
