@@ -22,6 +22,10 @@ _SLOWEST_S = 0.25
 _LOOK_S = 1.0
 # What moved the ledger on is mostly the very action whose reply is still under way.
 _GRACE_S = 3.0
+# Flower's ErrorCode of the reply that the SuperLink itself gives for a node without heartbeat.
+_NODE_UNAVAILABLE = 5
+BACK_S = 90.0
+"""How long a site that is away is waited for: a SuperNode that was killed may need a minute (Flower's lease)."""
 
 Numbers = Mapping[str, float | int]
 Config = dict[str, Scalar | bytes]
@@ -47,13 +51,15 @@ def request_config(
 class Reply:
     """What one node answered.
 
-    With `ok` False only `error` means anything, `silent` (there was no reply at all), and what `facts` tell people.
+    With `ok` False only `error` means anything, `silent` (there was no reply at all), `away` (and its node is not connected), and
+    what `facts` tell people.
     """
 
     node: int
     ok: bool
     error: str = ""
     silent: bool = False
+    away: bool = False
     facts: Mapping[str, Scalar] = field(default_factory=dict)
     metrics: Numbers = field(default_factory=dict)
     evaluation: Numbers = field(default_factory=dict)
@@ -104,6 +110,21 @@ def ask(
     return replies | {n: Reply(node=n, ok=False, error=error, silent=True) for n in set(configs) - set(replies)}
 
 
+def ask_until_back(
+    grid: Grid, action: Action, configs: Mapping[int, Mapping[str, Scalar | bytes]], *, group: str, timeout_s: float
+) -> dict[int, Reply]:
+    """As `ask`; nodes that are away are waited for, at most `BACK_S`, and asked once more."""
+    replies = ask(grid, action, configs, group=group, timeout_s=timeout_s)
+    away = {node for node, reply in replies.items() if reply.away}
+    if not away:
+        return replies
+    until = time.monotonic() + BACK_S
+    while away - set(grid.get_node_ids()) and time.monotonic() < until:
+        time.sleep(_LOOK_S)
+    back = {node: configs[node] for node in away & set(grid.get_node_ids())}
+    return replies | ask(grid, action, back, group=group, timeout_s=timeout_s)
+
+
 def _pull(grid: Grid, waiting: dict[str, int]) -> dict[int, Reply]:
     """The replies that have come in, by node; what they answer leaves `waiting`."""
     replies: dict[int, Reply] = {}
@@ -121,7 +142,9 @@ def _pull(grid: Grid, waiting: dict[str, int]) -> dict[int, Reply]:
 def _read(node: int, message: Message) -> Reply:
     """Check the form of a reply: the records we know, finite numbers, nothing else is looked at."""
     if message.has_error():
-        return Reply(node=node, ok=False, error=f"Flower error {message.error.code}: {_last_line(message.error.reason)}")
+        away = message.error.code == _NODE_UNAVAILABLE
+        error = f"Flower error {message.error.code}: {_last_line(message.error.reason)}"
+        return Reply(node=node, ok=False, error=error, silent=away, away=away)
     status = message.content.get("status")
     if not isinstance(status, ConfigRecord) or not isinstance(status.get("ok"), bool):
         return Reply(node=node, ok=False, error="malformed reply: no status record; is the site's ClientApp a secure_client_app?")

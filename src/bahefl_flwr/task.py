@@ -19,13 +19,11 @@ from bahefl_flwr.federation import Federation
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.node_binding import expect_binding
 from bahefl_flwr.records import LedgerView, MemberStatus
-from bahefl_flwr.replies import Reply, ask, request_config
+from bahefl_flwr.replies import BACK_S, Reply, ask, request_config
 from bahefl_flwr.site.state import task_params
 from bahefl_flwr.steps import Action
 
 _POLL_S = 0.2
-# How long a run that goes on waits for all of its sites: SuperNodes that were killed with it may need a minute (Flower's lease).
-_BACK_S = 90.0
 _TASK_FILE = "task.json"
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
@@ -193,7 +191,7 @@ def _wait_for_nodes(grid: Grid, wanted: int, least: int, timeout_s: float) -> li
     started = time.monotonic()
     while len(nodes := list(grid.get_node_ids())) < wanted:
         waited_s = time.monotonic() - started
-        if len(nodes) >= least and waited_s > _BACK_S:
+        if len(nodes) >= least and waited_s > BACK_S:
             break
         if waited_s > timeout_s:
             raise RunFailed(f"{len(nodes)} of {least} sites connected within {timeout_s:.0f} s; start the missing SuperNodes")
