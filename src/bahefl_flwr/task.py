@@ -101,7 +101,8 @@ def gather(federation: Federation, grid: Grid, wanted: int, rounds: int) -> dict
         )
     hellos, refused = _admitted(federation, grid, nodes)
     if s.admission == "automatic":
-        strangers = [h for h in hellos if federation.ledger.status(h.address) is MemberStatus.NONE]
+        standings = federation.ledger.standings(h.address for h in hellos)
+        strangers = [h for h in hellos if standings[h.address] is MemberStatus.NONE]
         if strangers:
             _whitelist(federation, strangers)
             hellos, refused = _admitted(federation, grid, nodes)
@@ -127,16 +128,20 @@ def rounds_before(federation: Federation) -> int:
 
 def _admitted(federation: Federation, grid: Grid, nodes: Iterable[int]) -> tuple[list[Hello], dict[int, str]]:
     """Ask all nodes who they are; who answers for an account of its own, and for every other node what is wrong."""
-    hellos, refused = _greet(federation.ledger, grid, nodes, federation.settings.federation.hello_timeout_s)
+    hellos, refused = _greet(federation, grid, nodes)
     if federation.settings.federation.admission == "registrar":
         # First, so that nobody shuts a site out by giving its address.
         hellos = _bound(federation.ledger, grid, hellos, refused)
     return _distinct(hellos, refused), refused
 
 
-def _greet(ledger: FederationLedger, grid: Grid, nodes: Iterable[int], timeout_s: float) -> tuple[list[Hello], dict[int, str]]:
+def _greet(federation: Federation, grid: Grid, nodes: Iterable[int]) -> tuple[list[Hello], dict[int, str]]:
     """Ask all nodes who they are; the well-formed answers, and for every other node what is wrong."""
-    config = request_config({}, block=ledger.view().block_number)
+    view = federation.ledger.view()
+    # A site that hears of no run takes an ended task for the past, drops its keys and makes room for the next one.
+    run = view.task.run_digest if _goes_on(federation) else b""
+    config = request_config({}, run=run, block=view.block_number)
+    timeout_s = federation.settings.federation.hello_timeout_s
     replies = ask(grid, Action.HELLO, dict.fromkeys(nodes, config), group="hello", timeout_s=timeout_s)
     hellos: list[Hello] = []
     refused: dict[int, str] = {}
