@@ -306,6 +306,7 @@ class BaheflStrategy(Strategy):
             members={m.index: m for m in ledger.members()},
             updates=ledger.updates(r.number),
             ballots=ledger.ballots(r.number) if r.split else (),
+            end_reason=ledger.view().task.end_reason,
         )
 
     def _evaluate_final(self, grid: Grid, timeout_s: float) -> None:
