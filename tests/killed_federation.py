@@ -214,9 +214,9 @@ class Ended:
         found: dict[str, Any] = json.loads((self.run / "summary.json").read_text())
         return found
 
-    def models(self, site: str = "site-*") -> list[Path]:
-        """The newest model that each site keeps, in the order of the sites."""
-        return sorted(self.folder.glob(f"{site}/runs/*/model.safetensors"))
+    def models(self) -> list[Path]:
+        """The newest model that each site keeps of each task, in the order of the sites."""
+        return sorted(self.folder.glob("site-*/runs/*/model.safetensors"))
 
 
 def federation_with_kills(
@@ -224,15 +224,14 @@ def federation_with_kills(
     deeds: Sequence[tuple[Occasion, Victim]],
     *overrides: str,
     project: Path = ROOT,
-    more: dict[str, str] | None = None,
 ) -> Ended:
     """Run the script from nothing to the audit while these are killed; all of them must have been, and the script end with 0.
 
     Args:
-      overrides: settings of the run. project: what `flwr run` runs. more: environment of all processes.
+      overrides: settings of the run. project: what `flwr run` runs.
     """
     killer = Killer(folder, deeds)
-    environment = {**ENVIRONMENT, "PORT": str(free_ports(6)), "PROJECT": str(project), **(more or {})}
+    environment = {**ENVIRONMENT, "PORT": str(free_ports(6)), "PROJECT": str(project)}
     with killer.at_work():
         done = subprocess.run(
             [SCRIPT, folder, *overrides], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
