@@ -94,6 +94,7 @@ def ask(
     ids = list(grid.push_messages(messages))
     waiting = {i: m.metadata.dst_node_id for i, m in zip(ids, messages, strict=True) if i}
     replies: dict[int, Reply] = {}
+    connected: dict[int, str] = {}
     started = time.monotonic()
     until, look_at = started + timeout_s, started + _LOOK_S
     while waiting:
@@ -103,6 +104,7 @@ def ask(
             break
         if now > look_at:
             look_at = now + _LOOK_S
+            replies |= _lost(grid, waiting, connected)
             if is_over():
                 until, look_at = min(until, now + _GRACE_S), math.inf
         time.sleep(pause_s(now - started, slowest_s=_SLOWEST_S))
@@ -123,6 +125,24 @@ def ask_until_back(
         time.sleep(_LOOK_S)
     back = {node: configs[node] for node in away & set(grid.get_node_ids())}
     return replies | ask(grid, action, back, group=group, timeout_s=timeout_s)
+
+
+def _lost(grid: Grid, waiting: dict[str, int], connected: dict[int, str]) -> dict[int, Reply]:
+    """Replies that will never come, by node; what they would answer leaves `waiting`.
+
+    What a SuperNode has taken goes with it when it is killed, and Flower delivers no message twice. One that connects again
+    within the same moment that Flower misses it in is never reported as unavailable.
+
+    Args:
+      connected: since when each node is connected, as first seen; nodes seen for the first time are added.
+    """
+    now = {node.node_id: str(getattr(node, "last_activated_at", "")) for node in grid.get_nodes()}
+    anew = {node for node, since in now.items() if connected.setdefault(node, since) != since}
+    error = "its SuperNode was started anew meanwhile: what it had been asked is lost"
+    lost = {i: node for i, node in waiting.items() if node in anew}
+    for message_id in lost:
+        del waiting[message_id]
+    return {node: Reply(node=node, ok=False, error=error, silent=True, away=True) for node in lost.values()}
 
 
 def _pull(grid: Grid, waiting: dict[str, int]) -> dict[int, Reply]:

@@ -9,11 +9,12 @@ from threading import Timer
 import pytest
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.proto.node_pb2 import NodeInfo
 
 from bahefl_flwr import replies as replies_module
 from bahefl_flwr.replies import Reply, ask, ask_until_back
 from bahefl_flwr.steps import Action
-from in_process_grid import InProcessGrid
+from in_process_grid import Deliver, InProcessGrid
 
 GOOD = {
     "status": ConfigRecord({"ok": True, "digest": "ab"}),
@@ -145,6 +146,32 @@ def test_node_that_comes_back_is_asked_once_more() -> None:
     grid.close()
     assert [replies[node].ok for node in (1000, 1001)] == [True, True]
     assert sorted(site for site, _ in grid.delivered) == [0, 1]
+
+
+def test_what_a_killed_supernode_had_taken_is_not_waited_for() -> None:
+    """Connected anew before anybody missed it, it will never reply; it is asked once more."""
+    app, taken = ClientApp(), []
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return Message(RecordDict(dict(GOOD)), reply_to=message)
+
+    def tamper(site: int, message: Message, deliver: Deliver) -> Message | None:
+        taken.append(site)
+        return deliver(message) if len(taken) > 1 else None
+
+    class Anew(InProcessGrid):
+        looks = 0
+
+        def get_nodes(self) -> Iterable[NodeInfo]:
+            self.looks += 1
+            return [NodeInfo(node_id=1000, last_activated_at="10:00" if self.looks < 3 else "10:01")]
+
+    grid, started = Anew(app, 1, {}, tamper=tamper), time.monotonic()
+    (reply,) = ask_until_back(grid, Action.TRAIN, {1000: {}}, group="1", timeout_s=100).values()
+    grid.close()
+    assert reply.ok and len(taken) == 2
+    assert time.monotonic() - started < 30
 
 
 def test_node_that_stays_away_is_not_waited_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
