@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 from flwr.common.serde import recorddict_to_proto
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
@@ -29,8 +30,13 @@ def plain_delivery(site: int, message: Message, deliver: Deliver) -> Message | N
     return deliver(message)
 
 
+def unreached(message: Message) -> Message:
+    """What the SuperLink replies for a node that it has heard nothing of for a minute."""
+    return Message(Error(ErrorCode.NODE_UNAVAILABLE, "Node Unavailable"), reply_to=message)
+
+
 class InProcessGrid(Grid):
-    """`sites` nodes, each serving one message at a time in a thread."""
+    """`sites` nodes, each serving one message at a time in a thread; those in `away` are not connected."""
 
     def __init__(self, app: ClientApp, sites: int, run_config: dict[str, object], *, tamper: Tamper = plain_delivery) -> None:
         self.run_id = secrets.randbits(63)
@@ -46,6 +52,7 @@ class InProcessGrid(Grid):
         self._replies: dict[str, Message] = {}
         self.delivered: list[tuple[int, str]] = []
         self.largest_message_bytes = 0
+        self.away: set[int] = set()
 
     def set_run(self, run: Run) -> None:
         self._run = run
@@ -60,7 +67,7 @@ class InProcessGrid(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
-        return list(self._sites)
+        return [node for node in self._sites if node not in self.away]
 
     def push_messages(self, messages: Iterable[Message]) -> Sequence[str]:
         ids = []
@@ -85,13 +92,16 @@ class InProcessGrid(Grid):
     def _serve(self, message: Message) -> None:
         node = message.metadata.dst_node_id
         with self._locks[node]:
-            self.delivered.append((node - 1000, message.metadata.message_type))
-            reply = self._tamper(node - 1000, message, lambda m: self._execute(node, m))
+            reply = unreached(message) if node in self.away else self._reply(node, message)
         self._weigh(message)
         if reply is not None:
             self._weigh(reply)
             reply.metadata.__dict__["_message_id"] = str(uuid.uuid4())
             self._replies[message.metadata.message_id] = reply
+
+    def _reply(self, node: int, message: Message) -> Message | None:
+        self.delivered.append((node - 1000, message.metadata.message_type))
+        return self._tamper(node - 1000, message, lambda m: self._execute(node, m))
 
     def _weigh(self, message: Message) -> None:
         if message.has_content():

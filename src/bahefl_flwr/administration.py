@@ -22,7 +22,7 @@ from bahefl_flwr.homes import (
     protection,
     write_home,
 )
-from bahefl_flwr.identity import Identity, is_mistyped
+from bahefl_flwr.identity import Identity, expect_well_typed
 from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.ledger.policy import ChainPolicy
@@ -116,12 +116,12 @@ def make_site(folder: Path, home: SiteHome) -> Identity:
     """Make a site's home: its keys, its SuperNode's key, and the file that says where everything is.
 
     Raises:
-      SettingsError: there is a home already. KeysError: the passphrase cannot be used, or the folder not be written.
+      SettingsError: there is a home already, or an entry cannot be right. KeysError: the passphrase cannot be used, or the folder
+      not be written.
     """
     if (folder / SITE_FILE).exists():
         raise SettingsError(f"{folder} is a site's home already; edit {folder / SITE_FILE}, or name a new folder")
-    if is_mistyped(home.contract):
-        raise SettingsError(f"contract {home.contract} is mistyped: its upper and lower case do not fit its digits (EIP-55)")
+    expect_well_typed(home.contract)
     if home.data_root and not Path(home.data_root).is_dir():
         raise SettingsError(f"data-root {home.data_root} is no folder; name that of this site's data, or none")
     identity = Identity.create_or_load(folder / IDENTITY_FOLDER, protection(home.passphrase_file))

@@ -68,6 +68,7 @@ class Driver:
         self._times: Counter[Request] = Counter()
         self._answered: set[Request] = set()
         self._failed: set[Request] = set()
+        self._away: dict[Request, int] = {}
         self._refused: Counter[tuple[Step, int, str]] = Counter()
         self._reported = reported
         self._selected = 0
@@ -127,6 +128,7 @@ class Driver:
         replies = {m: by_node[node] for m, node in reachable.items()}
         self._answered.update(requests[m] for m, reply in replies.items() if reply.ok)
         self._failed.update(requests[m] for m, reply in replies.items() if not (reply.ok or reply.silent))
+        self._away.update({requests[m]: self._nodes[m] for m, reply in replies.items() if reply.away})
         for member, reply in replies.items():
             if not reply.ok:
                 what = (occasion(command.action, command.number), member, deed(command.action), reply.error)
@@ -180,12 +182,23 @@ class Driver:
         time.sleep(min(_POLL_S * times, _REFUSED_POLL_S))
 
     def _wait(self, view: LedgerView, command: Wait) -> None:
+        if self._is_somebody_back():
+            return
         left_s = command.deadline - view.chain_time
         for_whom = f"{command.why}: waiting for site(s) {list(command.members)}"
         if for_whom != self._waiting_for:
             _log.warning("%s, at most %d s", for_whom, left_s)
             self._waiting_for = for_whom
         time.sleep(_POLL_S)
+
+    def _is_somebody_back(self) -> bool:
+        """Whether a site that was away is connected again: it is asked once more, however often it was asked in vain."""
+        connected = set(self._grid.get_node_ids()) if self._away else set()
+        back = [request for request, node in self._away.items() if node in connected]
+        for request in back:
+            del self._away[request]
+            self._times[request] = min(self._times[request], MAX_ASKS - 1)
+        return bool(back)
 
     def _report_ended(self, view: LedgerView) -> bool:
         """Tell of the rounds that ended since the last look. True if that ended the task, and so changed the ledger."""

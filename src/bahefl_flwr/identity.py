@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from eth_hash.auto import keccak
 
-from bahefl_flwr.errors import KeysError
+from bahefl_flwr.errors import KeysError, SettingsError
 from bahefl_flwr.key_files import THROW_AWAY, Binding, Protection, SecretKind, create_secret, read_secret, stated_site
 from bahefl_flwr.sealing import unseal
 
@@ -200,15 +200,19 @@ def _address(ethereum: bytes) -> str:
     return f"0x{keccak(PublicKey.from_valid_secret(ethereum).format(compressed=False)[1:])[-20:].hex()}"
 
 
-def is_mistyped(address: str) -> bool:
-    """Whether an address's upper and lower case contradict its digits (EIP-55); in lower case alone nothing can be told.
+def expect_well_typed(address: str) -> None:
+    """Compare an address's upper and lower case with its digits (EIP-55); in lower case alone nothing can be told.
 
     Args:
       address: 0x and 40 hexadecimal digits.
+
+    Raises:
+      SettingsError: they contradict each other.
     """
     from eth_utils.address import to_checksum_address  # 0.2 s to import, and no message needs it
 
-    return address not in (address.lower(), to_checksum_address(address))
+    if address not in (address.lower(), to_checksum_address(address)):
+        raise SettingsError(f"the address {address} is mistyped: its upper and lower case do not fit its digits (EIP-55)")
 
 
 def _binding(address: str) -> Binding:

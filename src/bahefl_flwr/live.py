@@ -15,7 +15,7 @@ from rich.status import Status
 from rich.text import Text
 
 from bahefl_flwr.lesion.metrics import collapse
-from bahefl_flwr.run_folder import RoundLine, RunSummary, attack_told, best_told, fewer_told, of_sites, outcome_told
+from bahefl_flwr.run_folder import RoundLine, RunSummary, attack_told, best_told, fewer_told, lost_how, of_sites, outcome_told
 
 # Heading and width; rows are printed one by one, so that a log file and a terminal show the same columns.
 _COLUMNS = (
@@ -83,7 +83,7 @@ class LiveView:
         cells = "  ".join(c.rjust(w) for c, (_, w) in zip(_cells(line, self._figures), self._columns(), strict=True))
         self._print(Text(cells, style=self._style(line)))
         if line["abandoned"]:
-            self._print(Text(f"       abandoned: {line['abandoned']}", style="red"))
+            self._print(Text(f"       {lost_how(line)}: {line['abandoned']}", style="red"))
         for index, reason in line["excluded"].items():
             self._print(Text(f"       site {index} left out: {reason}", style="yellow"))
         for fewer in fewer_told(line):

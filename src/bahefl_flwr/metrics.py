@@ -188,7 +188,8 @@ class DriverMetrics:
 
 
 def _count(book: Book, line: Mapping[str, Any]) -> None:
-    book.add("bahefl_rounds_total", 1, outcome="finalised" if line["finalised"] else "abandoned")
+    if line.get("begun", True):
+        book.add("bahefl_rounds_total", 1, outcome="finalised" if line["finalised"] else "abandoned")
     book.set("bahefl_round", line["round"] + 1)
     if line["finalised"]:
         book.set("bahefl_last_finalised_timestamp_seconds", time.time())

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bahefl_flwr.lesion.metrics import pooled
-from bahefl_flwr.run_folder import RoundLine, of_sites
+from bahefl_flwr.run_folder import RoundLine, abandoned_rounds, of_sites
 from bahefl_flwr.setting_groups import DataSettings, ModelSettings, TrainSettings
 from bahefl_flwr.settings import Settings
 from bahefl_flwr.site.lineage import Lineage
@@ -120,7 +120,7 @@ def _lineage(trained: Trained, digest: str) -> list[tuple[str, str]]:
         ("run", f"{run.name}, experiment {run.settings.experiment}: {ended}"),
         ("model after round", str(trained.model.round)),
         ("model, SHA-256 of its arrays", f"`{digest}`"),
-        ("rounds finalised / abandoned", f"{_count(run.lines, True)} / {_count(run.lines, False)}"),
+        ("rounds finalised / abandoned", f"{sum(bool(line['finalised']) for line in run.lines)} / {abandoned_rounds(run.lines)}"),
     ]
     if summary and (ledger := summary.get("ledger")):
         rows += [
@@ -144,10 +144,6 @@ def _witnessed(trained: Trained, lineage: Lineage, digest: str) -> list[tuple[st
         ("contract", f"`{lineage.contract}` on chain {lineage.chain_id}"),
         ("keys", f"threshold {params.threshold} of {params.committee} or more; accounts: keys in the sites' own homes"),
     ]
-
-
-def _count(lines: Iterable[RoundLine], finalised: bool) -> int:
-    return sum(bool(line["finalised"]) is finalised for line in lines)
 
 
 def _rounds(lines: Sequence[RoundLine]) -> list[tuple[str, ...]]:

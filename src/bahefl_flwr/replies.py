@@ -22,6 +22,10 @@ _SLOWEST_S = 0.25
 _LOOK_S = 1.0
 # What moved the ledger on is mostly the very action whose reply is still under way.
 _GRACE_S = 3.0
+# Flower's ErrorCode of the reply that the SuperLink itself gives for a node without heartbeat.
+_NODE_UNAVAILABLE = 5
+BACK_S = 90.0
+"""How long a site that is away is waited for: a SuperNode that was killed may need a minute (Flower's lease)."""
 
 Numbers = Mapping[str, float | int]
 Config = dict[str, Scalar | bytes]
@@ -47,13 +51,15 @@ def request_config(
 class Reply:
     """What one node answered.
 
-    With `ok` False only `error` means anything, `silent` (there was no reply at all), and what `facts` tell people.
+    With `ok` False only `error` means anything, `silent` (there was no reply at all), `away` (and its node is not connected), and
+    what `facts` tell people.
     """
 
     node: int
     ok: bool
     error: str = ""
     silent: bool = False
+    away: bool = False
     facts: Mapping[str, Scalar] = field(default_factory=dict)
     metrics: Numbers = field(default_factory=dict)
     evaluation: Numbers = field(default_factory=dict)
@@ -88,6 +94,7 @@ def ask(
     ids = list(grid.push_messages(messages))
     waiting = {i: m.metadata.dst_node_id for i, m in zip(ids, messages, strict=True) if i}
     replies: dict[int, Reply] = {}
+    connected: dict[int, str] = {}
     started = time.monotonic()
     until, look_at = started + timeout_s, started + _LOOK_S
     while waiting:
@@ -97,11 +104,45 @@ def ask(
             break
         if now > look_at:
             look_at = now + _LOOK_S
+            replies |= _lost(grid, waiting, connected)
             if is_over():
                 until, look_at = min(until, now + _GRACE_S), math.inf
         time.sleep(pause_s(now - started, slowest_s=_SLOWEST_S))
     error = f"no reply within {time.monotonic() - started:.0f} s"
     return replies | {n: Reply(node=n, ok=False, error=error, silent=True) for n in set(configs) - set(replies)}
+
+
+def ask_until_back(
+    grid: Grid, action: Action, configs: Mapping[int, Mapping[str, Scalar | bytes]], *, group: str, timeout_s: float
+) -> dict[int, Reply]:
+    """As `ask`; nodes that are away are waited for, at most `BACK_S`, and asked once more."""
+    replies = ask(grid, action, configs, group=group, timeout_s=timeout_s)
+    away = {node for node, reply in replies.items() if reply.away}
+    if not away:
+        return replies
+    until = time.monotonic() + BACK_S
+    while away - set(grid.get_node_ids()) and time.monotonic() < until:
+        time.sleep(_LOOK_S)
+    back = {node: configs[node] for node in away & set(grid.get_node_ids())}
+    return replies | ask(grid, action, back, group=group, timeout_s=timeout_s)
+
+
+def _lost(grid: Grid, waiting: dict[str, int], connected: dict[int, str]) -> dict[int, Reply]:
+    """Replies that will never come, by node; what they would answer leaves `waiting`.
+
+    What a SuperNode has taken goes with it when it is killed, and Flower delivers no message twice. One that connects again
+    within the same moment that Flower misses it in is never reported as unavailable.
+
+    Args:
+      connected: since when each node is connected, as first seen; nodes seen for the first time are added.
+    """
+    now = {node.node_id: str(getattr(node, "last_activated_at", "")) for node in grid.get_nodes()}
+    anew = {node for node, since in now.items() if connected.setdefault(node, since) != since}
+    error = "its SuperNode was started anew meanwhile: what it had been asked is lost"
+    lost = {i: node for i, node in waiting.items() if node in anew}
+    for message_id in lost:
+        del waiting[message_id]
+    return {node: Reply(node=node, ok=False, error=error, silent=True, away=True) for node in lost.values()}
 
 
 def _pull(grid: Grid, waiting: dict[str, int]) -> dict[int, Reply]:
@@ -121,7 +162,9 @@ def _pull(grid: Grid, waiting: dict[str, int]) -> dict[int, Reply]:
 def _read(node: int, message: Message) -> Reply:
     """Check the form of a reply: the records we know, finite numbers, nothing else is looked at."""
     if message.has_error():
-        return Reply(node=node, ok=False, error=f"Flower error {message.error.code}: {_last_line(message.error.reason)}")
+        away = message.error.code == _NODE_UNAVAILABLE
+        error = f"Flower error {message.error.code}: {_last_line(message.error.reason)}"
+        return Reply(node=node, ok=False, error=error, silent=away, away=away)
     status = message.content.get("status")
     if not isinstance(status, ConfigRecord) or not isinstance(status.get("ok"), bool):
         return Reply(node=node, ok=False, error="malformed reply: no status record; is the site's ClientApp a secure_client_app?")

@@ -98,12 +98,17 @@ class RoundFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """What the ledger says of a round that has ended, finalised or abandoned. `ballots` are of a conflict round."""
+    """What the ledger says of a round that has ended, finalised or abandoned.
+
+    Attributes:
+      ballots: of a conflict round. end_reason: why its task was ended, "" where it was not.
+    """
 
     round: RoundRecord
     members: Mapping[int, Member]
     updates: Sequence[UpdateRecord]
     ballots: Sequence[BallotRecord] = ()
+    end_reason: str = ""
 
 
 def round_line(
@@ -126,6 +131,7 @@ def round_line(
     return {
         **_who(ended),
         **_what_became(ended.round, figures),
+        "begun": not _only_ends(ended),
         **_conflict(ended),
         **_spent(figures),
         "train": figures.train,
@@ -173,6 +179,13 @@ def _what_became(r: RoundRecord, figures: RoundFigures) -> dict[str, Any]:
         "outcome": outcome.name.lower(),
         "screening": figures.screening,
     }
+
+
+def _only_ends(ended: Ended) -> bool:
+    """Whether the round was open when its task was ended, and no site had answered: the ledger keeps the reason in it."""
+    r = ended.round
+    given_up = r.phase is RoundPhase.ABORTED and bool(ended.end_reason) and r.abort_reason == ended.end_reason
+    return given_up and not r.committed | r.declined
 
 
 def _excluded(r: RoundRecord) -> dict[str, str]:

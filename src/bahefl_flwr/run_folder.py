@@ -32,10 +32,11 @@ _PUBLIC = 0o644
 
 
 # One line of `metrics.jsonl`: a round that ended, as `round_log.round_line` builds it. Used here and by the views:
-# round, finalised, abandoned (reason or ""), attempt, coordinator {index, address}, committed and included (member indices),
-# excluded {index: reason}, train_loss, validation {loss, dice, recall, score, ...} (empty where not measured),
-# pooled_over {train, validation: Pooled}, seconds {phase, total}, bytes {kind}, gas {total}; restarted: a driver began within the
-# round, and knows of seconds, bytes, gas and training only what came after; elapsed: seconds that drivers of the run took so far.
+# round, finalised, abandoned (reason or ""), begun (false where no site had answered when the run was ended), attempt,
+# coordinator {index, address}, committed and included (member indices), excluded {index: reason}, train_loss,
+# validation {loss, dice, recall, score, ...} (empty where not measured), pooled_over {train, validation: Pooled},
+# seconds {phase, total}, bytes {kind}, gas {total}; restarted: a driver began within the round, and knows of seconds, bytes, gas
+# and training only what came after; elapsed: seconds that drivers of the run took so far.
 RoundLine = Mapping[str, Any]
 
 
@@ -259,11 +260,16 @@ def summarise(
         "outcome": "completed" if finalised and not failed else "failed",
         "reason": reason,
         "rounds": len(finalised),
-        "abandoned": len(lines) - len(finalised),
+        "abandoned": abandoned_rounds(lines),
         "best": _best(best) if best else None,
         "test": dict(test or {}),
         "seconds": round(seconds, 1),
     }
+
+
+def abandoned_rounds(lines: Sequence[RoundLine]) -> int:
+    """How many rounds gave no model. One that nobody had begun when the run was ended is none: it only says why."""
+    return sum(not line["finalised"] and line.get("begun", True) for line in lines)
 
 
 def attack_facts(lines: Sequence[RoundLine], name: str, members: Sequence[int], start_round: int) -> AttackFacts:
@@ -295,10 +301,15 @@ def attack_told(attack: AttackFacts) -> str:
 def round_told(line: RoundLine) -> str:
     """One sentence for people on a round that ended."""
     if not line["finalised"]:
-        return f"round {line['round']} was abandoned: {line['abandoned']}"
+        return f"round {line['round']} was {lost_how(line)}: {line['abandoned']}"
     left_out = "".join(f"; site {member} left out: {reason}" for member, reason in line["excluded"].items())
     fewer = "".join(f"; {text}" for text in fewer_told(line))
     return f"round {line['round']} finalised: {len(line['included'])} of {len(line['committed'])} updates{left_out}{fewer}"
+
+
+def lost_how(line: RoundLine) -> str:
+    """In a word, what became of a round that was not finalised."""
+    return "abandoned" if line.get("begun", True) else "not begun"
 
 
 def fewer_told(line: RoundLine) -> tuple[str, ...]:

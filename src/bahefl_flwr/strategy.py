@@ -21,7 +21,7 @@ from bahefl_flwr.early_stopping import EarlyStopping
 from bahefl_flwr.errors import RunFailed, SettingsError
 from bahefl_flwr.federation import Federation
 from bahefl_flwr.records import LedgerView, RoundPhase, RoundRecord, members_in
-from bahefl_flwr.replies import Config, Numbers, Reply, ask, request_config
+from bahefl_flwr.replies import Config, Numbers, Reply, ask_until_back, request_config
 from bahefl_flwr.round_log import PHASES, Ended, RoundFigures, round_line, why_abandoned
 from bahefl_flwr.run_folder import Pooled, RoundLine
 from bahefl_flwr.secure_run import Ending, OnRound, secure_run
@@ -306,6 +306,7 @@ class BaheflStrategy(Strategy):
             members={m.index: m for m in ledger.members()},
             updates=ledger.updates(r.number),
             ballots=ledger.ballots(r.number) if r.split else (),
+            end_reason=ledger.view().task.end_reason,
         )
 
     def _evaluate_final(self, grid: Grid, timeout_s: float) -> None:
@@ -342,7 +343,7 @@ class BaheflStrategy(Strategy):
             )  # fmt: skip
 
         configs = {node: config(member) for member, node in self._nodes.items()}
-        by_node = ask(grid, Action.EVALUATE, configs, group="evaluate", timeout_s=timeout_s)
+        by_node = ask_until_back(grid, Action.EVALUATE, configs, group="evaluate", timeout_s=timeout_s)
         for member, node in self._nodes.items():
             if not by_node[node].ok:
                 _log.warning("site %d did not evaluate on its %s part: %s", member, part, by_node[node].error)

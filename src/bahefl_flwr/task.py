@@ -19,13 +19,11 @@ from bahefl_flwr.federation import Federation
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.node_binding import expect_binding
 from bahefl_flwr.records import LedgerView, MemberStatus
-from bahefl_flwr.replies import Reply, ask, request_config
+from bahefl_flwr.replies import BACK_S, Reply, ask, request_config
 from bahefl_flwr.site.state import task_params
 from bahefl_flwr.steps import Action
 
 _POLL_S = 0.2
-# How long a run that goes on waits for all of its sites: SuperNodes that were killed with it may need a minute (Flower's lease).
-_BACK_S = 90.0
 _TASK_FILE = "task.json"
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
@@ -103,7 +101,8 @@ def gather(federation: Federation, grid: Grid, wanted: int, rounds: int) -> dict
         )
     hellos, refused = _admitted(federation, grid, nodes)
     if s.admission == "automatic":
-        strangers = [h for h in hellos if federation.ledger.status(h.address) is MemberStatus.NONE]
+        standings = federation.ledger.standings(h.address for h in hellos)
+        strangers = [h for h in hellos if standings[h.address] is MemberStatus.NONE]
         if strangers:
             _whitelist(federation, strangers)
             hellos, refused = _admitted(federation, grid, nodes)
@@ -129,16 +128,20 @@ def rounds_before(federation: Federation) -> int:
 
 def _admitted(federation: Federation, grid: Grid, nodes: Iterable[int]) -> tuple[list[Hello], dict[int, str]]:
     """Ask all nodes who they are; who answers for an account of its own, and for every other node what is wrong."""
-    hellos, refused = _greet(federation.ledger, grid, nodes, federation.settings.federation.hello_timeout_s)
+    hellos, refused = _greet(federation, grid, nodes)
     if federation.settings.federation.admission == "registrar":
         # First, so that nobody shuts a site out by giving its address.
         hellos = _bound(federation.ledger, grid, hellos, refused)
     return _distinct(hellos, refused), refused
 
 
-def _greet(ledger: FederationLedger, grid: Grid, nodes: Iterable[int], timeout_s: float) -> tuple[list[Hello], dict[int, str]]:
+def _greet(federation: Federation, grid: Grid, nodes: Iterable[int]) -> tuple[list[Hello], dict[int, str]]:
     """Ask all nodes who they are; the well-formed answers, and for every other node what is wrong."""
-    config = request_config({}, block=ledger.view().block_number)
+    view = federation.ledger.view()
+    # A site that hears of no run takes an ended task for the past, drops its keys and makes room for the next one.
+    run = view.task.run_digest if _goes_on(federation) else b""
+    config = request_config({}, run=run, block=view.block_number)
+    timeout_s = federation.settings.federation.hello_timeout_s
     replies = ask(grid, Action.HELLO, dict.fromkeys(nodes, config), group="hello", timeout_s=timeout_s)
     hellos: list[Hello] = []
     refused: dict[int, str] = {}
@@ -193,7 +196,7 @@ def _wait_for_nodes(grid: Grid, wanted: int, least: int, timeout_s: float) -> li
     started = time.monotonic()
     while len(nodes := list(grid.get_node_ids())) < wanted:
         waited_s = time.monotonic() - started
-        if len(nodes) >= least and waited_s > _BACK_S:
+        if len(nodes) >= least and waited_s > BACK_S:
             break
         if waited_s > timeout_s:
             raise RunFailed(f"{len(nodes)} of {least} sites connected within {timeout_s:.0f} s; start the missing SuperNodes")

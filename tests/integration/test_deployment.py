@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,17 +17,15 @@ from flwr.common.config import flatten_dict
 from bahefl_flwr import console
 from bahefl_flwr.administration import administration
 from bahefl_flwr.errors import AlreadyDriven, RunFailed, SettingsError
-from bahefl_flwr.he.params import aggregate_noise_std, subset_count
 from bahefl_flwr.ledger.node import NodeProcess
-from bahefl_flwr.records import RoundRecord, members_of
+from bahefl_flwr.records import members_of
 from bahefl_flwr.run_folder import RunFolder, driven
 from bahefl_flwr.settings import compose, from_run_config
 from bahefl_flwr.site.model import load_model
-from bahefl_flwr.site.opening import total_share
-from bahefl_flwr.site.state import task_params
 from deployed_run import Deployed, DriverKilled, HomesGrid, deployed, public_key
 from federation_run import KnownClient, well_behaved
 from in_process_grid import Deliver
+from opening_noise import opening_error
 
 pytestmark = pytest.mark.federation
 
@@ -66,28 +65,29 @@ def test_a_run_goes_on_where_its_driver_was_killed(federation: Deployed) -> None
     assert [members_of(r, r.outcome) for r in rounds] == [0b111] * 4, "nobody is left out, of either run"
     assert len({r.weights for r in rounds}) == 1
     # float32 numbers around 1, added in two rounds of either run.
-    bound = sum(opening_error(federation, r) for r in rounds) + 4 * float(np.finfo(np.float32).eps)
+    bound = sum(opening_error(federation.settings, ledger, r) for r in rounds) + 4 * float(np.finfo(np.float32).eps)
     moved = np.abs(undisturbed - KnownClient(0, well_behaved).get_parameters({})[0].flat[0]).max()
     assert np.abs(killed - undisturbed).max() < bound < 0.01 * moved
+
+
+def test_a_driver_that_died_in_the_last_evaluations_leaves_the_sites_in_their_task(federation: Deployed) -> None:
+    """The next driver's greeting names the run: no site drops its keys, nor makes a folder for a task that nobody started."""
+    federation.whitelist(0, 1, 2)
+    federation.shorten(2)
+    with pytest.raises(DriverKilled):
+        federation.run(HomesGrid(federation.settings, federation.homes), stop_after=2)
+    ledger = administration(federation.administrator)
+    assert not ledger.view().task.open
+    strategy, _ = federation.run(HomesGrid(federation.settings, federation.homes))
+    assert ledger.view().task.number == 1 and strategy.test_metrics
+    folders = [list((home / "runs").iterdir()) for home in federation.homes]
+    assert [len(kept) for kept in folders] == [1, 1, 1]
+    assert all((folder / "epochs").is_dir() for (folder,) in folders)
 
 
 def models(federation: Deployed) -> list[Path]:
     """The newest model that each site keeps."""
     return [max(home.glob("runs/*/model.safetensors")) for home in federation.homes]
-
-
-def opening_error(federation: Deployed, r: RoundRecord) -> float:
-    """The farthest that a parameter, as a round opens it, can be from the exact weighted mean of the sites' updates.
-
-    Units of the update. `packing.pack` makes each value a whole number of steps, less than one step away; the coordinator
-    multiplies it by the site's weight. In the lowest field, where all of this small model is, the noise of the opening adds a
-    Gaussian: eight of its deviations are exceeded with a chance of 1e-15. `packing.unpack` divides by what the weights add up to.
-    """
-    params = task_params(federation.settings)
-    noise = math.hypot(2.0**params.flooding_sigma_log2 * math.sqrt(subset_count(params)), aggregate_noise_std(params))
-    steps = sum(r.weights) + 8 * noise / 2.0**params.noise_bits
-    total = total_share(administration(federation.administrator), r, r.outcome)
-    return steps * params.update_range / (params.field_scale * total)
 
 
 def test_figures_that_went_with_a_driver_are_missed_in_words(federation: Deployed) -> None:
@@ -240,6 +240,18 @@ def test_a_mistyped_address_is_not_whitelisted(federation: Deployed, capsys: pyt
     mistyped = address[:-1] + ("0" if address[-1] != "0" else "1")
     assert console.main(["members", "add", str(federation.administrator), mistyped, "--weight", "1"]) == 2
     assert "is mistyped" in capsys.readouterr().err
+
+
+def test_a_command_says_at_once_that_the_ledger_is_away(tmp_path: Path) -> None:
+    """On standard error, while it waits: which node, and how long at most."""
+    with NodeProcess(tmp_path / "ledger" / "ledger.sqlite") as node:
+        home = deployed(tmp_path, node.url).administrator
+    program = [sys.executable, "-c", "from bahefl_flwr.console import bahefl; bahefl()", "members", "list", str(home)]
+    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True) as waiting:
+        assert waiting.stderr
+        said = waiting.stderr.readline()
+        waiting.kill()
+    assert said.startswith(f"no answer from the ledger node at {node.url} yet: asking again for at most "), said
 
 
 def test_a_run_has_one_driver(tmp_path: Path) -> None:

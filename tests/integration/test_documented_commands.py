@@ -28,11 +28,13 @@ DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.
 # fresh: as it stands, in a clean copy of the checkout with an empty environment, slow. folder: as show, with the real slices.
 # store: with a real ledger as URL and CONTRACT; a server must say where it listens, then end on SIGTERM.
 # deployment: tests/e2e holds it against deploy/local-federation.sh, which it runs.
+# script: the text of deploy/local-federation.sh, which is printed in the walk-through.
 # project: as it stands, in the example's folder. example: one after the other, by test_example.py.
 # site: as ended, on what a small site keeps of a task as HOME/runs/TASK.
 # nox: its default sessions are what `.ci/run` checks. ended: in this process, with a small ended run as RUN and slices as FOLDER.
 MARKS = {
     "run", "show", "slow", "ci", "flwr", "fresh", "folder", "nox", "ended", "store", "deployment", "project", "example", "site",
+    "script",
 }  # fmt: skip
 REAL_SLICES = ROOT.parent / "shared" / "data" / "ct-slices"
 
@@ -160,6 +162,12 @@ def test_a_run_on_a_folder_is_allowed(tmp_path: Path, command: str) -> None:
     """With a folder in the documented layout the settings are accepted."""
     done = run(f"{command.replace('<folder>', str(REAL_SLICES))} --show", tmp_path, 60)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_printed_script_is_the_script() -> None:
+    """To the letter: who reads it in the walk-through reads what the test of a whole federation runs."""
+    (printed,) = re.findall(r"^```sh script\n(.*?)^```$", (ROOT / "docs" / "deployment.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert printed == (ROOT / "deploy" / "local-federation.sh").read_text()
 
 
 def test_nox_alone_checks_what_ci_checks() -> None:

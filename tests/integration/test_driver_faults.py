@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Timer
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +19,7 @@ from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.records import RoundPhase
 from bahefl_flwr.steps import Advance, Step
 from federation_run import Run, federated_run
-from in_process_grid import Deliver, Tamper
+from in_process_grid import Deliver, Tamper, unreached
 
 pytestmark = pytest.mark.federation
 
@@ -100,6 +100,26 @@ def test_hung_trainer_is_left_out_when_commits_close(tmp_path: Path) -> None:
     assert (run.rounds[1].phase, run.rounds[1].attempt) == (RoundPhase.FINALIZED, 0)
     assert run.rounds[1].included == 0b1111 & ~(1 << hung[0])
     assert at_fault(run) == []
+
+
+def test_site_that_comes_back_is_asked_again(tmp_path: Path) -> None:
+    """Away for two questions in a row, it is asked once more when it is connected again, and the round has its update."""
+    refused: list[str] = []
+
+    def tamper(run: Run) -> Tamper:
+        def tamper(site: int, message: Message, deliver: Deliver) -> Message | None:
+            if site != 1 or message.metadata.message_type != "train" or refused:
+                return deliver(message)
+            refused.append(message.metadata.message_type)
+            assert run.grid
+            run.grid.away.add(1001)
+            Timer(3, run.grid.away.clear).start()
+            return unreached(message)
+
+        return tamper
+
+    run = federated_run(tmp_path, *WINDOWS, tamper=tamper)
+    assert refused and run.rounds[1].committed == run.rounds[1].included == 0b1111
 
 
 def test_only_selected_sites_take_part(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +39,16 @@ def test_an_endpoint_that_does_not_answer_is_unreachable() -> None:
         with pytest.raises(LedgerUnreachable, match=r"in 0.8 s, 4 attempts .*is the ledger node running\? Start it") as caught:
             Connection(url, CHAIN_ID, policy=ChainPolicy(patience_s=0.8)).check()
     assert "new run" not in str(caught.value), "members, doctor and audit start none"
+
+
+def test_waiting_for_a_node_is_said_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    """One line a question: for whom, and how long at most."""
+    with socket.socket() as unused, suppress(LedgerUnreachable):
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        Connection(url, CHAIN_ID, policy=ChainPolicy(patience_s=1.5)).check()
+    (record,) = [r for r in caplog.records if r.name == "bahefl_flwr.ledger"]
+    assert re.fullmatch(f"no answer from the ledger node at {url} yet: asking again for at most [01] s", record.getMessage())
 
 
 def test_a_short_absence_is_bridged(tmp_path: Path) -> None:

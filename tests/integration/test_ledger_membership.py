@@ -52,6 +52,20 @@ def test_standing_follows_the_registrar(registered: Sites) -> None:
     assert seen == [m.NONE, m.WHITELISTED, m.ACTIVE, m.SUSPENDED, m.ACTIVE]
 
 
+def test_standings_of_many_are_read_at_once(registered: Sites, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of members, of who is whitelisted, of strangers; by whichever spelling they were asked; one reading of the members."""
+    admin, readings = registered.admin, []
+    member, other = registered.accounts[0].address, registered.accounts[1].address.lower()
+    admin.whitelist([STRANGER.address], [7])
+    nobody = "0x" + "11" * 20
+    members = admin.members
+    monkeypatch.setattr(admin, "members", lambda: readings.append(1) or members())
+    m = MemberStatus
+    found = admin.standings([member, other, STRANGER.address, nobody])
+    assert found == {member: m.ACTIVE, other: m.ACTIVE, STRANGER.address: m.WHITELISTED, nobody: m.NONE}
+    assert len(readings) == 1
+
+
 def test_the_cap_is_fixed_by_registration(registered: Sites) -> None:
     """The registrar may correct a weight cap before registration, never after: open rounds are measured with it."""
     registered.admin.whitelist([STRANGER.address], [7])

@@ -225,8 +225,9 @@ def test_too_few_key_holders_abandon_the_round_and_keep_the_model(tmp_path: Path
 
         return tamper
 
-    run = federated_run(tmp_path, "ledger.verify_window_s=8", tamper=lose)
+    run = federated_run(tmp_path, "screening=off", "ledger.verify_window_s=8", tamper=lose)
     assert [run.rounds[n].phase for n in (1, 2, 3, 4)] == [RoundPhase.FINALIZED, *[RoundPhase.ABORTED] * 3]
     assert "released decryption shares" in run.rounds[2].abort_reason
     assert run.view and "in a row were abandoned" in run.view.task.end_reason
+    assert [line["begun"] for line in run.lines] == [True, True, True, True, False], "the fifth only records the end"
     assert final_model(run).round == 1

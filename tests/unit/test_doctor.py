@@ -102,6 +102,15 @@ def test_a_homes_own_folder_is_looked_at_and_nobody_elses(tmp_path: Path) -> Non
         assert "data" not in {f.check for f in examine(Place(settings=settings, folder=tmp_path, ledger=None), None)}
 
 
+def test_of_a_run_whose_settings_are_not_known_nothing_is_said(tmp_path: Path) -> None:
+    """The default settings are nobody's: their key mode, conditions and cautions would be taken for the run's."""
+    home = parsed_site({"ledger-url": "http://h:1", "chain-id": 1, "contract": "0x" + "ab" * 20})
+    place = Place(settings=compose([]), folder=tmp_path, ledger=None, home=home, compare=False)
+    found = {f.check: f for f in examine(place, None)}
+    assert found["settings"].level is Level.WARNING and "nor is a round predicted" in found["settings"].got
+    assert not {"key mode", "sites", "site", "round"} & set(found)
+
+
 @pytest.mark.parametrize(
     ("ahead_s", "level"),
     [(0.3, Level.OK), (3.5, Level.WARNING), (8.0, Level.FAILURE), (-30.0, Level.WARNING), (-320.0, Level.FAILURE)],
@@ -168,7 +177,8 @@ def test_a_ledger_whose_key_holders_are_all_needed_is_warned_of(committee: int, 
 def test_settings_without_a_key_holder_to_spare_are_warned_of() -> None:
     """With the numbers, and the threshold that would let one fail."""
     tight = compose(["federation.sites=3", "federation.min_sites=2", "he.threshold=3"])
-    (warned,) = [f for f in examination._settings(tight) if f.level is Level.WARNING]
+    place = Place(settings=tight, folder=Path("/nowhere"), ledger=None)
+    (warned,) = [f for f in examination._settings(place) if f.level is Level.WARNING]
     assert "all 3 of 3 key holders" in warned.got
     assert warned.advice == "set he.threshold=2, and 1 may fail (docs/protocol.md)"
 

@@ -37,10 +37,12 @@ def test_what_was_not_measured_is_a_dash() -> None:
 
 
 def test_exclusions_and_abandoned_rounds_are_explained() -> None:
-    """The reason stands below the row."""
-    output = printed(line(1, excluded={"2": "malformed"}), line(2, abandoned="too few updates (2 of 3)"))
+    """The reason stands below the row; of a round that nobody had begun when the run was ended, that one's."""
+    ended = line(3, abandoned="no more", begun=False)
+    output = printed(line(1, excluded={"2": "malformed"}), line(2, abandoned="too few updates (2 of 3)"), ended)
     assert "site 2 left out: malformed" in output[2]
     assert "abandoned: too few updates (2 of 3)" in output[4]
+    assert "not begun: no more" in output[6]
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from threading import Timer
 
 import pytest
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.proto.node_pb2 import NodeInfo
 
-from bahefl_flwr.replies import Reply, ask
+from bahefl_flwr import replies as replies_module
+from bahefl_flwr.replies import Reply, ask, ask_until_back
 from bahefl_flwr.steps import Action
-from in_process_grid import InProcessGrid
+from in_process_grid import Deliver, InProcessGrid
 
 GOOD = {
     "status": ConfigRecord({"ok": True, "digest": "ab"}),
@@ -126,3 +129,57 @@ def test_unknown_or_repeated_reply_is_ignored(caplog: pytest.LogCaptureFixture) 
     grid.close()
     assert [r.ok for r in replies.values()] == [True, True]
     assert caplog.text.count("replied twice, or to no message of ours") >= 2
+
+
+def test_node_that_comes_back_is_asked_once_more() -> None:
+    """It was not connected when it was asked; soon it is, and its reply counts. Whoever answered is not asked again."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return Message(RecordDict(dict(GOOD)), reply_to=message)
+
+    grid = InProcessGrid(app, 2, {})
+    grid.away.add(1001)
+    Timer(0.5, grid.away.clear).start()
+    replies = ask_until_back(grid, Action.TRAIN, {1000: {}, 1001: {}}, group="1", timeout_s=20)
+    grid.close()
+    assert [replies[node].ok for node in (1000, 1001)] == [True, True]
+    assert sorted(site for site, _ in grid.delivered) == [0, 1]
+
+
+def test_what_a_killed_supernode_had_taken_is_not_waited_for() -> None:
+    """Connected anew before anybody missed it, it will never reply; it is asked once more."""
+    app, taken = ClientApp(), []
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return Message(RecordDict(dict(GOOD)), reply_to=message)
+
+    def tamper(site: int, message: Message, deliver: Deliver) -> Message | None:
+        taken.append(site)
+        return deliver(message) if len(taken) > 1 else None
+
+    class Anew(InProcessGrid):
+        looks = 0
+
+        def get_nodes(self) -> Iterable[NodeInfo]:
+            self.looks += 1
+            return [NodeInfo(node_id=1000, last_activated_at="10:00" if self.looks < 3 else "10:01")]
+
+    grid, started = Anew(app, 1, {}, tamper=tamper), time.monotonic()
+    (reply,) = ask_until_back(grid, Action.TRAIN, {1000: {}}, group="1", timeout_s=100).values()
+    grid.close()
+    assert reply.ok and len(taken) == 2
+    assert time.monotonic() - started < 30
+
+
+def test_node_that_stays_away_is_not_waited_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while the others' replies are what there is; the one that is missing says why."""
+    monkeypatch.setattr(replies_module, "BACK_S", 0.1)
+    grid = InProcessGrid(ClientApp(), 1, {})
+    grid.away.add(1000)
+    (reply,) = ask_until_back(grid, Action.TRAIN, {1000: {}}, group="1", timeout_s=20).values()
+    grid.close()
+    assert (reply.ok, reply.silent, reply.away) == (False, True, True)
+    assert "Node Unavailable" in reply.error

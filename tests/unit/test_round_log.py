@@ -76,6 +76,17 @@ def test_an_abandoned_round_keeps_the_verdict_that_left_too_few() -> None:
     assert written["abandoned"].endswith("aggregate; screening left out site 0 (zero), site 1 (undoing)")
 
 
+@pytest.mark.parametrize(
+    ("committed", "declined", "reason", "begun"),
+    [(0, 0, "3 in a row", False), (0b1, 0, "3 in a row", True), (0, 0b1, "3 in a row", True), (0, 0, "too few updates", True)],
+)
+def test_a_round_that_only_records_the_end_is_not_begun(committed: int, declined: int, reason: str, begun: bool) -> None:
+    """It was open when the run was ended, and no site had answered: it is not one more that gave no model."""
+    r = round_(RoundPhase.ABORTED, committed=committed, declined=declined, abort_reason=reason)
+    ended = Ended(round=r, members=SITES, updates=(), end_reason="3 in a row")
+    assert round_line(ended, RoundFigures(), {}, {})["begun"] is begun
+
+
 def test_a_conflict_round_names_its_halves_and_votes() -> None:
     """From the ledger, not from what the coordinator says."""
     r = round_(

@@ -85,12 +85,13 @@ def test_a_run_without_a_summary_has_not_ended(tmp_path: Path) -> None:
         ([line(1, abandoned="too few updates")], "failed", 0, 1, None),
         ([line(1, score=0.4), line(2, score=0.6), line(3, score=0.5)], "completed", 3, 0, 2),
         ([line(1, score=0.4), line(2, abandoned="late"), line(3, validation={})], "completed", 2, 1, 1),
+        ([*(line(n, abandoned="late") for n in (1, 2, 3)), line(4, abandoned="3 in a row", begun=False)], "failed", 0, 3, None),
     ],
 )
 def test_the_summary_counts_finalised_rounds(
     tmp_path: Path, lines: list[dict[str, Any]], outcome: str, rounds: int, abandoned: int, best: int | None
 ) -> None:
-    """A run failed when no round was finalised; the best round is the one with the highest score."""
+    """A run failed when no round was finalised; the best has the highest score. One that was not begun is not counted."""
     folder = create(tmp_path, "x", 1, "")
     folder.write_summary(summarise(lines, experiment="x", seconds=1.0))
     summary = folder.summary()

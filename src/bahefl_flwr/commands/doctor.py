@@ -60,7 +60,7 @@ def doctor(
         _site(overrides or [], site) if site else _place(overrides or [], run, _keys(identity, passphrase_file)),
         superlink=superlink, certificate=root_certificates, environment=dict(os.environ),
     )  # fmt: skip
-    prediction = _prediction(place.settings, parameters) if measure else None
+    prediction = _prediction(place.settings, parameters) if measure and place.compare else None
     findings = tuple(examine(place, prediction))
     typer.echo(_json(findings, prediction) if format is Format.JSON else _text(findings))
     if any(f.level is Level.FAILURE for f in findings):

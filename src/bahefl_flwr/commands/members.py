@@ -84,8 +84,7 @@ def add(
     for address in addresses:
         _check(address)
     ledger = _ledger(home)
-    for address in addresses:
-        _expect(ledger, address, MemberStatus.NONE, MemberStatus.WHITELISTED)
+    _expect(ledger, addresses, MemberStatus.NONE, MemberStatus.WHITELISTED)
     ledger.whitelist(addresses, [weight] * len(addresses))
     typer.echo(f"whitelisted {', '.join(addresses)}")
 
@@ -102,7 +101,7 @@ def suspend(
     """
     _check(address)
     ledger = _ledger(home)
-    _expect(ledger, address, MemberStatus.ACTIVE)
+    _expect(ledger, [address], MemberStatus.ACTIVE)
     ledger.suspend(address, reason)
     typer.echo(f"suspended {address}")
 
@@ -115,22 +114,24 @@ def reinstate(home: _Home, address: _Address) -> None:
     """
     _check(address)
     ledger = _ledger(home)
-    _expect(ledger, address, MemberStatus.SUSPENDED)
+    _expect(ledger, [address], MemberStatus.SUSPENDED)
     ledger.reinstate(address)
     typer.echo(f"reinstated {address}")
 
 
-def _expect(ledger: FederationLedger, address: str, *standings: MemberStatus) -> None:
+_STANDINGS = {
+    MemberStatus.NONE: "unknown to the ledger: `bahefl members list` has all addresses",
+    MemberStatus.WHITELISTED: f"whitelisted and has not registered yet, so that there is no member; {_NO_WAY_BACK}",
+    MemberStatus.ACTIVE: "an active member already, and the cap of a member's weight stays",
+    MemberStatus.SUSPENDED: "suspended",
+}
+
+
+def _expect(ledger: FederationLedger, addresses: list[str], *standings: MemberStatus) -> None:
     """The contract would refuse, in its own words."""
-    found = ledger.status(address)
-    if found not in standings:
-        told = {
-            MemberStatus.NONE: "unknown to the ledger: `bahefl members list` has all addresses",
-            MemberStatus.WHITELISTED: f"whitelisted and has not registered yet, so that there is no member; {_NO_WAY_BACK}",
-            MemberStatus.ACTIVE: "an active member already, and the cap of a member's weight stays",
-            MemberStatus.SUSPENDED: "suspended",
-        }
-        raise LedgerError(f"{address} is {told[found]}; nothing was changed")
+    for address, found in ledger.standings(addresses).items():
+        if found not in standings:
+            raise LedgerError(f"{address} is {_STANDINGS[found]}; nothing was changed")
 
 
 def _check(address: str) -> None:
@@ -138,10 +139,9 @@ def _check(address: str) -> None:
         raise click.UsageError(f"{address!r} is no address: 0x and 40 hexadecimal digits.")
     if not int(address, 16):
         raise click.UsageError(f"{address!r} is nobody's address: no key belongs to it.")
-    from bahefl_flwr.identity import is_mistyped
+    from bahefl_flwr.identity import expect_well_typed
 
-    if is_mistyped(address):
-        raise click.UsageError(f"{address} is mistyped: its upper and lower case do not fit its digits (EIP-55).")
+    expect_well_typed(address)
 
 
 def _ledger(home: Path) -> FederationLedger:

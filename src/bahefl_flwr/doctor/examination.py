@@ -21,6 +21,7 @@ from bahefl_flwr.site.state import task_params
 
 # Predicted and real sizes differ by headers and records, which are small.
 _LIKE = 0.05
+_GIVE_SETTINGS = "give them as to bahefl ledger deploy: ledger=hospitals store=http ..."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +71,12 @@ def examine(place: Place, prediction: Prediction | None) -> Iterator[Finding]:
     """Look at everything.
 
     Args:
-      prediction: what a round will cost; None where nobody asked.
+      prediction: what a round will cost; None where nobody asked, or it cannot be known.
     """
     yield from machine.versions()
     yield from machine.telemetry(place.environment)
-    yield from _settings(place.settings)
-    home = place.home
-    if home and place.compare:
-        yield from attempted("site", lambda: _conditions(home, place.settings))
+    yield protection.security_level()
+    yield from _settings(place)
     if place.keys:
         yield from protection.key_files(place.keys.identity, place.keys.epochs, place.keys.passphrase_file)
     identity = _identity(place.keys)
@@ -93,13 +92,19 @@ def examine(place: Place, prediction: Prediction | None) -> Iterator[Finding]:
         yield from reality(prediction, place.lines)
 
 
-def _settings(settings: Settings) -> Iterator[Finding]:
+def _settings(place: Place) -> Iterator[Finding]:
+    """What the run's settings say, where they are known: others say nothing of it."""
+    settings, home = place.settings, place.home
+    if not place.compare:
+        yield warning("settings", "those of the run are not known: neither compared nor is a round predicted", _GIVE_SETTINGS)
+        return
     params = task_params(settings)
     yield protection.key_mode(params.threshold, params.committee, "the settings")
-    yield protection.security_level()
     for caution in cautions(settings):
         got, _, advice = caution.partition("; ")
         yield warning("sites", got, advice)
+    if home:
+        yield from attempted("site", lambda: _conditions(home, settings))
 
 
 def _conditions(home: homes.SiteHome, settings: Settings) -> Iterator[Finding]:

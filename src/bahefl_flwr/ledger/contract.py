@@ -5,7 +5,7 @@ What the contract checks is written there; this module checks only that it talks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Self, TypeVar
 
@@ -156,10 +156,14 @@ class FederationLedger:
 
     def status(self, address: str) -> MemberStatus:
         """Standing of an address, also of one that is not registered."""
-        if member := self.member(address):
-            return member.status
-        allowance = self._call("allowance", Web3.to_checksum_address(address))
-        return MemberStatus.WHITELISTED if allowance else MemberStatus.NONE
+        return self.standings([address])[address]
+
+    def standings(self, addresses: Iterable[str]) -> dict[str, MemberStatus]:
+        """Standing of each address, as `status`; the members are read once."""
+        members = {m.address: m.status for m in self.members()}
+        named = {a: Web3.to_checksum_address(a) for a in addresses}
+        invited = {a for a, c in named.items() if c not in members and self._call("allowance", c)}
+        return {a: MemberStatus.WHITELISTED if a in invited else members.get(c, MemberStatus.NONE) for a, c in named.items()}
 
     def task(self, number: int) -> Task:
         """A task, also an earlier one; `number` 0 in the result where there was none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
 # Too many requests, and what a proxy answers while the node behind it restarts, pass by themselves.
 _PASSING_STATUS = frozenset((408, 429))
+# The first failure may be no more than a connection that the node closed while it was idle.
+_TELL_AT = 2
+
+_log = logging.getLogger("bahefl_flwr.ledger")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +77,7 @@ class Endpoint:
             raise LedgerError(f"{self.url} is chain {got}, expected {self.chain_id}; check ledger.url and ledger.chain_id")
 
     def read(self, question: Callable[[], _T]) -> _T:
-        """Ask something that changes nothing, again after 0.1, 0.2, 0.4 ... 2 s while there is no answer.
+        """Ask something that changes nothing, again after 0.1, 0.2, 0.4 ... 2 s while there is no answer. A warning says so once.
 
         Raises:
           LedgerUnreachable: no answer within the policy's patience. LedgerError: an answer that makes no sense.
@@ -92,6 +97,9 @@ class Endpoint:
                     f"no answer from {self.url} in {self.policy.patience_s:g} s, {attempts} attempts ({type(failure).__name__}): "
                     "is the ledger node running? Start it, or give its right address: --rpc, ledger.url, or ledger-url in a home"
                 )
+            if attempts == _TELL_AT or (attempts == 1 and isinstance(failure, Timeout)):
+                left_s = end - time.monotonic()
+                _log.warning("no answer from the ledger node at %s yet: asking again for at most %.0f s", self.url, left_s)
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 

@@ -20,7 +20,16 @@ from bahefl_flwr.report.screening import (
 )
 from bahefl_flwr.report.style import DPI
 from bahefl_flwr.report.tables import SITES_HEAD, TABLE_1_HEAD, Row, counts_of, site_rows, table_1
-from bahefl_flwr.run_folder import RoundLine, attack_told, best_told, fewer_told, of_sites, outcome_told
+from bahefl_flwr.run_folder import (
+    RoundLine,
+    abandoned_rounds,
+    attack_told,
+    best_told,
+    fewer_told,
+    lost_how,
+    of_sites,
+    outcome_told,
+)
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a }
@@ -69,7 +78,7 @@ def _facts(facts: Facts) -> list[Row]:
         rows.append(("outcome", f"not ended: {finalised}{wanted} rounds finalised so far"))
     else:
         rows.append(("outcome", outcome_told(summary)))
-    rows.append(("rounds finalised / abandoned", f"{finalised} / {len(lines) - finalised}"))
+    rows.append(("rounds finalised / abandoned", f"{finalised} / {abandoned_rounds(lines)}"))
     if summary:
         rows.append(("wall time", f"{summary['seconds']:.1f} s"))
         if (best := summary["best"]) is not None:
@@ -204,7 +213,7 @@ def _incidents_of(line: RoundLine) -> Iterator[Row]:
             f"the model answers {answer} for every pixel; lower train.lr or train.dice_early",
         )
     if line["abandoned"]:
-        yield number, "whole round abandoned", line["abandoned"]
+        yield number, f"whole round {lost_how(line)}", line["abandoned"]
     for fewer in fewer_told(line):
         yield number, fewer, "what sites had told an earlier driver, or did not tell, is not in them"
     for note in line.get("notes", ()):
