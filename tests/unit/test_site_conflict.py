@@ -9,6 +9,7 @@ import pytest
 
 from bahefl_flwr.errors import ProtocolError
 from bahefl_flwr.records import BallotStage, RoundOutcome, RoundRecord
+from bahefl_flwr.settings import compose
 from bahefl_flwr.site import conflict
 from bahefl_flwr.site.conflict import settled_outcome
 from bahefl_flwr.site.state import Outcome, Request
@@ -64,7 +65,7 @@ class Ledger:
 def reveal(journal: Journal, **changes: Any) -> tuple[Outcome, list[tuple[int, int, bytes]]]:
     """Ask site 0 for its ballot in a round, and see what it shows on the ledger."""
     r = verified(split=SPLIT, included=ALL, ballot_stage=BallotStage.REVEAL, cast=ALL, **changes)
-    site: Any = SimpleNamespace(ledger=Ledger(r), journal=journal, me=lambda: SimpleNamespace(index=0))
+    site: Any = SimpleNamespace(ledger=Ledger(r), journal=journal, settings=compose(), me=lambda: SimpleNamespace(index=0))
     return conflict.reveal_ballot(site, Request(run=bytes(32), number=4, quorum=r.open_quorum)), site.ledger.shown
 
 

@@ -60,7 +60,7 @@ def test_a_node_that_does_not_answer_costs_the_office_only_at_the_last_try(
     resigned: list[str] = []
     r = round_(RoundPhase.AGGREGATE, committed=ALL)
     ledger = SimpleNamespace(view=lambda: view(r), resign=lambda _number, why: resigned.append(why))
-    site: Any = SimpleNamespace(ledger=ledger, me=lambda: SimpleNamespace(index=r.coordinator))
+    site: Any = SimpleNamespace(ledger=ledger, settings=compose(), me=lambda: SimpleNamespace(index=r.coordinator))
 
     def unreachable(*_: object) -> None:
         raise LedgerUnreachable("no answer from the node")

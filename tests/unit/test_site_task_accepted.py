@@ -13,7 +13,7 @@ from bahefl_flwr.errors import SettingsError
 from bahefl_flwr.federation import contract_config
 from bahefl_flwr.records import EpochPhase, RoundPhase, Task
 from bahefl_flwr.settings import compose
-from bahefl_flwr.site import ceremony, training
+from bahefl_flwr.site import ceremony, training, verification
 from bahefl_flwr.site.state import Request, Site, expect_task, task_params
 from round_views import epoch, round_, view
 
@@ -67,3 +67,10 @@ def test_a_site_without_a_key_sends_no_update_to_a_task_that_is_screened_otherwi
     site: Site = site_with(task=replace(TASK, screened=False))
     with pytest.raises(SettingsError, match="its updates are not screened"):
         training.train(site, Request(run=TASK.run_digest, number=4), NumPyClient, {})
+
+
+def test_a_site_opens_no_unscreened_sum_of_a_screened_task() -> None:
+    """Settings come with every message: another driver than the one that started the task could turn screening off later."""
+    site: Site = site_with("screening=off")
+    with pytest.raises(SettingsError, match=r"its updates are screened, here screening\.kind=off"):
+        verification.verify_and_open(site, Request(run=TASK.run_digest, number=4))

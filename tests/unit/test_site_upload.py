@@ -39,7 +39,7 @@ class Ledger:
 def site_with(folder: Path) -> Any:
     """A site's folder and store."""
     made: Any = SimpleNamespace(store=LocalStore(folder / "store"), folder=folder, address=ADDRESS)
-    made.settings = SimpleNamespace(screening=SimpleNamespace(kind="off"))
+    made.settings = SimpleNamespace(screening=SimpleNamespace(kind="sketch"))
     made.round_folder = lambda number: Site.round_folder(cast("Site", made), number)
     return made
 

@@ -6,7 +6,7 @@ Opening and checking only; the actions themselves are the other modules of this 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -206,17 +206,25 @@ def expect_task(site: Site, task: Task) -> None:
     Raises:
       SettingsError: they differ; names each difference.
     """
-    if differing := list(_differences(site, task)):
+    _refuse(site, task, [*_screened_otherwise(site, task), *_set_otherwise(site, task)])
+
+
+def _refuse(site: Site, task: Task, differing: Sequence[str]) -> None:
+    if differing:
         raise SettingsError(
             f"task {task.number} was started on contract {site.ledger.address} with other settings than this site has "
             f"({'; '.join(differing)}): agree on one set; this site takes no part until then"
         )
 
 
-def _differences(site: Site, task: Task) -> Iterator[str]:
-    kind, own = site.settings.screening.kind, task_params(site.settings).digest()
+def _screened_otherwise(site: Site, task: Task) -> Iterator[str]:
+    kind = site.settings.screening.kind
     if task.screened is (kind == "off"):
         yield f"its updates are {'' if task.screened else 'not '}screened, here screening.kind={kind}"
+
+
+def _set_otherwise(site: Site, task: Task) -> Iterator[str]:
+    own = task_params(site.settings).digest()
     if task.security_params != own:
         yield (
             f"its security parameters are {task.security_params.hex()[:16]}, here {own.hex()[:16]}: he.update_range, "
@@ -233,10 +241,13 @@ def expect_run(site: Site, request: Request) -> LedgerView:
 
     Raises:
       WrongRound: the message is of another run.
+      SettingsError: the task is screened and this site's settings have it off, or the other way round. Settings come with every
+        message, so that one driver could start a task screened, and another have its sums opened unscreened.
     """
     view = site.ledger.view()
     if request.run != view.task.run_digest:
         raise WrongRound(f"message of run {request.run.hex()[:16]}, the ledger runs {view.task.run_digest.hex()[:16]}; ignored")
+    _refuse(site, view.task, list(_screened_otherwise(site, view.task)))
     return view
 
 
@@ -260,6 +271,7 @@ def expect_round(site: Site, request: Request, *phases: RoundPhase) -> tuple[Led
 
     Raises:
       WrongRound: the message is of another run or round (a replay, a late or a forged message).
+      SettingsError: as `expect_run`.
       ProtocolError: the round is in another phase than the action belongs to.
     """
     view = expect_run(site, request)
