@@ -46,7 +46,10 @@ contract LedgerContributions is Lottery, Quorums {
         uint256 i = _activeIndex(msg.sender);
         _checkQuorum(r, quorum, i, _task().excluded);
         uint256 releases = _release(_sketchKey(r), quorum, i, digest);
-        if (releases == quorum) _completeSketches(r);
+        if (releases == quorum) {
+            _restartWindow(r);
+            r.sketched = true;
+        }
         emit SketchReleased(round, msg.sender, quorum, digest);
     }
 
@@ -129,12 +132,13 @@ contract LedgerContributions is Lottery, Quorums {
         for (uint256 x = r.committed; x != 0; x &= x - 1) digests[k++] = _updates[r.number][x.lowest()].digest;
         r.screenSeed = keccak256(abi.encode(r.number, r.entropy, digests));
         emit SeedDrawn(r.number, r.revealed, r.screenSeed);
+        _restartWindow(r);
     }
 
-    /// @dev Once to each question, so the last holder to answer can hold a round up by one window, as it could by silence.
-    function _completeSketches(Round storage r) private {
+    /// @dev Who has to act next has a whole window: key holders from the seed on, the coordinator from the first quorum's parts on.
+    /// Once to each question, so the last to act can hold a round up by one window, as it could by silence.
+    function _restartWindow(Round storage r) private {
         if (_unsketched(r)) r.deadline = _in(_config.aggregateWindow);
-        r.sketched = true;
     }
 
     /// @dev Where nobody cast a ballot there is nothing to show.

@@ -103,8 +103,9 @@ abstract contract Rounds is KeyEpochs, Quorums {
         if (r.phase != RoundPhase.AGGREGATE && r.phase != RoundPhase.VERIFY) revert WrongPhase(round, r.phase, RoundPhase.AGGREGATE);
         _onlyAfter(r.deadline);
         // Until the others have shown what is needed, it is not the coordinator that was late.
-        if (!_unsketched(r)) _coordinatorFault(r);
-        else if (r.screenSeed != 0) _replaceHolders();
+        bool waited = _unsketched(r);
+        if (!waited) _coordinatorFault(r);
+        if (r.screenSeed != 0 && (waited || _lateAgain(r))) _replaceHolders();
         _replaceCoordinator(r);
     }
 
@@ -245,6 +246,12 @@ abstract contract Rounds is KeyEpochs, Quorums {
             r.selected &= ~(1 << index);
             _closeIfAnswered(r);
         }
+    }
+
+    /// @dev Whether in a screened round a second coordinator was late. What a key holder names may stand for nothing, which the ledger
+    /// cannot see and no coordinator can judge by.
+    function _lateAgain(Round storage r) private view returns (bool) {
+        return _task().screened && r.phase == RoundPhase.AGGREGATE && r.attempt > r.spoils;
     }
 
     function _onlyCoordinator(Round storage r) private view {

@@ -207,7 +207,9 @@ class Model(State):
         """Anybody passes the office on."""
         self._round_in(RoundPhase.AGGREGATE, RoundPhase.VERIFY)
         refuse(not self.late, "DeadlineNotReached")
-        if self._unsketched() and self.round.seed:
+        r = self.round
+        again = self.task.screened and r.phase is RoundPhase.AGGREGATE and r.attempt > r.spoils
+        if r.seed and (self._unsketched() or again):
             self._replace_holders()
         self._replace_coordinator()
 

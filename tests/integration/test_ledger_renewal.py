@@ -317,12 +317,23 @@ def test_layers_that_are_missing_leave_the_keys(screening: Sites) -> None:
 
 
 def test_a_coordinators_silence_leaves_the_keys(screening: Sites) -> None:
-    """A quorum has named all its parts: what is late is not theirs."""
+    """A quorum has named all its parts: what is late is not theirs. After the second it may be: names can stand for nothing."""
     screening.reveal_layers()
     screening.sketch(*screening.committee()[:2])
-    screening.pass_deadline()
-    screening.stranger.replace_coordinator(1)
-    assert not screening.view().epoch.renewal
+    seen = []
+    for _ in range(2):
+        screening.pass_deadline()
+        screening.stranger.replace_coordinator(1)
+        seen.append(screening.view().epoch.renewal)
+    assert seen == [False, True]
+
+
+def test_late_coordinators_leave_the_keys_where_nothing_is_screened(aggregating: Sites) -> None:
+    """They needed nothing of the key holders."""
+    for _ in range(2):
+        aggregating.pass_deadline()
+        aggregating.stranger.replace_coordinator(1)
+    assert not aggregating.view().epoch.renewal
 
 
 def test_nobody_owes_sketches_where_nothing_is_screened(aggregating: Sites) -> None:

@@ -77,6 +77,18 @@ def test_resigning_costs_an_eighth_even_before_there_are_sketches(screening: Sit
 # ---- how long it has
 
 
+def test_the_seed_gives_the_key_holders_a_whole_window(screening: Sites) -> None:
+    """Else whoever draws it in the last minute has honest ones replaced, for nothing."""
+    screening.chain.clock.advance(WINDOW_S - 120)
+    screening.reveal_layers(0, 1, 2)
+    before = screening.round().deadline
+    screening.stranger.draw_seed(1)
+    assert screening.round().deadline > before
+    screening.chain.clock.advance(240)
+    with refused("DeadlineNotReached"):
+        screening.stranger.replace_coordinator(1)
+
+
 def test_the_last_part_gives_the_coordinator_a_whole_window(seeded: Sites) -> None:
     """However late it comes: that coordinators need time to judge is no fault of theirs. Other quorums' parts prolong nothing."""
     first, second, third = seeded.committee()

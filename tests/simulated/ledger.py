@@ -68,10 +68,22 @@ class TimedModel(Model):
             self.round_deadline = self.in_(self.config.aggregate_window_s)
         return begun
 
+    def reveal(self, i: int | None, *, layer: bool) -> None:
+        seed = self.round.seed
+        super().reveal(i, layer=layer)
+        self._restart_window(not seed and self.round.seed)
+
+    def draw_seed(self) -> None:
+        super().draw_seed()
+        self._restart_window(True)
+
     def release_sketch(self, i: int | None, quorum: int) -> None:
-        unsketched = self._unsketched()
+        sketched = self.round.sketched
         super().release_sketch(i, quorum)
-        if unsketched and self.round.sketched:
+        self._restart_window(not sketched and self.round.sketched)
+
+    def _restart_window(self, passed_on: bool) -> None:
+        if passed_on and self.task.screened:
             self.round_deadline = self.in_(self.config.aggregate_window_s)
 
     def submit_aggregate(self, i: int | None, included: int, split: int = 0) -> None:
