@@ -57,7 +57,7 @@ def tiny_model(bias: float, round: int) -> Model:
 def tiny_run(
     tmp_path: Path, *, data: Mapping[str, Any] | None = None, bias: float = 9.0, ended: bool = True, **changes: Any
 ) -> RunFolder:
-    """A run of two rounds and three sites, of which each keeps the model.
+    """A run of two rounds and three sites, of which each keeps the model; the first round's finds nothing.
 
     Args:
       data: changes to its data settings. ended: with a summary. changes: to the line of round 2.
@@ -66,10 +66,13 @@ def tiny_run(
     own = settings.data.model_copy(update={"cache": str(tmp_path / "phantoms"), **(data or {})})
     settings = settings.model_copy(update={"data": own})
     folder = create(tmp_path / "runs", settings.run.name, 1, settings.yaml())
-    lines = [line(1, score=0.4, coordinator={"index": 1, "address": "0x" + "aa" * 20}), line(2, **changes)]
+    models = {1: tiny_model(-9.0, 1), 2: tiny_model(bias, 2)}
+    given = {number: {"model_digest": model.digest().hex()} for number, model in models.items()}
+    first = {"coordinator": {"index": 1, "address": "0x" + "aa" * 20}}
+    lines = [line(1, score=0.4, **first, **given[1]), line(2, **{**given[2], **changes})]
     for each in lines:
         folder.append_metrics({**each, "aggregate_digest": "cd" * 32, "epoch": 1, "selected": [0, 1, 2, 3]})
-    model = tiny_model(bias, 2)
+    model = models[2]
     for site in range(3):
         path = folder.path / "sites" / f"{site:03d}"
         path.mkdir(parents=True)

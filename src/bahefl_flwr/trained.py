@@ -7,10 +7,11 @@ the model. No torch at the top: the network is built when somebody asks for it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bahefl_flwr.errors import SettingsError, StoreError
 from bahefl_flwr.homes import SITE_FILE
@@ -54,6 +55,11 @@ class Trained:
     run: Run
     model: Model
     file: Path
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the model, hexadecimal."""
+        return self.model.digest().hex()
 
     def network(self) -> LightUNet:
         """The model as a network that can be used.
@@ -138,11 +144,13 @@ def _read(folder: RunFolder) -> Run:
 def open_trained(path: Path) -> Trained:
     """Read a run folder, or a site's of a task, and the model that was chosen; before the end, the newest model that is there.
 
-    Of the chosen model's copies every one is read: of each that is damaged, or another model, a warning names the file.
+    Of a run every site's newest and best file is read: a warning names each that is damaged, or holds another model than the one
+    which its round gave, by the lines of the run (a site's folder: by its own notes, once a model is chosen).
 
     Raises:
-      SettingsError: it is neither. StoreError: no site has the model that the summary names, or any at all; a site's file is
-      another model than the site opened. JournalError: the site's journal is damaged.
+      SettingsError: it is neither. StoreError: no site has the model that the summary names, or any at all; before the end, sites
+      differ in the newest one and nothing tells which is right; a site's file is another model than the site opened.
+      JournalError: the site's journal is damaged.
     """
     path = path.expanduser()
     if _is_sites(path):
@@ -151,48 +159,101 @@ def open_trained(path: Path) -> Trained:
 
 
 def _of_run(run: Run) -> Trained:
-    """The model that the summary names; without one, that of the site that is ahead."""
+    """The model that the summary names; without one, the newest that a site has."""
     path = run.folder.path
-    files, best = (sorted(path.glob(f"sites/*/{name}")) for name in (MODEL_FILE, BEST_FILE))
+    files = [file for name in (MODEL_FILE, BEST_FILE) for file in sorted(path.glob(f"sites/*/{name}"))]
     if not files:
         raise StoreError(
             f"{path}: no site keeps a {MODEL_FILE} here. Between hospitals each site has it in its home: name the folder that it "
             "keeps of the task, HOME/runs/... In a simulation, no site has started to train yet"
         )
-    chosen = (run.summary.get("chosen") or run.summary.get("ledger")) if run.summary else None
-    if chosen and chosen["model_digest"]:
-        return _named(run, [*files, *best], chosen["model_digest"])
-    models = [(load_model(file), file) for file in files]
-    model, file = max(models, key=lambda pair: pair[0].round)
-    if not model.round:
-        raise StoreError(f"{path}: no round was finalised, so that the sites hold nothing but the first weights, untrained")
-    return Trained(run=run, model=model, file=file)
+    summary: Mapping[str, Any] = run.summary or {}
+    chosen = summary.get("chosen") or summary.get("ledger") or {}
+    if digest := chosen.get("model_digest"):
+        return _named(run, files, digest, chosen.get("round", 0))
+    return _newest(run, files)
 
 
-def _named(run: Run, files: Sequence[Path], digest: str) -> Trained:
+def _named(run: Run, files: Sequence[Path], digest: str, number: int) -> Trained:
     """The model of this digest. A damaged or exchanged file is no harm where there is another copy, and is told.
 
-    A sound file of another round than the chosen one is no copy of the model, so nothing is said of it.
+    Args:
+      number: the round that chose it. After a held round the same model stands under a later number, too.
     """
-    found: Trained | None = None
-    damaged, others = [], []
+    whole, damaged = _read_all(run, files)
+    copies = [copy for copy in whole if copy.digest == digest]
+    if not copies:
+        reasons = "; ".join([*damaged, *map(_told, whole)])
+        raise StoreError(f"no site has the model {digest[:16]} that was chosen in {run.folder.path}: {reasons}")
+    taken = max(copies, key=lambda copy: copy.model.round == number)
+    unknown = [f"{_told(copy)}, which the record of rounds lacks: not compared" for copy in whole if _untold(run, copy)]
+    _warn([*damaged, *_exchanged(run, whole).values(), *unknown], taken)
+    return taken
+
+
+def _newest(run: Run, files: Sequence[Path]) -> Trained:
+    """The model of the newest round that any file holds, of those that are what they say.
+
+    The newest round has its line only when the next one has begun. Until then its model is the one that most files of it hold.
+
+    Raises:
+      StoreError: there is none, or the files of a round without a line hold models of which none is in most of them.
+    """
+    whole, damaged = _read_all(run, files)
+    exchanged = _exchanged(run, whole)
+    sound = [copy for copy in whole if copy.file not in exchanged and copy.model.round]
+    told = [*damaged, *exchanged.values()]
+    if not sound:
+        untrained = "no round was finalised, so that the sites hold nothing but the first weights, untrained"
+        raise StoreError(f"{run.folder.path}: {'no site has a good model: ' + '; '.join(told) if told else untrained}")
+    number = max(copy.model.round for copy in sound)
+    newest = [copy for copy in sound if copy.model.round == number]
+    digest, count = Counter(copy.digest for copy in newest).most_common(1)[0]
+    if 2 * count <= len(newest):
+        raise StoreError(
+            f"{run.folder.path}: sites differ in the model of round {number}, of which metrics.jsonl has no line yet: "
+            f"{'; '.join(map(_told, newest))}. Let the run go on (bahefl resume), or move the wrong files away"
+        )
+    taken = next(copy for copy in newest if copy.digest == digest)
+    other = [f"{_told(copy)}, most sites have {digest[:16]}: exchanged" for copy in newest if copy.digest != digest]
+    unsure = [f"{_told(taken)}, of which metrics.jsonl has no line yet: not compared"] if _untold(run, taken) else []
+    _warn([*told, *other, *unsure], taken)
+    return taken
+
+
+def _read_all(run: Run, files: Sequence[Path]) -> tuple[list[Trained], list[str]]:
+    """The files that are whole, and what is wrong with each other one."""
+    whole, damaged = [], []
     for file in files:
         try:
-            model = load_model(file)
+            whole.append(Trained(run=run, model=load_model(file), file=file))
         except StoreError as error:
             damaged.append(str(error))
-            continue
-        if model.digest().hex() != digest:
-            others.append((model.round, f"{file} is model {model.digest().hex()[:16]} of round {model.round}"))
-        elif found is None:
-            found = Trained(run=run, model=model, file=file)
-    if found is None:
-        reasons = "; ".join([*damaged, *(text for _, text in others)])
-        raise StoreError(f"no site has the model {digest[:16]} that was chosen in {run.folder.path}: {reasons}")
-    exchanged = [f"{text}, chosen was {digest[:16]}: exchanged" for number, text in others if number == found.model.round]
-    for text in (*damaged, *exchanged):
-        _log.warning("%s (a good copy was taken, %s)", text, found.file)
-    return found
+    return whole, damaged
+
+
+def _exchanged(run: Run, copies: Sequence[Trained]) -> dict[Path, str]:
+    """What is wrong with each file that holds another model than the one which its round gave, by the run's lines."""
+    given = {line["round"]: line["model_digest"] if line["finalised"] else "" for line in run.lines}
+    return {
+        copy.file: f"{_told(copy)}, a round that gave {given[copy.model.round][:16] or 'none'}: exchanged"
+        for copy in copies
+        if copy.digest != given.get(copy.model.round, copy.digest)
+    }
+
+
+def _untold(run: Run, copy: Trained) -> bool:
+    """Whether the model is of a round of which the run has no line; of the first weights it has none."""
+    return copy.model.round not in {0, *(line["round"] for line in run.lines)}
+
+
+def _told(copy: Trained) -> str:
+    return f"{copy.file} is model {copy.digest[:16]} of round {copy.model.round}"
+
+
+def _warn(texts: Sequence[str], taken: Trained) -> None:
+    for text in texts:
+        _log.warning("%s (the model of round %d was taken from %s)", text, taken.model.round, taken.file)
 
 
 def _of_a_home(path: Path) -> str:
@@ -213,7 +274,7 @@ def _of_site(folder: Path) -> Trained:
     if not files:
         raise StoreError(f"{folder}: there is no {MODEL_FILE}; the same model is at every other site")
     if digest := lineage.chosen_digest():
-        trained = _named(run, files, digest)
+        trained = _named(run, files, digest, lineage.chosen)
     else:
         trained = Trained(run=run, model=load_model(files[0]), file=files[0])
     lineage.expect(trained.model, trained.file)
@@ -228,6 +289,7 @@ def _lines(lineage: Lineage) -> tuple[RoundLine, ...]:
             "finalised": True,
             "included": note["included"],
             "aggregate_digest": note["aggregate"],
+            "model_digest": note["model"],
             "coordinator": {"address": note["coordinator"]},
         }
         for number, note in lineage.rounds.items()

@@ -30,6 +30,16 @@ def evaluated(capsys: Said, run: Path, data: Path, *options: str) -> dict[str, A
     return facts
 
 
+def short(bias: float) -> str:
+    """The digest of `tiny_model` as messages name it; it is the same in every round."""
+    return tiny_model(bias, 1).digest().hex()[:16]
+
+
+def newest(run: Path, site: int) -> Path:
+    """Where a site keeps its newest model."""
+    return run / "sites" / f"{site:03d}" / "model.safetensors"
+
+
 def test_the_figures_are_those_of_the_pixels(tmp_path: Path, capsys: Said) -> None:
     """A model that calls every pixel lesion: all lesion found, the rest false, and each figure under its own name."""
     data = slice_folder(tmp_path / "data")
@@ -234,8 +244,8 @@ def test_a_damaged_site_is_no_harm_where_another_has_the_model(tmp_path: Path, c
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
     said = [record.getMessage() for record in caplog.records]
     assert said[0].startswith(f"{torn} is not a model file of bahefl")
-    assert said[1].startswith(f"{exchanged} is model {tiny_model(-9.0, 2).digest().hex()[:16]} of round 2, chosen was")
-    assert all(text.endswith(f"(a good copy was taken, {good})") for text in said)
+    assert said[1].startswith(f"{exchanged} is model {short(-9.0)} of round 2, a round that gave {short(9.0)}: exchanged")
+    assert all(text.endswith(f"(the model of round 2 was taken from {good})") for text in said)
 
 
 def test_an_altered_copy_is_named_wherever_it_lies(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -251,6 +261,39 @@ def test_an_altered_copy_is_named_wherever_it_lies(tmp_path: Path, caplog: pytes
 
     (record,) = caplog.records
     assert record.getMessage().startswith(f"{altered} was altered: its arrays do not have the digest it names")
+
+
+def test_another_model_of_another_round_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Every file must be the model that the round it names gave, also where that is not the chosen round, or there is none."""
+    run = tiny_run(tmp_path).path
+    best, unknown = run / "sites" / "000" / "best.safetensors", newest(run, 1)
+    save_model(tiny_model(3.0, 1), best)
+    save_model(tiny_model(3.0, 7), unknown)
+
+    assert console.main(["export", str(run), str(tmp_path / "m.safetensors")]) == 0
+
+    assert [record.getMessage().split(" (")[0] for record in caplog.records] == [
+        f"{best} is model {short(3.0)} of round 1, a round that gave {short(-9.0)}: exchanged",
+        f"{unknown} is model {short(3.0)} of round 7, which the record of rounds lacks: not compared",
+    ]
+
+
+def test_a_held_round_makes_no_copy_an_exchanged_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The same model stands under both numbers; it is taken with the chosen one, and what is neither is named."""
+    kept = tiny_model(-9.0, 1)
+    run = tiny_run(tmp_path, bias=-9.0, included=[])
+    summary = run.summary()
+    assert summary
+    run.write_summary({**summary, "chosen": {"round": 1, "model_digest": kept.digest().hex()}})
+    save_model(kept, run.path / "sites" / "001" / "best.safetensors")
+    exchanged = run.path / "sites" / "002" / "best.safetensors"
+    save_model(tiny_model(9.0, 1), exchanged)
+
+    assert console.main(["export", str(run.path), str(tmp_path / "m.safetensors")]) == 0
+
+    assert load_model(tmp_path / "m.safetensors").round == 1
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{exchanged} is model {short(9.0)} of round 1, a round that gave {short(-9.0)}")
 
 
 def test_no_site_with_the_final_model_is_an_error_that_names_what_there_is(tmp_path: Path, capsys: Said) -> None:
@@ -282,12 +325,87 @@ def test_the_best_rounds_model_is_the_runs_model(tmp_path: Path, capsys: Said) -
     assert (facts["round"], facts["pooled"]["recall"]) == (1, 0.0)
 
 
-def test_a_run_that_goes_on_has_its_newest_model(tmp_path: Path, capsys: Said) -> None:
-    """Before there is a summary, the site that is ahead counts."""
+def test_a_run_that_goes_on_has_its_newest_model(tmp_path: Path, capsys: Said, caplog: pytest.LogCaptureFixture) -> None:
+    """Before there is a summary, the site that is ahead counts; that its round has no line yet is said."""
     run = tiny_run(tmp_path, ended=False).path
-    save_model(tiny_model(-9.0, 5), run / "sites" / "002" / "model.safetensors")
+    save_model(tiny_model(-9.0, 5), newest(run, 2))
 
     assert evaluated(capsys, run, slice_folder(tmp_path / "data"))["round"] == 5
+    (record,) = caplog.records
+    assert "of round 5, of which metrics.jsonl has no line yet: not compared" in record.getMessage()
+
+
+def test_bad_files_of_a_killed_run_are_no_harm_where_another_site_has_the_model(
+    tmp_path: Path, capsys: Said, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a summary, too: torn, altered and exchanged files are named, though one says that it is newer."""
+    run = tiny_run(tmp_path, ended=False, abandoned="too few updates", round=3)
+    run.append_metrics({**run.metrics()[0], "round": 2, "model_digest": tiny_model(9.0, 2).digest().hex()})
+    save_model(tiny_model(3.0, 3), newest(run.path, 0))
+    newest(run.path, 1).write_bytes(b"torn")
+
+    facts = evaluated(capsys, run.path, slice_folder(tmp_path / "data"))
+
+    assert (facts["round"], facts["pooled"]["recall"]) == (2, 1.0)
+    torn, exchanged = (record.getMessage() for record in caplog.records)
+    assert torn.startswith(f"{newest(run.path, 1)} is not a model file of bahefl")
+    assert exchanged.startswith(f"{newest(run.path, 0)} is model {short(3.0)} of round 3, a round that gave none: exchanged")
+    assert torn.endswith(f"(the model of round 2 was taken from {newest(run.path, 2)})")
+
+
+def test_a_killed_run_without_any_good_file_names_each(tmp_path: Path, capsys: Said) -> None:
+    """It is not said to have no model."""
+    run = tiny_run(tmp_path, ended=False).path
+    newest(run, 0).write_bytes(b"torn")
+    for site in (1, 2):
+        save_model(tiny_model(3.0, site), newest(run, site))
+
+    assert console.main(["export", str(run), str(tmp_path / "m.safetensors")]) == 5
+
+    said = capsys.readouterr().err
+    assert "no site has a good model" in said
+    assert [str(newest(run, site)) in said for site in range(3)] == [True] * 3
+
+
+def test_of_two_newest_models_the_one_that_the_round_gave_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The round's line decides, not how many files there are."""
+    run = tiny_run(tmp_path, ended=False).path
+    for site in (0, 1):
+        save_model(tiny_model(3.0, 2), newest(run, site))
+
+    assert console.main(["export", str(run), str(tmp_path / "m.safetensors")]) == 0
+
+    assert load_model(tmp_path / "m.safetensors").digest() == tiny_model(9.0, 2).digest()
+    assert [record.getMessage().split(" is ")[0] for record in caplog.records] == [str(newest(run, site)) for site in (0, 1)]
+
+
+def test_before_a_round_has_its_line_most_sites_say_which_model_it_gave(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The other one is named with the digest that was taken, and that nothing was compared."""
+    run = tiny_run(tmp_path, ended=False).path
+    for site, bias in enumerate((3.0, 6.0, 6.0)):
+        save_model(tiny_model(bias, 3), newest(run, site))
+
+    assert console.main(["export", str(run), str(tmp_path / "m.safetensors")]) == 0
+
+    assert load_model(tmp_path / "m.safetensors").digest() == tiny_model(6.0, 3).digest()
+    assert [record.getMessage().split(" (")[0] for record in caplog.records] == [
+        f"{newest(run, 0)} is model {short(3.0)} of round 3, most sites have {short(6.0)}: exchanged",
+        f"{newest(run, 1)} is model {short(6.0)} of round 3, of which metrics.jsonl has no line yet: not compared",
+    ]
+
+
+def test_sites_that_differ_without_a_line_or_a_majority_are_an_error(tmp_path: Path, capsys: Said) -> None:
+    """Nothing tells which of two models is the run's."""
+    run = tiny_run(tmp_path, ended=False).path
+    for site, bias in enumerate((3.0, 6.0)):
+        save_model(tiny_model(bias, 3), newest(run, site))
+
+    assert console.main(["export", str(run), str(tmp_path / "m.safetensors")]) == 5
+
+    said = capsys.readouterr().err
+    assert "sites differ in the model of round 3" in said
+    assert short(3.0) in said and short(6.0) in said
+    assert not (tmp_path / "m.safetensors").exists()
 
 
 def test_first_weights_are_no_result(tmp_path: Path, capsys: Said) -> None:

@@ -108,6 +108,16 @@ def test_a_file_that_was_exchanged_is_never_used(tmp_path: Path, capsys: Said, t
     assert not (tmp_path / "m.safetensors").exists()
 
 
+def test_an_exchanged_file_beside_the_chosen_model_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The site's newest model is compared with the site's own notes, though another one is handed on."""
+    folder = tiny_site(tmp_path, tested=1)
+    save_model(tiny_model(3.0, 2), folder / MODEL_FILE)
+    assert console.main(["export", str(folder), str(tmp_path / "m.safetensors")]) == 0
+    assert load_model(tmp_path / "m.safetensors").round == 1
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{folder / MODEL_FILE} is model {tiny_model(3.0, 2).digest().hex()[:16]} of round 2")
+
+
 def test_first_weights_are_no_model_of_the_run(tmp_path: Path, capsys: Said) -> None:
     """A site that has opened nothing yet, or whose journal does not name the file's round, has nothing to hand on."""
     folder = tiny_site(tmp_path, tested=0)
