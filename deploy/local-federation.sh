@@ -10,6 +10,7 @@
 set -euo pipefail
 
 folder=$(mkdir -p "$1" && cd "$1" && pwd) && shift
+if [ -n "$(ls -A "$folder")" ]; then echo "$folder is not empty; name a new folder for a new federation" >&2; exit 2; fi
 sites=${SITES:-3} port=${PORT:-18000} chain_id=${CHAIN_ID:-20260} project=${PROJECT:-.}
 export FLWR_HOME=$folder/flower FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 OMP_NUM_THREADS=1
 superlink=127.0.0.1:$port ca=$folder/tls/ca.crt

@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "flower-simulation") 
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as stop:
-        print("stopped; finalised rounds are kept in the run folder", file=sys.stderr)
+        print("stopped; finalised rounds are kept in the run folder; `bahefl resume FOLDER` goes on", file=sys.stderr)
         return TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
     except Exception:  # noqa: BLE001  a bug: shown in full, and `leave` still ends the process if Flower's threads do not
         traceback.print_exc()

@@ -58,7 +58,7 @@ def test_a_signal_stops_the_run_and_everything_it_started(waiting: subprocess.Po
     os.kill(waiting.pid, number)
     _, errors = waiting.communicate(timeout=30)
     assert waiting.returncode == code
-    assert errors == "stopped; finalised rounds are kept in the run folder\n"
+    assert errors == "stopped; finalised rounds are kept in the run folder; `bahefl resume FOLDER` goes on\n"
     assert not _still_there_after(10, waiting.pid)
 
 

@@ -106,7 +106,8 @@ def open_subject(run: Path, rpc: str = "", access: Access = _AS_THE_RUN) -> Iter
             yield _open_bundle(run, bundle)
     else:
         raise SettingsError(
-            f"{run} is no run folder (a folder with {LEDGER_FILE}, as in run.root) and no bundle of `bahefl audit export`"
+            f"{run} is no run folder (a folder with {LEDGER_FILE}, as in run.root) and no bundle of `bahefl audit export`; "
+            "of a run between hospitals the administrator has that folder, and can export it"
         )
 
 

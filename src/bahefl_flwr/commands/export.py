@@ -43,6 +43,8 @@ def _write(path: Path, content: bytes) -> None:
 
     from bahefl_flwr.durable import atomic_write
 
+    if not path.parent.is_dir():
+        raise SettingsError(f"{path} cannot be written: there is no folder {path.parent}")
     try:
         atomic_write(path, content, mode=0o644)
     except OSError as error:

@@ -205,9 +205,14 @@ def load_model(path: Path) -> Model:
             arrays = tuple(file.get_tensor(n) for n in names)
             model = Model(round=int(stated["round"]), names=names, arrays=arrays, counters=counters)
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise StoreError(f"{path} is not a model file of bahefl ({error}); delete it and the site opens it again") from None
+        raise StoreError(
+            f"{path} is not a model file of bahefl ({error}); while the run goes on: delete it, and the site opens it again"
+        ) from None
     if model.digest().hex() != digest:
-        raise StoreError(f"{path} was altered: its arrays do not have the digest it names; delete it and the site opens it again")
+        raise StoreError(
+            f"{path} was altered: its arrays do not have the digest it names; while the run goes on: delete it, and the site "
+            "opens it again"
+        )
     return model
 
 
