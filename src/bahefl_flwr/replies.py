@@ -116,16 +116,20 @@ def ask(
 def ask_until_back(
     grid: Grid, action: Action, configs: Mapping[int, Mapping[str, Scalar | bytes]], *, group: str, timeout_s: float
 ) -> dict[int, Reply]:
-    """As `ask`; nodes that are away are waited for, at most `BACK_S`, and asked once more."""
+    """As `ask`; nodes that are away are waited for, at most `BACK_S`, and asked once more. All that within `timeout_s`."""
+    end = time.monotonic() + timeout_s
     replies = ask(grid, action, configs, group=group, timeout_s=timeout_s)
     away = {node for node, reply in replies.items() if reply.away}
     if not away:
         return replies
-    until = time.monotonic() + BACK_S
+    until = min(end, time.monotonic() + BACK_S)
     while away - set(grid.get_node_ids()) and time.monotonic() < until:
         time.sleep(_LOOK_S)
     back = {node: configs[node] for node in away & set(grid.get_node_ids())}
-    return replies | ask(grid, action, back, group=group, timeout_s=timeout_s)
+    left_s = end - time.monotonic()
+    if not back or left_s <= 0:
+        return replies
+    return replies | ask(grid, action, back, group=group, timeout_s=left_s)
 
 
 def _lost(grid: Grid, waiting: dict[str, int], connected: dict[int, str]) -> dict[int, Reply]:

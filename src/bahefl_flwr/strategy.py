@@ -146,7 +146,8 @@ class BaheflStrategy(Strategy):
         Args:
           initial_arrays, evaluate_fn: refused; the driver never holds a model.
           num_rounds: finalised rounds (abandoned ones do not count); default `federation.rounds`.
-          timeout: longest wait in seconds for each evaluation after the task. Rounds are bounded by the ledger's deadlines.
+          timeout: longest wait in seconds for each evaluation after the task, for sites that come back too. Rounds are bounded by
+            the ledger's deadlines.
           train_config, evaluate_config: handed to the sites' `fit` and `evaluate`, with `server-round` and `rounds` added;
             `evaluate` gets `part`, too. Scalars and bytes only, as a NumPyClient's config.
 
