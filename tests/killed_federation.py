@@ -83,8 +83,8 @@ class Killer:
     def _watch(self) -> None:
         ledger = None
         while not self._end.wait(0.1) and len(self.killed) < len(self._deeds):
-            # The ledger's own node is among those killed.
-            with suppress(LedgerError, OSError):
+            # The ledger's own node is among those killed; and a file that is half written is not there yet.
+            with suppress(LedgerError, OSError, ValueError):
                 ledger = ledger or ledger_of(self._folder)
                 if ledger:
                     self._look(Sight(folder=self._folder, ledger=ledger, view=ledger.view()))

@@ -91,10 +91,11 @@ def ask(
                 group_id=group, ttl=timeout_s + 60)
         for node, config in configs.items()
     ]  # fmt: skip
+    # Before anything is sent: a SuperNode that takes its message may be killed, and back, before the first look.
+    connected = _connected(grid)
     ids = list(grid.push_messages(messages))
     waiting = {i: m.metadata.dst_node_id for i, m in zip(ids, messages, strict=True) if i}
     replies: dict[int, Reply] = {}
-    connected: dict[int, str] = {}
     started = time.monotonic()
     until, look_at = started + timeout_s, started + _LOOK_S
     while waiting:
@@ -115,16 +116,20 @@ def ask(
 def ask_until_back(
     grid: Grid, action: Action, configs: Mapping[int, Mapping[str, Scalar | bytes]], *, group: str, timeout_s: float
 ) -> dict[int, Reply]:
-    """As `ask`; nodes that are away are waited for, at most `BACK_S`, and asked once more."""
+    """As `ask`; nodes that are away are waited for, at most `BACK_S`, and asked once more. All that within `timeout_s`."""
+    end = time.monotonic() + timeout_s
     replies = ask(grid, action, configs, group=group, timeout_s=timeout_s)
     away = {node for node, reply in replies.items() if reply.away}
     if not away:
         return replies
-    until = time.monotonic() + BACK_S
+    until = min(end, time.monotonic() + BACK_S)
     while away - set(grid.get_node_ids()) and time.monotonic() < until:
         time.sleep(_LOOK_S)
     back = {node: configs[node] for node in away & set(grid.get_node_ids())}
-    return replies | ask(grid, action, back, group=group, timeout_s=timeout_s)
+    left_s = end - time.monotonic()
+    if not back or left_s <= 0:
+        return replies
+    return replies | ask(grid, action, back, group=group, timeout_s=left_s)
 
 
 def _lost(grid: Grid, waiting: dict[str, int], connected: dict[int, str]) -> dict[int, Reply]:
@@ -136,13 +141,17 @@ def _lost(grid: Grid, waiting: dict[str, int], connected: dict[int, str]) -> dic
     Args:
       connected: since when each node is connected, as first seen; nodes seen for the first time are added.
     """
-    now = {node.node_id: str(getattr(node, "last_activated_at", "")) for node in grid.get_nodes()}
-    anew = {node for node, since in now.items() if connected.setdefault(node, since) != since}
+    anew = {node for node, since in _connected(grid).items() if connected.setdefault(node, since) != since}
     error = "its SuperNode was started anew meanwhile: what it had been asked is lost"
     lost = {i: node for i, node in waiting.items() if node in anew}
     for message_id in lost:
         del waiting[message_id]
     return {node: Reply(node=node, ok=False, error=error, silent=True, away=True) for node in lost.values()}
+
+
+def _connected(grid: Grid) -> dict[int, str]:
+    """Since when each node is connected, in Flower's words; "" where the grid does not know."""
+    return {node.node_id: str(getattr(node, "last_activated_at", "")) for node in grid.get_nodes()}
 
 
 def _pull(grid: Grid, waiting: dict[str, int]) -> dict[int, Reply]:

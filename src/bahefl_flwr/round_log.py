@@ -145,7 +145,7 @@ def round_line(
     }
 
 
-def why_abandoned(r: RoundRecord, figures: RoundFigures) -> str:
+def _why_abandoned(r: RoundRecord, figures: RoundFigures) -> str:
     """The ledger's reason, and whom screening had left out if a coordinator got so far."""
     named = ", ".join(f"site {member} ({reason})" for member, reason in _claimed(r, figures).items())
     return f"{r.abort_reason}; screening left out {named}" if named else r.abort_reason
@@ -173,7 +173,7 @@ def _what_became(r: RoundRecord, figures: RoundFigures) -> dict[str, Any]:
     outcome = RoundOutcome.NONE if abandoned else r.outcome
     return {
         "finalised": r.phase is RoundPhase.FINALIZED,
-        "abandoned": why_abandoned(r, figures) if abandoned else "",
+        "abandoned": _why_abandoned(r, figures) if abandoned else "",
         "included": list(members_in(members_of(r, outcome))),
         "excluded": _claimed(r, figures) if abandoned else _excluded(r),
         "outcome": outcome.name.lower(),

@@ -22,8 +22,8 @@ from bahefl_flwr.errors import RunFailed, SettingsError
 from bahefl_flwr.federation import Federation
 from bahefl_flwr.records import LedgerView, RoundPhase, RoundRecord, members_in
 from bahefl_flwr.replies import Config, Numbers, Reply, ask_until_back, request_config
-from bahefl_flwr.round_log import PHASES, Ended, RoundFigures, round_line, why_abandoned
-from bahefl_flwr.run_folder import Pooled, RoundLine
+from bahefl_flwr.round_log import PHASES, Ended, RoundFigures, round_line
+from bahefl_flwr.run_folder import Pooled, RoundLine, round_told
 from bahefl_flwr.secure_run import Ending, OnRound, secure_run
 from bahefl_flwr.settings import Scalar, from_run_config
 from bahefl_flwr.site.selection import BEST_ROUND
@@ -146,7 +146,8 @@ class BaheflStrategy(Strategy):
         Args:
           initial_arrays, evaluate_fn: refused; the driver never holds a model.
           num_rounds: finalised rounds (abandoned ones do not count); default `federation.rounds`.
-          timeout: longest wait in seconds for each evaluation after the task. Rounds are bounded by the ledger's deadlines.
+          timeout: longest wait in seconds for each evaluation after the task, for sites that come back too. Rounds are bounded by
+            the ledger's deadlines.
           train_config, evaluate_config: handed to the sites' `fit` and `evaluate`, with `server-round` and `rounds` added;
             `evaluate` gets `part`, too. Scalars and bytes only, as a NumPyClient's config.
 
@@ -258,15 +259,16 @@ class BaheflStrategy(Strategy):
         self._write_unevaluated()
         if r.phase is RoundPhase.FINALIZED:
             self._unevaluated = r
-        else:
-            _log.warning("round %d was abandoned: %s", r.number, why_abandoned(r, self._figures[r.number]))
-            self._write_line(r, {}, {})
+            return
+        line = self._line(r, {}, {})
+        _log.warning("%s", round_told(line))
+        self._write(line)
 
     def _write_unevaluated(self) -> None:
         """The line of a round whose model nobody evaluated, before anything later is told."""
         if self._unevaluated is not None:
             r, self._unevaluated = self._unevaluated, None
-            self._write_line(r, {}, {})
+            self._write(self._line(r, {}, {}))
 
     def _on_evaluation(self, replies: Mapping[int, Reply], asked: int) -> None:
         """Sites evaluated the newest finalised model, `asked` were to; with that, the line of its round is complete."""
@@ -283,7 +285,7 @@ class BaheflStrategy(Strategy):
             by_site = {
                 m: aggregated("evaluation", self.evaluate_metrics_aggr_fn, {m: figures}) for m, figures in evaluations.items()
             }
-            self._write_line(r, metrics, by_site, coverage(evaluations, asked))
+            self._write(self._line(r, metrics, by_site, coverage(evaluations, asked)))
             self._stop_early(number, metrics.get("score"))
 
     def _stop_early(self, number: int, score: object) -> None:
@@ -291,13 +293,15 @@ class BaheflStrategy(Strategy):
         if (reason := self._stopping.why_over) and self.federation.ledger.view().task.open:
             end_task(self.federation.ledger, reason)
 
-    def _write_line(
+    def _line(
         self, r: RoundRecord, evaluation: Numbers, by_site: Mapping[int, Numbers], validated: Pooled | None = None
-    ) -> None:
-        figures = self._figures.pop(r.number, RoundFigures())
+    ) -> RoundLine:
+        figures, open_before = self._figures.pop(r.number, RoundFigures()), r.number <= self._open_before
+        return round_line(self._ended(r), figures, evaluation, by_site, validated, restarted=open_before)
+
+    def _write(self, line: RoundLine) -> None:
         if self.on_round:
-            begun = r.number <= self._open_before
-            self.on_round(round_line(self._ended(r), figures, evaluation, by_site, validated, restarted=begun))
+            self.on_round(line)
 
     def _ended(self, r: RoundRecord) -> Ended:
         ledger = self.federation.ledger

@@ -250,8 +250,10 @@ def test_a_command_says_at_once_that_the_ledger_is_away(tmp_path: Path) -> None:
     with subprocess.Popen(program, stderr=subprocess.PIPE, text=True) as waiting:
         assert waiting.stderr
         said = waiting.stderr.readline()
+        at_work = waiting.poll() is None
         waiting.kill()
     assert said.startswith(f"no answer from the ledger node at {node.url} yet: asking again for at most "), said
+    assert at_work, "the line came when all was over"
 
 
 def test_a_run_has_one_driver(tmp_path: Path) -> None:

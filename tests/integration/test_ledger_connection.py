@@ -41,12 +41,15 @@ def test_an_endpoint_that_does_not_answer_is_unreachable() -> None:
     assert "new run" not in str(caught.value), "members, doctor and audit start none"
 
 
-def test_waiting_for_a_node_is_said_at_once(caplog: pytest.LogCaptureFixture) -> None:
-    """One line a question: for whom, and how long at most."""
-    with socket.socket() as unused, suppress(LedgerUnreachable):
-        unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        Connection(url, CHAIN_ID, policy=ChainPolicy(patience_s=1.5)).check()
+@pytest.mark.parametrize("listens", [False, True], ids=["refuses", "hangs"])
+def test_waiting_for_a_node_is_said_at_once(caplog: pytest.LogCaptureFixture, listens: bool) -> None:
+    """One line a question: for whom, and how long at most. Whether nobody listens there, or somebody who never answers."""
+    with socket.socket() as node, suppress(LedgerUnreachable):
+        node.bind(("127.0.0.1", 0))
+        if listens:
+            node.listen()
+        url = f"http://127.0.0.1:{node.getsockname()[1]}"
+        Connection(url, CHAIN_ID, policy=ChainPolicy(patience_s=1.5, timeout_s=0.2)).check()
     (record,) = [r for r in caplog.records if r.name == "bahefl_flwr.ledger"]
     assert re.fullmatch(f"no answer from the ledger node at {url} yet: asking again for at most [01] s", record.getMessage())
 

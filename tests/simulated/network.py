@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from flwr.app import Error, Message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
@@ -30,6 +31,7 @@ class Network(Grid):
         self._execute, self._view, self._note, self._trouble = execute, view, note, trouble
         self._ids = itertools.count(1)
         self._replies: dict[str, Message] = {}
+        self._missed: dict[int, int] = {}
 
     # ---- Flower's interface
 
@@ -47,7 +49,7 @@ class Network(Grid):
         raise NotImplementedError
 
     def get_node_ids(self) -> Iterable[int]:
-        return [NODE + s.index for s in self._sites]
+        return [NODE + s.index for s in self._sites if self._clock.now >= s.down_until]
 
     def push_messages(self, messages: Iterable[Message]) -> Sequence[str]:
         return [self._push(message) for message in messages]
@@ -77,7 +79,10 @@ class Network(Grid):
     def _arrive(self, site: SimulatedSite, message: Message, label: str) -> None:
         now, rng = self._clock.now, self._rng
         if now < site.down_until:
-            if rng.random() < 0.7:
+            fate = rng.random()
+            if self._missed.get(site.index) == site.life or fate > 0.85:
+                self._miss(site, message, label)
+            elif fate < 0.7:
                 self._clock.at(site.down_until + rng.random(), lambda: self._arrive(site, message, label))
             return
         begin = max(now, site.free_at)
@@ -120,11 +125,21 @@ class Network(Grid):
             self._note(f"site {site.index} loses its journal")
             site.lose_journal()
         site.free_at = site.down_until
-        match rng.randrange(4):
-            case 0 | 1:
+        match rng.randrange(8):
+            case 0 | 1 | 2 | 3:
                 self._clock.at(site.down_until + rng.random(), lambda: self._arrive(site, message, f"again {label}"))
-            case 2:
+            case 4 | 5:
                 self._answer(message, Message(Error(2, "the ClientApp crashed"), reply_to=message))
+            case 6:
+                # Flower gives a node up only when it has been silent for some time.
+                site.down_until = site.free_at = self._clock.now + rng.uniform(10, 40)
+                self._miss(site, message, label)
+
+    def _miss(self, site: SimulatedSite, message: Message, label: str) -> None:
+        """Flower replies for a node that it does not hear of, and from then on until it is back."""
+        self._missed[site.index] = site.life
+        self._note(f"away: {label}")
+        self._answer(message, Message(Error(ErrorCode.NODE_UNAVAILABLE, "Node Unavailable"), reply_to=message))
 
     def _answer(self, message: Message, reply: Message) -> None:
         when = self._clock.now + self._delay()

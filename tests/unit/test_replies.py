@@ -148,8 +148,39 @@ def test_node_that_comes_back_is_asked_once_more() -> None:
     assert sorted(site for site, _ in grid.delivered) == [0, 1]
 
 
+def test_waiting_for_who_is_away_is_part_of_the_time_out() -> None:
+    """Whoever comes back has what is left of it."""
+    sent: list[float] = []
+
+    class Notes(InProcessGrid):
+        def push_messages(self, messages: Iterable[Message]) -> Sequence[str]:
+            messages = list(messages)
+            sent.extend(message.metadata.ttl for message in messages)
+            return super().push_messages(messages)
+
+    grid = Notes(ClientApp(), 1, {})
+    grid.away.add(1000)
+    Timer(0.5, grid.away.clear).start()
+    ask_until_back(grid, Action.TRAIN, {1000: {}}, group="1", timeout_s=20)
+    grid.close()
+    first_s, second_s = sent
+    assert second_s <= first_s - 1
+
+
+def test_who_is_away_when_the_time_is_over_is_not_asked_again() -> None:
+    """A site that hung has used it up; the one that was away then may be back."""
+    grid, started = InProcessGrid(ClientApp(), 2, {}, tamper=lambda *_: None), time.monotonic()
+    grid.away.add(1000)
+    Timer(1, grid.away.clear).start()
+    replies = ask_until_back(grid, Action.TRAIN, {1000: {}, 1001: {}}, group="1", timeout_s=2)
+    grid.close()
+    assert [replies[node].away for node in (1000, 1001)] == [True, False]
+    assert [site for site, _ in grid.delivered] == [1]
+    assert time.monotonic() - started < 10
+
+
 def test_what_a_killed_supernode_had_taken_is_not_waited_for() -> None:
-    """Connected anew before anybody missed it, it will never reply; it is asked once more."""
+    """Connected anew before the driver looked for the first time, it will never reply; it is asked once more."""
     app, taken = ClientApp(), []
 
     @app.train()
@@ -161,11 +192,8 @@ def test_what_a_killed_supernode_had_taken_is_not_waited_for() -> None:
         return deliver(message) if len(taken) > 1 else None
 
     class Anew(InProcessGrid):
-        looks = 0
-
         def get_nodes(self) -> Iterable[NodeInfo]:
-            self.looks += 1
-            return [NodeInfo(node_id=1000, last_activated_at="10:00" if self.looks < 3 else "10:01")]
+            return [NodeInfo(node_id=1000, last_activated_at="10:01" if taken else "10:00")]
 
     grid, started = Anew(app, 1, {}, tamper=tamper), time.monotonic()
     (reply,) = ask_until_back(grid, Action.TRAIN, {1000: {}}, group="1", timeout_s=100).values()

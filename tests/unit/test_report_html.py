@@ -9,7 +9,7 @@ import cv2
 import pytest
 
 from bahefl_flwr import report
-from bahefl_flwr.report import tables
+from bahefl_flwr.report import progress, tables
 from bahefl_flwr.run_folder import RunFolder, attack_facts, create, summarise
 from run_lines import line
 
@@ -106,6 +106,14 @@ def test_incidents_are_listed_with_round_and_reason(tmp_path: Path) -> None:
         "site 0: retried", "answers no lesion for every pixel", "Collapsed in round(s) 2", "&lt;late&gt;",
     ):  # fmt: skip
         assert told in page, told
+
+
+def test_a_round_that_nobody_had_begun_has_an_empty_column() -> None:
+    """No site was silent in it and none coordinated; what its line names does not show."""
+    nothing = {"abandoned": "no more", "begun": False, "committed": [], "included": []}
+    shown = progress.participation([line(1), line(2, **nothing, selected=[0, 1, 2, 3], quorum=[1], epoch=2)])
+    assert shown == progress.participation([line(1), line(2, **nothing, attempt=1)])
+    assert shown != progress.participation([line(1), line(2, **{**nothing, "begun": True}, selected=[0, 1, 2, 3])])
 
 
 def test_key_epochs_and_who_opened_are_told(tmp_path: Path) -> None:

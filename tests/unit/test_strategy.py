@@ -14,9 +14,11 @@ from flwr.serverapp.strategy import FedAvg
 
 from bahefl_flwr.errors import SettingsError
 from bahefl_flwr.federation import Federation
+from bahefl_flwr.records import RoundPhase
 from bahefl_flwr.settings import compose
 from bahefl_flwr.site_metrics import aggregated, coverage, weighted_mean
 from bahefl_flwr.strategy import BaheflStrategy
+from round_views import round_
 
 
 @pytest.fixture
@@ -160,3 +162,19 @@ def test_patience_counts_evaluated_rounds_only(tmp_path: Path) -> None:
     assert not ended
     strategy._stop_early(13, 0.6)
     assert ended == ["early stopping: no better score than round 9's in 2 evaluated rounds"]
+
+
+@pytest.mark.parametrize(("committed", "how"), [(0, "not begun: "), (0b11, "abandoned: ")])
+def test_a_round_that_nobody_had_begun_is_not_told_of_as_abandoned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, committed: int, how: str
+) -> None:
+    """The log says of it what the run's own line says."""
+    task, lines = SimpleNamespace(end_reason="3 rounds in a row were abandoned"), []
+    ledger: Any = SimpleNamespace(
+        members=lambda: [SimpleNamespace(index=k, address=f"0x{k}") for k in range(4)], updates=lambda _: (),
+        view=lambda: SimpleNamespace(task=task),
+    )  # fmt: skip
+    strategy = BaheflStrategy(Federation(settings=compose([]), folder=tmp_path, ledger=ledger), on_round=lines.append)
+    strategy._on_round_end(round_(RoundPhase.ABORTED, committed=committed, abort_reason=task.end_reason))
+    assert f"was {how}{task.end_reason}" in caplog.text
+    assert [line["begun"] for line in lines] == [bool(committed)]

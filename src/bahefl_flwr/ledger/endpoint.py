@@ -83,7 +83,7 @@ class Endpoint:
           LedgerUnreachable: no answer within the policy's patience. LedgerError: an answer that makes no sense.
         """
         end = time.monotonic() + self.policy.patience_s
-        pause, attempts = _FIRST_PAUSE_S, 0
+        pause, attempts, told = _FIRST_PAUSE_S, 0, False
         while True:
             attempts += 1
             try:
@@ -97,8 +97,8 @@ class Endpoint:
                     f"no answer from {self.url} in {self.policy.patience_s:g} s, {attempts} attempts ({type(failure).__name__}): "
                     "is the ledger node running? Start it, or give its right address: --rpc, ledger.url, or ledger-url in a home"
                 )
-            if attempts == _TELL_AT or (attempts == 1 and isinstance(failure, Timeout)):
-                left_s = end - time.monotonic()
+            if not told and (attempts >= _TELL_AT or isinstance(failure, Timeout)):
+                told, left_s = True, end - time.monotonic()
                 _log.warning("no answer from the ledger node at %s yet: asking again for at most %.0f s", self.url, left_s)
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)

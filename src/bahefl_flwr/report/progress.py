@@ -117,18 +117,20 @@ def participation(lines: Lines) -> bytes:
     """A row a site, a column a round: whose update was added, who coordinated, who opened, and where keys changed. PNG.
 
     Marks keep to the upper and lower half of a cell and shrink with the columns, so that 100 rounds can still be read.
+    The column of a round that was not begun is empty.
     """
     members = sorted({m for line in lines for m in _known(line)})
+    begun = [line for line in lines if line.get("begun", True)]
 
     def paint(panels: list[Axes]) -> None:
         axes = panels[0]
-        for line in lines:
+        for line in begun:
             for member in members:
                 state = _state(line, member)
                 if state:
                     axes.add_patch(_cell(line["round"], members.index(member), _STATES[state]))
             _roles(axes, line, members, scale=min(1.0, 60 / len(lines)))
-        _epochs(axes, lines)
+        _epochs(axes, begun)
         numbers = [line["round"] for line in lines]
         axes.set_xlim(min(numbers) - 0.6, max(numbers) + 0.6)
         axes.set_ylim(len(members) - 0.4, -0.6)
@@ -136,7 +138,7 @@ def participation(lines: Lines) -> bytes:
         axes.set_ylabel("site")
         axes.grid(visible=False)
         by_round(axes)
-        _legend(axes, lines, members)
+        _legend(axes, begun, members)
 
     return draw(("",), min(8.0, 1.2 + 0.28 * len(members)), paint)
 
