@@ -35,7 +35,7 @@ def known_federation(folder: Path, deeds: Sequence[tuple[Occasion, Victim]]) -> 
     (project / "pyproject.toml").write_text(tomli_w.dumps(content))
     (project / "known_app.py").write_text((ROOT / "tests" / "apps" / "known_app.py").read_text())
     settings = ("experiment=smoke", f"federation.rounds={ROUNDS}", "he.update_range=0.25", "screening.groups=64")
-    return federation_with_kills(folder, deeds, *settings, project=project)
+    return federation_with_kills(folder / "federation", deeds, *settings, project=project)
 
 
 @pytest.fixture(scope="module")
