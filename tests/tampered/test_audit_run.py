@@ -96,9 +96,17 @@ def test_check_1_finds_every_change_to_the_chain(audited: AuditedRun, statement:
     assert any(message in problem for problem in chain_problems(audited))
 
 
-def test_a_file_that_makes_no_sense_is_read_as_its_transactions_make_it(audited: AuditedRun) -> None:
-    """Columns that nobody could have written fail check 1; the other checks judge the chain executed again."""
-    audited.sql("UPDATE tx SET sender=x'00' WHERE block=6")
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE tx SET sender=x'00' WHERE block=6",
+        "UPDATE node SET value=CAST(substr(value,1,100)||x'ff'||substr(value,102) AS BLOB) WHERE length(value)>20000",
+    ],
+    ids=["a sender", "the contract's code"],
+)
+def test_a_file_that_makes_no_sense_is_read_as_its_transactions_make_it(audited: AuditedRun, statement: str) -> None:
+    """What nobody could have written fails check 1; the other checks judge the chain executed again."""
+    audited.sql(statement)
     code, report = audited.audit("--recompute")
     assert code == 10
     assert {c["number"]: c["status"] for c in report["checks"]} == {1: "failed", **dict.fromkeys(range(2, 16), "passed")}

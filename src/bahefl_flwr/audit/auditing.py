@@ -16,6 +16,7 @@ from bahefl_flwr.audit.objects import Access
 from bahefl_flwr.audit.report import Report, Result
 from bahefl_flwr.audit.subject import Subject, open_subject
 from bahefl_flwr.errors import LedgerError, LedgerUnreachable, ObjectMissing, SettingsError, StoreError, StoreUnavailable
+from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.contract import FederationLedger
 from bahefl_flwr.ledger.history import History, newest_block
 from bahefl_flwr.ledger.replay import recorded_blocks
@@ -41,9 +42,10 @@ def audit(
     Raises:
       SettingsError: no such run, or no such round. LedgerError, StoreError: it cannot be read at all.
     """
-    with open_subject(run, rpc, access) as subject:
+    with open_subject(run, rpc, access) as opened:
+        subject = _with_our_code(opened)
         claims = subject.claims + ((model_file_claim(model),) if model else ())
-        code_problem = _code_problem(subject)
+        code_problem = _code_problem(subject.connection, subject.contract)
         evidence = None if code_problem else _evidence(subject)
         if evidence is None:
             return _unreadable(subject, code_problem)
@@ -97,7 +99,7 @@ def export(run: Path, file: Path, access: Access = _AS_THE_RUN) -> str:
             )
         if subject.chain_problems:
             raise LedgerError(f"the chain is damaged, so no bundle is made of it; first: {subject.chain_problems[0]}")
-        evidence = None if _code_problem(subject) else _evidence(subject)
+        evidence = None if _code_problem(subject.connection, subject.contract) else _evidence(subject)
         if evidence is None:
             raise LedgerError(f"the contract of {run} is none of this version; export with the version that made the run")
         final = next((claim.digest for claim in subject.claims if claim.round is None), "")
@@ -126,9 +128,17 @@ def _findings(check: Check, case: Case) -> tuple[Finding, ...]:
         return (Finding(message=message),)
 
 
-def _code_problem(subject: Subject) -> str:
+def _with_our_code(subject: Subject) -> Subject:
+    """The same; read from the chain executed again if the contract is ours only there: check 1 tells of the altered file."""
+    again = subject.rebuilt
+    if again is None or not subject.chain_problems or not _code_problem(subject.connection, subject.contract):
+        return subject
+    return subject if _code_problem(again, subject.contract) else replace(subject, connection=again)
+
+
+def _code_problem(connection: Connection, contract: str) -> str:
     try:
-        FederationLedger.attach(subject.connection, subject.contract)
+        FederationLedger.attach(connection, contract)
     except LedgerUnreachable:
         raise
     except LedgerError as error:
