@@ -57,12 +57,7 @@ def deploy_federation(home: Path, chain: Chain, passphrase_file: str, overrides:
     """
     if (home / ADMINISTRATOR_FILE).exists():
         raise SettingsError(f"{home} has a contract already; name a new folder for another federation")
-    told = (
-        "ledger=hospitals", f"ledger.url={chain.url}", f"ledger.chain_id={chain.chain_id}", "federation.admission=registrar",
-        # A message takes a process and seconds, and hospitals do not start at the same minute.
-        "federation.hello_timeout_s=900",
-    )  # fmt: skip
-    settings = compose([*told, f"ledger.administrator='{home.absolute()}'", *overrides])
+    settings = settings_on(chain, home.absolute(), overrides)
     identity = Identity.create_or_load(home / IDENTITY_FOLDER, protection(passphrase_file))
     connection = Connection(chain.url, chain.chain_id, account=identity.account, policy=chain_policy(settings))
     ledger = FederationLedger.deploy(connection, contract_config(settings))
@@ -83,6 +78,24 @@ def deploy_federation(home: Path, chain: Chain, passphrase_file: str, overrides:
     atomic_write(home / APP_CONFIG, tomli_w.dumps(_of_an_app(deployed)).encode(), mode=0o644)
     write_home(home, written)
     return ledger, settings.digest().hex()
+
+
+def settings_on(chain: Chain, owner: Path, overrides: Sequence[str]) -> Settings:
+    """The settings of a federation between hospitals: what every one needs, and over it what this one has agreed on.
+
+    Args:
+      owner: the home of whoever asks; nothing that sites share depends on it. overrides: in Hydra's syntax.
+
+    Raises:
+      SettingsError: a setting is wrong.
+    """
+    told = (
+        "ledger=hospitals", f"ledger.url={chain.url}", f"ledger.chain_id={chain.chain_id}", f"ledger.administrator='{owner}'",
+        "federation.admission=registrar",
+        # A message takes a process and seconds, and hospitals do not start at the same minute.
+        "federation.hello_timeout_s=900",
+    )  # fmt: skip
+    return compose([*told, *overrides])
 
 
 def nested(settings: Settings) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from bahefl_flwr.doctor.finding import Finding, Level
 from bahefl_flwr.errors import LedgerError, StoreRefused
 from bahefl_flwr.federation import LedgerAddress
 from bahefl_flwr.settings import Settings, compose
-from ledger_sites import CHAIN_ID, STRANGER, Sites
+from ledger_sites import CHAIN_ID, STRANGER, Sites, running_chain
 from served_store import ServedStore, site_identity
 
 # As the contract of the tests is deployed (ledger_sites.CONFIG).
@@ -120,3 +121,40 @@ def test_a_sites_home_is_all_that_the_command_needs(
     assert (found["store"]["level"], found["store"]["got"]) == ("warning", "not known before a run says it")
     assert console.main(["doctor", "--site", home, "--no-measure", "federation.min_sites=2"]) == 12
     assert "FAILURE  site       this site takes no part, by its site.yaml" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("first", [(), ("ledger=hospitals", "experiment=smoke")])
+def test_a_healthy_home_needs_only_the_words_of_the_deployment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], first: tuple[str, ...]
+) -> None:
+    """What `ledger deploy` adds to them, `doctor --site` adds, too: the agreed digest, contract and store are found in order."""
+    (tmp_path / "passphrase").write_text("correct horse battery staple\n")
+    (tmp_path / "passphrase").chmod(0o600)
+    site, administrator = tmp_path / "site", str(tmp_path / "administrator")
+    opened, as_json = ("--passphrase-file", str(tmp_path / "passphrase")), ("--format", "json")
+    with running_chain(tmp_path / "chain.sqlite") as chain, ServedStore(tmp_path) as served:
+        words = (*first, "federation.sites=5", f"run.root='{tmp_path}'", "store=http", f"store.url={served.url}")
+        deployed = said(
+            capsys, "ledger", "deploy", administrator, "--rpc", chain.url, *opened, *words, "ledger.confirmations=0", *as_json
+        )
+        init = ("--contract", deployed["contract"], "--settings-digest", deployed["settings_digest"], "--store-url", served.url)
+        made = said(capsys, "site", "init", str(site), "--rpc", chain.url, *opened, *init, "--confirmations", "0", *as_json)
+        assert console.main(["members", "add", "--weight", "1", administrator, made["address"]]) == 0
+        served.accounts.write_text(f"{made['address']}\n")
+        capsys.readouterr()
+        # As typed for the deployment, and without the store's address, which the home knows.
+        for typed in (words, words[:-1]):
+            found = said(capsys, "doctor", "--site", str(site), "--no-measure", *typed, "ledger.confirmations=0", *as_json)
+            levels = {f["check"]: f["level"] for f in found["findings"]}
+            assert [levels[check] for check in ("site", "ledger", "contract", "member", "store")] == ["ok"] * 5
+        assert console.main(["doctor", "--site", str(site), *first, "store=s3", "store.url=s3://bucket"]) == 2
+        assert f"store.kind=s3 needs store.url=s3://..., got '{served.url}'" in capsys.readouterr().err
+
+
+def said(capsys: pytest.CaptureFixture[str], *command: str) -> dict[str, Any]:
+    """What a command prints in JSON; it must end well."""
+    capsys.readouterr()
+    code, printed = console.main(list(command)), capsys.readouterr().out
+    assert code == 0, printed
+    answer: dict[str, Any] = json.loads(printed)
+    return answer

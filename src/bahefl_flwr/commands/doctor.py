@@ -48,8 +48,8 @@ def doctor(
 ) -> None:
     """Check versions, keys, ledger, store, clock and disk, and predict a round: exit 0 without a failure, 12 with one.
 
-    Settings are given as for flower-simulation (ledger=rpc ledger.url=...), or taken from --run. With --site, give those of the
-    run that the site is to take part in, as far as you know them. Nothing
+    Settings are given as for flower-simulation (ledger=rpc ledger.url=...), or taken from --run. With --site, give those
+    that bahefl ledger deploy was given: what it adds to them is added here too, and ledger and store are the home's. Nothing
     is asked but the endpoints named, and nothing is changed there: a store gets one small object, always the same.
     """
     from bahefl_flwr.doctor.examination import examine
@@ -76,29 +76,44 @@ def _keys(identity: Path | None, passphrase_file: Path | None) -> Keys | None:
 
 
 def _site(overrides: list[str], site: Path) -> Place:
+    from bahefl_flwr.administration import Chain, settings_on
     from bahefl_flwr.doctor.examination import Keys, Place
     from bahefl_flwr.federation import LedgerAddress
     from bahefl_flwr.homes import IDENTITY_FOLDER, load_site
-    from bahefl_flwr.settings import compose
 
     folder = site.expanduser().absolute()
     home = load_site(folder)
-    settings = _reached_from(home, compose(overrides))
+    on = Chain(url=home.ledger_url, chain_id=home.chain_id)
+    settings = _reached_from(home, settings_on(on, folder, [*_store_of(home, overrides), *overrides]))
     return Place(
-        settings=settings, folder=folder, home=home, compare=bool(overrides), settled=settings.store.kind != "local",
+        settings=settings, folder=folder, home=home, compare=bool(overrides),
+        settled=settings.store.kind != "local" or bool(home.store_path),
         ledger=LedgerAddress(url=home.ledger_url, chain_id=home.chain_id, contract=home.contract),
         keys=Keys(identity=folder / IDENTITY_FOLDER, epochs=folder / "runs", passphrase_file=home.passphrase_file),
     )  # fmt: skip
 
 
+def _store_of(home: SiteHome, overrides: list[str]) -> list[str]:
+    """Which store it is, as the home knows it, where the settings given do not say."""
+    if not home.store_url or "store=local" in overrides:
+        return []
+    return [f"store={'s3' if home.store_url.startswith('s3:') else 'http'}", f"store.url='{home.store_url}'"]
+
+
 def _reached_from(home: SiteHome, settings: Settings) -> Settings:
-    """A run's settings, with what the owner of a home decides for it."""
-    own = {"url": home.store_url, "certificate": home.store_certificate}
-    if home.store_url:
-        own["kind"] = "s3" if home.store_url.startswith("s3:") else "http"
-    store = settings.store.model_copy(update={name: value for name, value in own.items() if value})
-    fees = {"max_fee_gwei": home.max_fee_gwei, "priority_fee_gwei": home.priority_fee_gwei}
-    return settings.model_copy(update={"store": store, "ledger": settings.ledger.model_copy(update=fees)})
+    """A run's settings, with what the owner of a home decides for it.
+
+    Raises:
+      SettingsError: the run's store is of another kind than the home's.
+    """
+    from bahefl_flwr.settings import validate
+
+    names = ("path",) if settings.store.kind == "local" else ("url", "certificate", "endpoint")
+    store = {name: value for name in names if (value := getattr(home, f"store_{name}"))}
+    tree = settings.model_dump()
+    tree["store"] |= store
+    tree["ledger"] |= {"max_fee_gwei": home.max_fee_gwei, "priority_fee_gwei": home.priority_fee_gwei}
+    return validate(tree)
 
 
 def _place(overrides: list[str], run: Path | None, keys: Keys | None) -> Place:

@@ -21,7 +21,7 @@ from bahefl_flwr.site.state import task_params
 
 # Predicted and real sizes differ by headers and records, which are small.
 _LIKE = 0.05
-_GIVE_SETTINGS = "give them as to bahefl ledger deploy: ledger=hospitals store=http ..."
+_GIVE_SETTINGS = "give those that bahefl ledger deploy was given: federation.sites=5 store=http ..."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
