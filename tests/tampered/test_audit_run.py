@@ -280,6 +280,17 @@ def test_the_model_of_an_earlier_round_is_proved_too(audited: AuditedRun) -> Non
     assert str(best) in audited.failed("--model", str(best))[13][0]["message"]
 
 
+def test_an_audit_says_what_it_proved_of_a_model_file(audited: AuditedRun) -> None:
+    """The round and digest that the ledger names, another file's claim as such, and nothing of a round that was not judged."""
+    best = audited.folder / "sites" / "000" / "best.safetensors"
+    model = load_model(best)
+    said = {"file": str(best), "round": 1, "digest": model.digest().hex()}
+    assert audited.audit("--model", str(best))[1]["model"] == {**said, "status": "named"}
+    assert audited.audit("--model", str(best), "--round", "2")[1]["model"] == {**said, "status": "not compared"}
+    save_model(replace(model, round=2), best)
+    assert audited.audit("--model", str(best))[1]["model"] == {**said, "round": 2, "status": "other"}
+
+
 def test_a_model_file_is_compared_when_it_is_given(audited: AuditedRun, tmp_path: Path) -> None:
     """--model takes a copy of the final model, and fails on any other file."""
     copy = tmp_path / "model.safetensors"

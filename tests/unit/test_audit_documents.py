@@ -11,7 +11,7 @@ import pytest
 from bahefl_flwr import errors
 from bahefl_flwr.audit.checks import CHECKS
 from bahefl_flwr.audit.finding import Finding
-from bahefl_flwr.audit.report import Report, Result, as_json, as_text
+from bahefl_flwr.audit.report import ComparedModel, Report, Result, as_json, as_text
 
 PAGE = (Path(__file__).parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
 TESTS = Path(__file__).parents[1] / "tampered"
@@ -55,6 +55,17 @@ def test_the_page_shows_the_fields_of_the_json() -> None:
     assert shown["first_failure"].keys() == true["first_failure"].keys()
     assert shown["ledger"].keys() == true["ledger"].keys()
     assert shown["checks"][0].keys() == true["checks"][0].keys()
+
+
+def test_the_page_shows_what_is_said_of_a_model_file() -> None:
+    """The fields of the JSON, and the very line of the text; nothing of a file that was not given."""
+    named = replace(report(), model=ComparedModel(file="FILE", round=2, digest="aa", status="named"))
+    shown = json.loads(PAGE.split("```json")[1].split("```")[0])
+    assert shown["model"].keys() == json.loads(as_json(named))["model"].keys()
+    line = "FILE: the model after round 2, as the ledger names it"
+    assert line in as_text(named).splitlines()
+    assert line in PAGE
+    assert json.loads(as_json(report()))["model"] is None
 
 
 def test_the_first_failure_is_that_of_the_earliest_round() -> None:

@@ -11,7 +11,7 @@ from bahefl_flwr.audit.case import Case, named_objects
 from bahefl_flwr.audit.checks import CHECKS, Check
 from bahefl_flwr.audit.evidence import Evidence, read_evidence
 from bahefl_flwr.audit.finding import Finding
-from bahefl_flwr.audit.model_checks import model_file_claim
+from bahefl_flwr.audit.model_checks import compared, model_file_claim
 from bahefl_flwr.audit.objects import Access
 from bahefl_flwr.audit.report import Report, Result
 from bahefl_flwr.audit.subject import Subject, open_subject
@@ -44,11 +44,11 @@ def audit(
     """
     with open_subject(run, rpc, access) as opened:
         subject = _with_our_code(opened)
-        claims = subject.claims + ((model_file_claim(model),) if model else ())
+        file = model_file_claim(model) if model else None
         code_problem = _code_problem(subject.connection, subject.contract)
         evidence = None if code_problem else _evidence(subject)
         if evidence is None:
-            return _unreadable(subject, code_problem)
+            return replace(_unreadable(subject, code_problem), model=compared(None, file))
         tasks = own_tasks(evidence, subject.store)
         numbers = [r.record.number for r in Case(evidence=evidence, store=subject.store, tasks=tasks).rounds()]
         if round is not None and round not in numbers:
@@ -57,9 +57,9 @@ def audit(
         case = Case(
             evidence=evidence, store=subject.store, tasks=tasks, round=round or 0, recompute=recompute,
             chain_problems=subject.chain_problems, code_problem=code_problem, executed=subject.database is not None,
-            claims=claims,
+            claims=(*subject.claims, file) if file else subject.claims,
         )  # fmt: skip
-        return judge(case, subject.name)
+        return replace(judge(case, subject.name), model=compared(case, file))
 
 
 def judge(case: Case, name: str) -> Report:

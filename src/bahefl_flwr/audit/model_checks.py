@@ -15,6 +15,7 @@ from typing import Any
 from bahefl_flwr.audit.case import Case, Claim
 from bahefl_flwr.audit.evidence import Evidence, RoundEvidence
 from bahefl_flwr.audit.finding import Finding
+from bahefl_flwr.audit.report import ComparedModel
 from bahefl_flwr.errors import StoreError
 from bahefl_flwr.records import RoundPhase
 from bahefl_flwr.untrusted_json import read_json
@@ -68,6 +69,20 @@ def _model_after(case: Case, number: int) -> str:
         return tasks[-1].initial_model.hex() if tasks else ""
     rounds = [r.record for r in case.evidence.rounds if r.record.number == number and r.record.phase is RoundPhase.FINALIZED]
     return rounds[0].opened.hex() if rounds else ""
+
+
+def compared(case: Case | None, file: Claim | None) -> ComparedModel | None:
+    """What the ledger says of a model file: it is the one of the round that it states, or another, or that is not judged.
+
+    Args:
+      case: None where the ledger cannot be judged. file: None where none was given.
+    """
+    if file is None:
+        return None
+    number, status = file.round or 0, "not compared"
+    if case and case.round in (0, number):
+        status = "named" if file.digest == _model_after(case, number) else "other"
+    return ComparedModel(file=file.who, round=number, digest=file.digest, status=status)
 
 
 def model_file_claim(path: Path) -> Claim:

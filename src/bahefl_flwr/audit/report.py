@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from bahefl_flwr.audit.finding import Finding
@@ -34,6 +34,21 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedModel:
+    """The file of `--model`.
+
+    Attributes:
+      round: after which it says it is the model; 0 for the initial one. digest: of its numbers, in hexadecimal.
+      status: `named` where the ledger names this digest for that round, `other` where it does not, or `not compared`.
+    """
+
+    file: str
+    round: int
+    digest: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """A whole audit.
 
@@ -41,7 +56,7 @@ class Report:
       block, block_hash: the newest block; compare the hash with a copy you trust. tasks: those judged, of all_tasks on the
         ledger. rounds: how many they have. round: the only round judged, 0 for all. finalised: how many of those judged are;
         without any there is no model, and nearly every check holds of nothing.
-      objects: how many the ledger names. addresses: of the members, by index.
+      objects: how many the ledger names. addresses: of the members, by index. model: None where no file was given.
     """
 
     run: str
@@ -57,6 +72,7 @@ class Report:
     objects: int
     addresses: tuple[str, ...]
     results: tuple[Result, ...]
+    model: ComparedModel | None = None
 
     @property
     def ok(self) -> bool:
@@ -94,6 +110,7 @@ def as_json(report: Report) -> str:
             "rounds": report.rounds,
             "only_round": report.round or None,
             "objects": report.objects,
+            "model": asdict(report.model) if report.model else None,
             "checks": [
                 {
                     "number": r.number, "title": r.title, "status": r.status, "skipped": r.skipped,
@@ -131,7 +148,17 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"{result.number:>3}  {_mark(result):<7}  {result.title}"
         yield from _details(report, result)
     yield ""
+    yield from _said_of(report.model)
     yield from _verdict(report)
+
+
+def _said_of(model: ComparedModel | None) -> Iterator[str]:
+    """A line on the file that was given; of another than the ledger names, check 13 says it."""
+    if model is None or model.status == "other":
+        return
+    which = f"the model after round {model.round}" if model.round else "the initial model"
+    said = f"{which}, as the ledger names it" if model.status == "named" else f"not compared; it says that it is {which}"
+    yield f"{model.file}: {said}"
 
 
 def _mark(result: Result) -> str:
