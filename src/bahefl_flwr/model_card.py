@@ -65,7 +65,7 @@ def card(trained: Trained, file_name: str) -> str:
     Args:
       file_name: of the exported safetensors file, for the example.
     """
-    settings, digest = trained.run.settings, trained.model.digest().hex()
+    settings, digest = trained.run.settings, trained.digest
     return "\n".join(
         [
             f"# {file_name}",

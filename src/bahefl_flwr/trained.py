@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,15 +49,15 @@ class Run:
         return self.folder.path.resolve().name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A run and its model: that of the best round. `file`: where a site keeps it."""
+    """A run and its model: that of the best round. `file`: where a site keeps it. Without slots: the digest is computed once."""
 
     run: Run
     model: Model
     file: Path
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the model, hexadecimal."""
         return self.model.digest().hex()

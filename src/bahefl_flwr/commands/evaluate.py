@@ -44,7 +44,7 @@ def evaluate(
     facts = {
         "run": trained.run.name,
         "round": trained.model.round,
-        "model_digest": trained.model.digest().hex(),
+        "model_digest": trained.digest,
         "data": str(data),
         "trained_on": settings.data.kind,
         "seen_in_training": _seen(trained, data),
