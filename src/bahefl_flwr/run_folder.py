@@ -269,7 +269,12 @@ def summarise(
 
 def abandoned_rounds(lines: Sequence[RoundLine]) -> int:
     """How many rounds gave no model. One that nobody had begun when the run was ended is none: it only says why."""
-    return sum(not line["finalised"] and line.get("begun", True) for line in lines)
+    return sum(not line["finalised"] and was_begun(line) for line in lines)
+
+
+def was_begun(line: RoundLine) -> bool:
+    """Whether any site had answered in a round; earlier versions did not note it, and called all rounds begun."""
+    return bool(line.get("begun", True))
 
 
 def attack_facts(lines: Sequence[RoundLine], name: str, members: Sequence[int], start_round: int) -> AttackFacts:
@@ -309,7 +314,7 @@ def round_told(line: RoundLine) -> str:
 
 def lost_how(line: RoundLine) -> str:
     """In a word, what became of a round that was not finalised."""
-    return "abandoned" if line.get("begun", True) else "not begun"
+    return "abandoned" if was_begun(line) else "not begun"
 
 
 def fewer_told(line: RoundLine) -> tuple[str, ...]:

@@ -7,11 +7,11 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from flwr.app import Error, Message
-from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from bahefl_flwr.records import LedgerView
+from in_process_grid import unreached
 from simulated.clock import VirtualTime
 from simulated.plan import Plan
 from simulated.site import Killed, SimulatedSite
@@ -139,7 +139,7 @@ class Network(Grid):
         """Flower replies for a node that it does not hear of, and from then on until it is back."""
         self._missed[site.index] = site.life
         self._note(f"away: {label}")
-        self._answer(message, Message(Error(ErrorCode.NODE_UNAVAILABLE, "Node Unavailable"), reply_to=message))
+        self._answer(message, unreached(message))
 
     def _answer(self, message: Message, reply: Message) -> None:
         when = self._clock.now + self._delay()

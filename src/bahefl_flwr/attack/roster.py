@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bahefl_flwr.errors import SettingsError
+from bahefl_flwr.homes import DATA_ROOT, SITE_HOME
 from bahefl_flwr.identity import FILE_NAME
 from bahefl_flwr.key_files import stated_site
 from bahefl_flwr.records import Member
@@ -16,7 +17,7 @@ from bahefl_flwr.settings import Settings
 
 # Keeps this draw apart from others of the same seed.
 _DOMAIN = 0xA77AC
-_DEPLOYED = ("data.root", "ledger-url", "site-home")
+_DEPLOYED = (DATA_ROOT, "ledger-url", SITE_HOME)
 
 
 def attackers(settings: Settings) -> tuple[int, ...]:

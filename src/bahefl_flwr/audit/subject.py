@@ -29,7 +29,7 @@ from bahefl_flwr.ledger.connection import Connection
 from bahefl_flwr.ledger.database import ChainDatabase
 from bahefl_flwr.ledger.history import in_process
 from bahefl_flwr.ledger.replay import altered_nodes, chain_id_of, compare, rebuild, recorded_blocks
-from bahefl_flwr.run_folder import LEDGER_DATABASE, LEDGER_FILE, RunFolder
+from bahefl_flwr.run_folder import CONFIG_FILE, LEDGER_DATABASE, LEDGER_FILE, RunFolder
 from bahefl_flwr.setting_groups import StoreSettings
 from bahefl_flwr.store.reading import VerifiedReads
 from bahefl_flwr.untrusted_json import read_json
@@ -204,7 +204,7 @@ def _where(run: Path) -> _Where:
 
 def _config(run: Path) -> _Config:
     """Of the run's settings, where its store and its ledger are."""
-    path = run / "config.yaml"
+    path = run / CONFIG_FILE
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
         store = {**_OLDER_STORE, **config["store"]}

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from bahefl_flwr.lesion.metrics import collapse
 from bahefl_flwr.report import style
 from bahefl_flwr.report.style import by_round, draw, legend_above
-from bahefl_flwr.run_folder import RoundLine
+from bahefl_flwr.run_folder import RoundLine, was_begun
 
 Lines = Sequence[RoundLine]
 
@@ -120,7 +120,7 @@ def participation(lines: Lines) -> bytes:
     The column of a round that was not begun is empty.
     """
     members = sorted({m for line in lines for m in _known(line)})
-    begun = [line for line in lines if line.get("begun", True)]
+    begun = [line for line in lines if was_begun(line)]
 
     def paint(panels: list[Axes]) -> None:
         axes = panels[0]
